@@ -1,0 +1,1 @@
+"""rediffuse: guided diffusion, diffusion inversion, and the detection of generated images by what does not return."""

@@ -1,0 +1,1 @@
+"""The mathematics of diffusion: no networks, no files, no devices chosen."""

@@ -1,0 +1,1 @@
+"""DIRE: invert an image, reconstruct it, keep the error."""

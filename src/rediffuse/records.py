@@ -1,0 +1,48 @@
+"""Frozen dataclasses to JSON and back: what is written under a name is checked against its type when it is read."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from rediffuse.errors import ConfigError, nearest
+
+T = TypeVar("T")
+
+
+def dump(record: Any) -> dict[str, Any]:
+    """The fields of a dataclass, nested ones included, as plain JSON values."""
+    return json.loads(json.dumps(dataclasses.asdict(record), default=str))
+
+
+def parse(kind: type[T], fields: Mapping[str, Any], source: str) -> T:
+    """Build `kind` from plain values, each checked against the type of its field.
+
+    Args:
+        kind: a dataclass.
+        fields: its values by name; a field that has a default may be missing.
+        source: where the values come from (a file, a flag), for the error.
+
+    Raises:
+        ConfigError: an unknown field, a missing one, or a value of another type; names `source` and the field.
+    """
+    from pydantic import TypeAdapter, ValidationError  # heavy, and needed only where a file is read
+
+    names = [field.name for field in dataclasses.fields(kind)]  # type: ignore[arg-type]
+    for name in fields:
+        if name not in names:
+            raise ConfigError(f"{source}: {name} is not a field of {kind.__name__}{nearest(name, names)}")
+    try:
+        return TypeAdapter(kind).validate_python(dict(fields))
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        given = "" if first["type"] == "missing" else f", given {first['input']!r}"
+        raise ConfigError(f"{source}: {place or kind.__name__}: {first['msg']}{given}") from None
+
+
+def digest(record: Any) -> str:
+    """The first 16 hexadecimal digits of the SHA-256 of the record's canonical JSON: equal fields, equal digest."""
+    text = json.dumps(dump(record), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
