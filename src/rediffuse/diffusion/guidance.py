@@ -1,0 +1,61 @@
+"""Steering a sample towards a class: the gradient of log p(y | x_t) moves the mean, or the score."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from rediffuse.diffusion.process import UNCONDITIONAL, Conditioning, Denoised, GaussianDiffusion, Model
+
+Guidance = Callable[..., Tensor]
+"""(x_t (N, C, ...), timesteps (N,), **conditioning) -> gradient of log p(y | x_t) to x_t, (N, C, ...)."""
+
+
+def condition_mean(
+    process: GaussianDiffusion,
+    guidance: Guidance,
+    p: Denoised,
+    x_t: Tensor,
+    t: Tensor,
+    conditioning: Conditioning = UNCONDITIONAL,
+) -> Denoised:
+    """Shift the mean of p(x_{t-1} | x_t) by variance times gradient (ADM, arXiv:2105.05233, Alg. 1)."""
+    gradient = guidance(x_t, process.network_timesteps(t), **conditioning)
+    return p._replace(mean=p.mean.float() + p.variance * gradient.float())
+
+
+def condition_score(
+    process: GaussianDiffusion,
+    guidance: Guidance,
+    p: Denoised,
+    x_t: Tensor,
+    t: Tensor,
+    conditioning: Conditioning = UNCONDITIONAL,
+) -> Denoised:
+    """Move eps against the gradient, and x_0 and the mean with it: for DDIM (ADM, arXiv:2105.05233, Alg. 2)."""
+    gradient = guidance(x_t, process.network_timesteps(t), **conditioning)
+    eps = process.eps_from_x_0(x_t, t, p.x_0) - process.schedule.at("sqrt_one_minus_alpha_bar", t, x_t) * gradient
+    x_0 = process.x_0_from_eps(x_t, t, eps)
+    return p._replace(x_0=x_0, mean=process.posterior(x_0, x_t, t).mean)
+
+
+def classifier_guidance(classifier: Model, scale: float) -> Guidance:
+    """Guidance by a classifier of noisy images: scale times the gradient of log p(y | x_t).
+
+    Args:
+        classifier: (x_t, timesteps) -> logits (N, classes).
+        scale: 1 follows the classifier's own posterior; larger values trade diversity for fidelity (ADM, Sec. 4.3).
+
+    Returns:
+        A guidance that wants `y` (N,) among the conditioning.
+    """
+
+    def gradient(x_t: Tensor, timesteps: Tensor, *, y: Tensor, **_: object) -> Tensor:
+        with torch.enable_grad():
+            x = x_t.detach().requires_grad_(True)
+            log_p = F.log_softmax(classifier(x, timesteps), dim=-1)
+            chosen = log_p.gather(1, y.view(-1, 1)).sum()
+            return scale * torch.autograd.grad(chosen, x)[0]
+
+    return gradient

@@ -1,0 +1,74 @@
+"""Which timesteps to train on: all alike, or those with larger losses (Improved DDPM, arXiv:2102.09672, Sec. 3.3)."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+class UniformSampler:
+    """Every timestep with the same probability."""
+
+    def __init__(self, num_timesteps: int) -> None:
+        self.num_timesteps = num_timesteps
+
+    def probabilities(self) -> np.ndarray:
+        """(T,) float64, summing to 1."""
+        return np.full(self.num_timesteps, 1 / self.num_timesteps)
+
+    def sample(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """n timesteps (n,) int64 and the weights (n,) float32 that keep the expected loss what it was."""
+        p = torch.from_numpy(self.probabilities())
+        t = torch.multinomial(p, n, replacement=True, generator=generator)
+        return t, (1 / (self.num_timesteps * p[t])).float()
+
+    def update(self, t: Tensor, losses: Tensor) -> None:
+        """Take notice of the losses (N,) at the timesteps t (N,): nothing to learn here."""
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        assert not state
+
+
+class LossSecondMomentSampler(UniformSampler):
+    """Timesteps in proportion to the root of the mean square of their last losses (Eq. 18).
+
+    Until every timestep has `history` losses, all are alike.
+
+    Args:
+        num_timesteps: T.
+        history: losses remembered per timestep.
+        uniform: share of the probability that is spread over all timesteps.
+    """
+
+    def __init__(self, num_timesteps: int, history: int = 10, uniform: float = 0.001) -> None:
+        super().__init__(num_timesteps)
+        self.uniform = uniform
+        self.losses = np.zeros((num_timesteps, history))
+        self.counts = np.zeros(num_timesteps, dtype=np.int64)
+
+    def probabilities(self) -> np.ndarray:
+        if (self.counts < self.losses.shape[1]).any():
+            return super().probabilities()
+        weights = np.sqrt((self.losses**2).mean(axis=1))
+        return weights / weights.sum() * (1 - self.uniform) + self.uniform / self.num_timesteps
+
+    def update(self, t: Tensor, losses: Tensor) -> None:
+        """Remember the losses (N,) at the timesteps t (N,); with several processes, hand in those of all of them."""
+        for index, loss in zip(t.tolist(), losses.tolist(), strict=True):
+            row = self.losses[index]
+            if self.counts[index] == len(row):
+                row[:-1] = row[1:]
+                row[-1] = loss
+            else:
+                row[self.counts[index]] = loss
+                self.counts[index] += 1
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"losses": torch.from_numpy(self.losses.copy()), "counts": torch.from_numpy(self.counts.copy())}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.losses, self.counts = (state[name].numpy().copy() for name in ("losses", "counts"))

@@ -1,0 +1,69 @@
+"""What a network is trained on: the error of its prediction, the variational bound, or both."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from rediffuse.diffusion.likelihood import mean_flat, variational_term
+from rediffuse.diffusion.process import UNCONDITIONAL, Conditioning, GaussianDiffusion, Model
+
+LossType = Literal["mse", "rescaled_mse", "kl", "rescaled_kl"]
+
+
+def training_losses(
+    process: GaussianDiffusion,
+    model: Model,
+    x_0: Tensor,
+    t: Tensor,
+    noise: Tensor,
+    loss_type: LossType = "mse",
+    conditioning: Conditioning = UNCONDITIONAL,
+) -> dict[str, Tensor]:
+    """The losses of one batch, per sample.
+
+    `mse` and `rescaled_mse` are L_simple; where the variance is learned they are L_hybrid, whose bound trains the
+    variance alone, since the mean is detached in it (Improved DDPM, arXiv:2102.09672, Eq. 16). `rescaled_mse` weighs
+    that bound by T / 1000. `kl` is the bound of the sampled timestep, `rescaled_kl` that times T, an estimate of the
+    whole bound.
+
+    Args:
+        process: the diffusion process.
+        model: see `process.Model`.
+        x_0: (N, C, ...) in [-1, 1].
+        t: (N,) indices.
+        noise: (N, C, ...) standard normal.
+        loss_type: see above.
+        conditioning: keyword arguments for the model.
+
+    Returns:
+        `loss` (N,); for the first two types also its terms `mse` and, where the variance is learned, `vb`.
+    """
+    x_t = process.q_sample(x_0, t, noise)
+    output = process.call(model, x_t, t, conditioning)
+
+    def bound(output: Tensor) -> Tensor:
+        p = process.read(output, x_t, t, clip_denoised=False)
+        return variational_term(process, p, x_0, x_t, t)
+
+    if loss_type in ("kl", "rescaled_kl"):
+        return {"loss": bound(output) * (process.num_timesteps if loss_type == "rescaled_kl" else 1)}
+
+    terms = {}
+    prediction = output
+    if process.learns_variance:
+        prediction, v = output.chunk(2, dim=1)
+        vb = bound(torch.cat([prediction.detach(), v], dim=1))
+        terms["vb"] = vb * (process.num_timesteps / 1000) if loss_type == "rescaled_mse" else vb
+    terms["mse"] = mean_flat((_target(process, x_0, x_t, t, noise) - prediction) ** 2)
+    return {"loss": sum(terms.values(), torch.zeros_like(terms["mse"])), **terms}
+
+
+def _target(process: GaussianDiffusion, x_0: Tensor, x_t: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+    match process.prediction:
+        case "eps":
+            return noise
+        case "x_0":
+            return x_0
+        case "x_prev":
+            return process.posterior(x_0, x_t, t).mean

@@ -1,0 +1,217 @@
+"""How noise grows along the chain, and which timesteps of it are used."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rediffuse.errors import ConfigError, nearest
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class NoiseSchedule:
+    """beta_t of q(x_t | x_{t-1}), and all that follows from it (DDPM, arXiv:2006.11239, Sec. 2).
+
+    Everything is float64 until `at` casts it for a tensor. A respaced schedule is another `NoiseSchedule`: shorter,
+    with the same alpha_bar at the timesteps it keeps.
+    """
+
+    betas: np.ndarray
+    """(T,) float64 in (0, 1]."""
+    timesteps: np.ndarray
+    """(T,) int64: what the network is told at each index, in timesteps of the chain it was trained on."""
+    num_train_timesteps: int
+    """Length of the chain the network was trained on."""
+    _tables: dict[tuple[str, torch.dtype, torch.device], Tensor] = field(default_factory=dict, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.betas.ndim != 1 or not len(self.betas) or not ((self.betas > 0) & (self.betas <= 1)).all():
+            raise ConfigError("betas: a non-empty vector of values above 0 and up to 1 is needed")
+        assert self.timesteps.shape == self.betas.shape
+
+    @classmethod
+    def from_betas(cls, betas: Sequence[float] | np.ndarray) -> Self:
+        """The schedule of a whole chain. Raises ConfigError where a beta lies outside (0, 1]."""
+        values = np.array(betas, dtype=np.float64)
+        return cls(betas=values, timesteps=np.arange(len(values)), num_train_timesteps=len(values))
+
+    @classmethod
+    def linear(cls, num_timesteps: int) -> Self:
+        """beta from 1e-4 to 2e-2 at T = 1000, scaled so that other T reach the same noise (DDPM, Sec. 4)."""
+        scale = 1000 / num_timesteps
+        return cls.from_betas(np.linspace(scale * 1e-4, scale * 2e-2, num_timesteps, dtype=np.float64))
+
+    @classmethod
+    def cosine(cls, num_timesteps: int) -> Self:
+        """alpha_bar falls as a squared cosine (Improved DDPM, arXiv:2102.09672, Eq. 17)."""
+
+        def alpha_bar(u: np.ndarray) -> np.ndarray:
+            return np.cos((u + 0.008) / 1.008 * np.pi / 2) ** 2
+
+        u = np.arange(num_timesteps + 1, dtype=np.float64) / num_timesteps
+        return cls.from_betas(np.minimum(1 - alpha_bar(u[1:]) / alpha_bar(u[:-1]), 0.999))
+
+    @classmethod
+    def named(cls, name: str, num_timesteps: int) -> Self:
+        """`linear` or `cosine`. Raises ConfigError for another name."""
+        schedules = {"linear": cls.linear, "cosine": cls.cosine}
+        if name not in schedules:
+            raise ConfigError(f"schedule={name!r}: linear and cosine are known{nearest(name, schedules)}")
+        return schedules[name](num_timesteps)
+
+    def respace(self, spec: str | Sequence[int]) -> Self:
+        """The schedule of the timesteps that `spec` keeps (see `space_timesteps`)."""
+        return self.keep(space_timesteps(self.num_timesteps, spec))
+
+    def keep(self, indices: Sequence[int]) -> Self:
+        """The schedule of the given indices: alpha_bar there is kept, beta is what leads from one to the next."""
+        kept = np.array(sorted(set(indices)), dtype=np.int64)
+        if not len(kept) or kept[0] < 0 or kept[-1] >= self.num_timesteps:
+            raise ConfigError(f"timesteps to keep: some of 0 to {self.num_timesteps - 1} are needed")
+        alpha_bar = self.alpha_bar[kept]
+        return type(self)(
+            betas=1 - alpha_bar / np.append(1.0, alpha_bar[:-1]),
+            timesteps=self.timesteps[kept],
+            num_train_timesteps=self.num_train_timesteps,
+        )
+
+    @property
+    def num_timesteps(self) -> int:
+        return len(self.betas)
+
+    @cached_property
+    def alpha_bar(self) -> np.ndarray:
+        return np.cumprod(1 - self.betas)
+
+    @cached_property
+    def alpha_bar_prev(self) -> np.ndarray:
+        return np.append(1.0, self.alpha_bar[:-1])
+
+    @cached_property
+    def alpha_bar_next(self) -> np.ndarray:
+        return np.append(self.alpha_bar[1:], 0.0)
+
+    @cached_property
+    def sqrt_alpha_bar(self) -> np.ndarray:
+        return np.sqrt(self.alpha_bar)
+
+    @cached_property
+    def sqrt_one_minus_alpha_bar(self) -> np.ndarray:
+        return np.sqrt(1 - self.alpha_bar)
+
+    @cached_property
+    def one_minus_alpha_bar(self) -> np.ndarray:
+        return 1 - self.alpha_bar
+
+    @cached_property
+    def log_one_minus_alpha_bar(self) -> np.ndarray:
+        return np.log(1 - self.alpha_bar)
+
+    @cached_property
+    def sqrt_recip_alpha_bar(self) -> np.ndarray:
+        return np.sqrt(1 / self.alpha_bar)
+
+    @cached_property
+    def sqrt_recipm1_alpha_bar(self) -> np.ndarray:
+        return np.sqrt(1 / self.alpha_bar - 1)
+
+    @cached_property
+    def log_betas(self) -> np.ndarray:
+        return np.log(self.betas)
+
+    @cached_property
+    def posterior_variance(self) -> np.ndarray:
+        """beta tilde of DDPM, Eq. 7; 0 at the first index."""
+        return self.betas * (1 - self.alpha_bar_prev) / (1 - self.alpha_bar)
+
+    @cached_property
+    def posterior_log_variance(self) -> np.ndarray:
+        """log of `posterior_variance`, whose first value, log 0, is replaced by the second."""
+        if self.num_timesteps == 1:
+            return self.log_betas
+        return np.log(np.append(self.posterior_variance[1], self.posterior_variance[1:]))
+
+    @cached_property
+    def posterior_mean_x_0(self) -> np.ndarray:
+        """The weight of x_0 in the mean of q(x_{t-1} | x_t, x_0) (DDPM, Eq. 7)."""
+        return self.betas * np.sqrt(self.alpha_bar_prev) / (1 - self.alpha_bar)
+
+    @cached_property
+    def posterior_mean_x_t(self) -> np.ndarray:
+        """The weight of x_t in the same mean."""
+        return (1 - self.alpha_bar_prev) * np.sqrt(1 - self.betas) / (1 - self.alpha_bar)
+
+    @cached_property
+    def large_variance(self) -> np.ndarray:
+        """beta, but for the first index, where the posterior's second value gives a better decoder likelihood."""
+        return np.append(self.posterior_variance[1:2], self.betas[1:]) if self.num_timesteps > 1 else self.betas
+
+    @cached_property
+    def log_large_variance(self) -> np.ndarray:
+        return np.log(self.large_variance)
+
+    def at(self, name: str, t: Tensor, x: Tensor) -> Tensor:
+        """The coefficient called `name` at the indices t (N,), shaped (N, 1, ...) to multiply x (N, ...).
+
+        Here float64 becomes the precision of x, float32 at the least.
+        """
+        dtype = torch.promote_types(x.dtype, torch.float32)
+        key = (name, dtype, t.device)
+        if key not in self._tables:
+            self._tables[key] = torch.from_numpy(getattr(self, name)).to(dtype).to(t.device)
+        return self._tables[key][t].view(-1, *[1] * (x.ndim - 1))
+
+
+def space_timesteps(num_timesteps: int, spec: str | Sequence[int]) -> tuple[int, ...]:
+    """Which of `num_timesteps` indices a respacing keeps, ascending.
+
+    Args:
+        num_timesteps: length of the chain.
+        spec: `"ddimN"`: N of them at the one integer stride that gives N (DDIM, arXiv:2010.02502, Sec. 4.2). Otherwise
+            counts per equal section of the chain, `"10,15,20"` or `[10, 15, 20]`, each section spaced evenly.
+
+    Raises:
+        ConfigError: no stride gives N, a section is shorter than its count, or the text is no such specification.
+    """
+    if isinstance(spec, str):
+        if spec.startswith("ddim"):
+            return _strided(num_timesteps, spec)
+        try:
+            spec = [int(count) for count in spec.split(",")]
+        except ValueError:
+            raise ConfigError(f"respacing={spec!r}: counts such as 250 or 10,15,20, or ddim50, are allowed") from None
+    if not len(spec) or min(spec) < 0 or max(spec) < 1:
+        raise ConfigError(f"respacing={list(spec)}: at least one timestep has to be kept")
+    return tuple(_sections(num_timesteps, spec))
+
+
+def _strided(num_timesteps: int, spec: str) -> tuple[int, ...]:
+    count = spec.removeprefix("ddim")
+    lengths = {len(range(0, num_timesteps, stride)): stride for stride in range(num_timesteps, 0, -1)}
+    if not count.isdigit() or int(count) not in lengths:
+        wanted = int(count) if count.isdigit() else 0
+        near = sorted(sorted(lengths, key=lambda n: abs(n - wanted))[:4])
+        raise ConfigError(
+            f"respacing={spec!r}: no integer stride over {num_timesteps} timesteps gives {count or 'nothing'}; "
+            f"the nearest that work are {', '.join(f'ddim{n}' for n in near)}"
+        )
+    return tuple(range(0, num_timesteps, lengths[int(count)]))
+
+
+def _sections(num_timesteps: int, counts: Sequence[int]) -> Iterator[int]:
+    length, longer = divmod(num_timesteps, len(counts))
+    start = 0
+    for section, count in enumerate(counts):
+        size = length + (section < longer)
+        if size < count:
+            raise ConfigError(f"respacing={list(counts)}: {count} timesteps do not fit in a section of {size}")
+        stride = (size - 1) / (count - 1) if count > 1 else 1.0
+        place = 0.0  # summed, not multiplied: rounding then falls as it did in guided-diffusion
+        for _ in range(count):
+            yield start + round(place)
+            place += stride
+        start += size
