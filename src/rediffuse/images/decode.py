@@ -1,0 +1,215 @@
+"""One file to pixels: upright, RGB, 8 bits; whatever cannot be that is refused in one line."""
+
+import hashlib
+import threading
+import warnings
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+from PIL import ExifTags, Image, ImageFile
+
+from rediffuse.errors import ImageError
+
+CODECS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "AVIF", "JPEG2000", "PPM")
+"""What is read, by Pillow's names. A closed list: some of Pillow's other readers start programs (EPS: Ghostscript)."""
+
+_DEEP_GRAY = ("I", "I;16", "I;16B", "I;16L")
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What a file may ask of this machine, and how little it may hold."""
+
+    max_bytes: int = 1 << 30
+    """Largest file that is read into memory."""
+    max_pixels: int = 100_000_000
+    """Most pixels; a header that announces more is refused before anything is decoded."""
+    min_side: int = 8
+    """Shortest side in pixels. Below one JPEG block, what the network sees is interpolation, not the image."""
+    max_aspect: int = 100
+    """Longest side over shortest: enlarging a strip until its short side fits the network would exhaust the memory."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecodedImage:
+    """The pixels of one file and where they came from."""
+
+    pixels: np.ndarray
+    """uint8, (H, W, 3), upright RGB."""
+    codec: str
+    """One of `CODECS`: found in the bytes, whatever the suffix says."""
+    size: tuple[int, int]
+    """(width, height) in the file, before it is turned upright."""
+    sha256: str
+    """Of the file's bytes, in hex."""
+
+
+def decode(path: Path, limits: Limits = Limits()) -> DecodedImage:
+    """Read one image file.
+
+    The EXIF orientation is applied. Gray, palette, CMYK and 1-bit images become RGB, alpha is dropped (the colours
+    under it stay, as in guided-diffusion), 16-bit gray is scaled by 1/257. Of a picture with companions for other
+    views (MPO, from phones) the main one is taken. Of 16-bit colour Pillow reads the upper 8 bits.
+
+    Raises:
+        ImageError: the file is missing, empty, cut short, no image, animated, of several pages, of floating-point
+            or 32-bit pixels, or outside `limits`. One line: the file, what it is, what to do.
+    """
+    return decode_bytes(_read(path, limits), printable(path), limits)
+
+
+def decode_bytes(content: bytes, name: str, limits: Limits = Limits()) -> DecodedImage:
+    """Decode the bytes of an image file as `decode` does; `name` is what its errors call the file."""
+    if not content:
+        raise ImageError(f"{name}: is empty (0 bytes): copy or download it again")
+    with _pillow_silenced:
+        image = _open(content, name)
+        size = image.size
+        _check_size(size, name, limits)
+        _load(image, name)
+        pixels = _rgb(_upright(image), name)
+    codec = "JPEG" if image.format == "MPO" else str(image.format)
+    return DecodedImage(pixels=pixels, codec=codec, size=size, sha256=hashlib.sha256(content).hexdigest())
+
+
+def printable(path: Path) -> str:
+    """`path` for a message or a table: one line of valid Unicode, whatever bytes the file's name is made of."""
+    text = str(path).encode("utf-8", "backslashreplace").decode()
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def _read(path: Path, limits: Limits) -> bytes:
+    name = printable(path)
+    try:
+        if path.is_dir():
+            raise ImageError(f"{name}: is a folder, not an image file")
+        num_bytes = path.stat().st_size
+        if not path.is_file():  # reading a pipe or a device might never end
+            raise ImageError(f"{name}: is not a regular file: copy its content to one")
+        if num_bytes > limits.max_bytes:
+            raise ImageError(f"{name}: {num_bytes} bytes, at most {limits.max_bytes} are read: save it smaller")
+        return path.read_bytes()
+    except OSError as error:
+        raise ImageError(f"{name}: cannot be read: {error.strerror or error}") from error
+
+
+def _open(content: bytes, name: str) -> ImageFile.ImageFile:
+    """Read the header with the first codec that accepts it.
+
+    `Image.open` would do the same, but judges the size by a limit that is global to the process and warns or raises
+    accordingly; ours is an argument.
+    """
+    Image.init()
+    for codec in CODECS:
+        factory, accept = Image.OPEN[codec]
+        if accept is not None and accept(content[:16]) is True:
+            try:
+                return factory(BytesIO(content), "")
+            except Exception as error:  # on foreign bytes Pillow's parsers raise nearly anything
+                raise _broken(name, codec, error) from error
+    raise ImageError(
+        f"{name}: is not an image of a kind that is read ({', '.join(CODECS)}); it begins with {content[:8]!r}: "
+        "convert it to PNG"
+    )
+
+
+def _check_size(size: tuple[int, int], name: str, limits: Limits) -> None:
+    width, height = size
+    short, long = sorted(size)
+    if short < limits.min_side:
+        raise ImageError(f"{name}: {width}x{height} pixels, at least {limits.min_side} on each side are needed")
+    if width * height > limits.max_pixels:
+        raise ImageError(
+            f"{name}: {width}x{height} pixels, at most {limits.max_pixels} in all are decoded: save it smaller"
+        )
+    if long > limits.max_aspect * short:
+        raise ImageError(
+            f"{name}: {width}x{height} pixels, one side may be at most {limits.max_aspect} times the other: cut it"
+        )
+
+
+def _load(image: ImageFile.ImageFile, name: str) -> None:
+    try:
+        num_frames = getattr(image, "n_frames", 1)
+        image.load()
+    except Exception as error:  # as in _open
+        raise _broken(name, image.format, error) from error
+    if num_frames == 1 or image.format == "MPO":
+        return
+    if image.format == "TIFF":
+        raise ImageError(f"{name}: holds {num_frames} pages: save the page to judge as a file of its own")
+    raise ImageError(f"{name}: is animated ({num_frames} frames): save the frame to judge as a file of its own")
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # unreadable metadata say nothing about the pixels: taken as stored
+        orientation = 1
+    return image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image
+
+
+def _rgb(image: Image.Image, name: str) -> np.ndarray:
+    if image.mode == "F":
+        raise ImageError(f"{name}: floating-point pixels have no agreed white: save it with 8 or 16 bits")
+    if image.mode in _DEEP_GRAY:
+        return _deep_gray(np.asarray(image), name)
+    image.info.pop("transparency", None)  # dropped either way; left in, Pillow complains
+    try:
+        return np.array(image.convert("RGB"))
+    except ValueError as error:
+        raise ImageError(f"{name}: pixels of mode {image.mode} cannot become RGB: save it as an RGB PNG") from error
+
+
+def _deep_gray(levels: np.ndarray, name: str) -> np.ndarray:
+    low, high = int(levels.min()), int(levels.max())
+    if low < 0 or high > 65535:
+        raise ImageError(f"{name}: gray levels from {low} to {high}, allowed are 0 to 65535: save it with 16 bits")
+    gray = np.rint(levels / 257).astype(np.uint8)  # 65535 = 257 * 255; Pillow's own conversion clips at 255
+    return np.repeat(gray[:, :, None], 3, axis=2)
+
+
+def _broken(name: str, codec: str | None, error: Exception) -> ImageError:
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return ImageError(f"{name}: broken or cut short {codec} file ({reason}): copy or download it again")
+
+
+class _PillowSilenced:
+    """Pillow's warnings are off while at least one thread is inside.
+
+    Pillow warns of odd metadata, which changes no pixel; where warnings are errors that would refuse a good image.
+    `warnings.catch_warnings` alone lets two threads restore each other's filters, so the first one in switches and
+    the last one out restores.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._num_inside = 0
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._num_inside == 0:
+                self._filters = warnings.catch_warnings()
+                self._filters.__enter__()
+                warnings.filterwarnings("ignore", module=r"PIL\.")
+            self._num_inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._num_inside -= 1
+            if self._num_inside == 0:
+                self._filters.__exit__(None, None, None)
+
+
+_pillow_silenced = _PillowSilenced()
