@@ -1,0 +1,185 @@
+"""The parts of the networks: embeddings, normalisation, resampling, the residual block (ADM, arXiv:2105.05233)."""
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+NUM_GROUPS = 32
+
+
+def timestep_embedding(timesteps: Tensor, dim: int, max_period: float = 10000) -> Tensor:
+    """Sinusoids of the timestep at `dim // 2` frequencies from 1 down to 1 / max_period (DDPM, arXiv:2006.11239).
+
+    timesteps: (N,), whole or fractional. Returns (N, dim) float32: first the cosines, then the sines, then a column
+    of zeros where `dim` is odd.
+    """
+    half = dim // 2
+    octaves = torch.arange(half, dtype=torch.float32, device=timesteps.device) / half
+    angles = timesteps[:, None].float() * torch.exp(-math.log(max_period) * octaves)  # (N, half)
+    embedding = torch.cat([angles.cos(), angles.sin()], dim=-1)
+    return F.pad(embedding, (0, dim % 2))
+
+
+def conv_nd(
+    dims: int, in_channels: int, out_channels: int, kernel_size: int, stride: int | tuple[int, ...] = 1
+) -> nn.Module:
+    """A convolution in 1, 2 or 3 dimensions that keeps the size at stride 1 (odd kernels)."""
+    conv = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}[dims]
+    return conv(in_channels, out_channels, kernel_size, stride=stride, padding=kernel_size // 2)
+
+
+def zeroed(module: nn.Module) -> nn.Module:
+    """The module with all its parameters at zero: a residual branch that ends in it starts as the identity."""
+    for parameter in module.parameters():
+        nn.init.zeros_(parameter)
+    return module
+
+
+class GroupNorm(nn.GroupNorm):
+    """Normalisation over 32 groups in the precision of its own parameters, whatever the precision of its input.
+
+    `to_torso_dtype` leaves these parameters in float32: a sum over a large feature map overflows in half precision.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(NUM_GROUPS, channels)
+
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(input.to(self.weight.dtype)).to(input.dtype)
+
+
+class Upsample(nn.Module):
+    """Twice the size by repetition, then a 3-wide convolution where asked for; the depth of a volume stays.
+
+    (N, C, ..., H, W) -> (N, out_channels, ..., 2H, 2W)
+    """
+
+    def __init__(self, channels: int, use_conv: bool, dims: int = 2, out_channels: int | None = None) -> None:
+        super().__init__()
+        self.scale = tuple(float(factor) for factor in _resampling(dims))
+        self.conv = conv_nd(dims, channels, out_channels or channels, 3) if use_conv else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.interpolate(x, scale_factor=self.scale, mode="nearest")  # pyright: ignore[reportArgumentType]
+        return x if self.conv is None else self.conv(x)
+
+
+class Downsample(nn.Module):
+    """Half the size, by a strided 3-wide convolution or by averaging; the depth of a volume stays.
+
+    (N, C, ..., H, W) -> (N, out_channels, ..., H/2, W/2)
+    """
+
+    def __init__(self, channels: int, use_conv: bool, dims: int = 2, out_channels: int | None = None) -> None:
+        super().__init__()
+        stride = _resampling(dims)
+        if use_conv:
+            self.op = conv_nd(dims, channels, out_channels or channels, 3, stride)
+        else:
+            assert out_channels in (None, channels), "averaging keeps the number of channels"
+            self.op = {1: nn.AvgPool1d, 2: nn.AvgPool2d, 3: nn.AvgPool3d}[dims](stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.op(x)
+
+
+def _resampling(dims: int) -> tuple[int, ...]:
+    """The factor along each dimension; a volume's depth keeps its size."""
+    return (1, 2, 2) if dims == 3 else (2,) * dims
+
+
+class TimestepBlock(nn.Module, ABC):
+    """A layer that also takes the embedding of the timestep."""
+
+    @abstractmethod
+    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
+        """x: (N, C, ...), emb: (N, emb_channels)."""
+
+
+class TimestepEmbedSequential(nn.Sequential):
+    """Layers in a row; those that are a `TimestepBlock` are also given the embedding."""
+
+    def forward(self, input: Tensor, emb: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        for layer in self:
+            input = layer(input, emb) if isinstance(layer, TimestepBlock) else layer(input)
+        return input
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlockOptions:
+    """What all residual blocks of a network have in common."""
+
+    emb_channels: int
+    dropout: float = 0.0
+    use_scale_shift_norm: bool = False
+    """The embedding scales and shifts the second normalisation (AdaGN) instead of being added before it."""
+    dims: int = 2
+    use_checkpoint: bool = False
+
+
+class ResBlock(TimestepBlock):
+    """BigGAN's residual block under a timestep embedding, resampling inside where asked for (arXiv:2105.05233, sec. 3).
+
+    (N, channels, ...) -> (N, out_channels, ...), the size doubled or halved by `resample`. `use_conv` gives the
+    shortcut a kernel of width 3 where the number of channels changes, instead of 1.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        out_channels: int,
+        options: BlockOptions,
+        *,
+        resample: Literal["up", "down"] | None = None,
+        use_conv: bool = False,
+    ) -> None:
+        super().__init__()
+        dims = options.dims
+        self.use_checkpoint = options.use_checkpoint
+        self.use_scale_shift_norm = options.use_scale_shift_norm
+        self.in_layers = nn.Sequential(GroupNorm(channels), nn.SiLU(), conv_nd(dims, channels, out_channels, 3))
+        # Without parameters; both are kept under these names since guided-diffusion's module tree has them.
+        self.h_upd, self.x_upd = _resampler(channels, resample, dims), _resampler(channels, resample, dims)
+        emb_outputs = 2 * out_channels if options.use_scale_shift_norm else out_channels
+        self.emb_layers = nn.Sequential(nn.SiLU(), nn.Linear(options.emb_channels, emb_outputs))
+        self.out_layers = nn.Sequential(
+            GroupNorm(out_channels),
+            nn.SiLU(),
+            nn.Dropout(options.dropout),
+            zeroed(conv_nd(dims, out_channels, out_channels, 3)),
+        )
+        same = out_channels == channels
+        self.skip_connection = nn.Identity() if same else conv_nd(dims, channels, out_channels, 3 if use_conv else 1)
+
+    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
+        if self.use_checkpoint and torch.is_grad_enabled():
+            return checkpoint(self._forward, x, emb, use_reentrant=False)
+        return self._forward(x, emb)
+
+    def _forward(self, x: Tensor, emb: Tensor) -> Tensor:
+        norm, activation, conv = self.in_layers
+        h = conv(self.h_upd(activation(norm(x))))
+        x = self.x_upd(x)
+        emb_out = self.emb_layers(emb).to(h.dtype)
+        emb_out = emb_out.reshape(*emb_out.shape, *(1,) * (h.ndim - 2))  # (N, C or 2C, 1, ...)
+        norm, *rest = self.out_layers
+        if self.use_scale_shift_norm:
+            scale, shift = emb_out.chunk(2, dim=1)
+            h = norm(h) * (1 + scale) + shift
+        else:
+            h = norm(h + emb_out)
+        for layer in rest:
+            h = layer(h)
+        return self.skip_connection(x) + h
+
+
+def _resampler(channels: int, resample: Literal["up", "down"] | None, dims: int) -> nn.Module:
+    if resample is None:
+        return nn.Identity()
+    return (Upsample if resample == "up" else Downsample)(channels, use_conv=False, dims=dims)

@@ -1,0 +1,134 @@
+"""The half that the U-Net and the encoder share: timestep embedding, downward path, middle block."""
+
+from collections.abc import Iterator
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+
+from rediffuse.errors import ConfigError
+from rediffuse.models.attention import AttentionBlock, count_heads
+from rediffuse.models.config import EncoderConfig, UNetConfig
+from rediffuse.models.layers import (
+    BlockOptions,
+    Downsample,
+    ResBlock,
+    TimestepEmbedSequential,
+    conv_nd,
+    timestep_embedding,
+)
+
+
+class Trunk(nn.Module):
+    """Abstract: builds `time_embed`, `label_emb`, `input_blocks` and `middle_block` and says what fits through them.
+
+    stem_channels: what the first convolution takes; num_classes: of the label embedding, None without one.
+    """
+
+    def __init__(self, config: UNetConfig | EncoderConfig, stem_channels: int, num_classes: int | None = None) -> None:
+        super().__init__()
+        self.config = config
+        self.options = BlockOptions(
+            emb_channels=4 * config.model_channels,
+            dropout=config.dropout,
+            use_scale_shift_norm=config.use_scale_shift_norm,
+            dims=config.dims,
+            use_checkpoint=config.use_checkpoint,
+        )
+        emb_channels = self.options.emb_channels
+        self.time_embed = nn.Sequential(
+            nn.Linear(config.model_channels, emb_channels), nn.SiLU(), nn.Linear(emb_channels, emb_channels)
+        )
+        if num_classes is not None:
+            self.label_emb = nn.Embedding(num_classes, emb_channels)
+        self.block_channels: list[int] = []
+        """Output channels of every input block."""
+        self.input_blocks = nn.ModuleList(self._input_blocks(stem_channels))
+        channels = self.block_channels[-1]
+        self.middle_block = TimestepEmbedSequential(
+            ResBlock(channels, channels, self.options),
+            self.attention(channels, config.num_heads),
+            ResBlock(channels, channels, self.options),
+        )
+
+    def level_channels(self) -> list[int]:
+        """Channels at every resolution, full resolution first."""
+        return [int(mult * self.config.model_channels) for mult in self.config.channel_mult]
+
+    def attention(self, channels: int, num_heads: int) -> AttentionBlock:
+        """An attention block as the config wants it."""
+        return AttentionBlock(
+            channels,
+            count_heads(channels, num_heads, self.config.num_head_channels),
+            use_new_attention_order=self.config.use_new_attention_order,
+            use_checkpoint=self.config.use_checkpoint,
+        )
+
+    def _input_blocks(self, stem_channels: int) -> Iterator[TimestepEmbedSequential]:
+        config = self.config
+        level_channels = self.level_channels()
+        channels = level_channels[0]
+        yield self._noted(channels, conv_nd(config.dims, stem_channels, channels, 3))
+        for level, width in enumerate(level_channels):
+            if level:
+                down = (
+                    ResBlock(channels, channels, self.options, resample="down")
+                    if config.resblock_updown
+                    else Downsample(channels, config.conv_resample, config.dims)
+                )
+                yield self._noted(channels, down)
+            for _ in range(config.num_res_blocks):
+                layers: list[nn.Module] = [ResBlock(channels, width, self.options)]
+                channels = width
+                if 2**level in config.attention_resolutions:
+                    layers.append(self.attention(channels, config.num_heads))
+                yield self._noted(channels, *layers)
+
+    def _noted(self, channels: int, *layers: nn.Module) -> TimestepEmbedSequential:
+        self.block_channels.append(channels)
+        return TimestepEmbedSequential(*layers)
+
+    def embed(self, timesteps: Tensor, y: Tensor | None = None) -> Tensor:
+        """(N,) timesteps and, for a model with classes, (N,) labels -> (N, emb_channels)."""
+        first = self.time_embed[0]
+        assert isinstance(first, nn.Linear)
+        emb = self.time_embed(timestep_embedding(timesteps, self.config.model_channels).to(first.weight.dtype))
+        return emb if y is None else emb + self.label_emb(y)
+
+    @property
+    def torso_dtype(self) -> torch.dtype:
+        """The precision of the convolutions."""
+        return next(self.input_blocks.parameters()).dtype
+
+    @property
+    def head_dtype(self) -> torch.dtype:
+        """The precision of everything but the torso, and of the output."""
+        return next(self.time_embed.parameters()).dtype
+
+    def to_torso_dtype(self, dtype: torch.dtype) -> Self:
+        """Put the convolutions and attention of the torso into `dtype`; returns the network itself.
+
+        Normalisation, embeddings and the head keep their precision, so the output is float32 as before.
+        """
+        for name, module in self.named_modules():
+            if name.startswith(("input_blocks", "middle_block", "output_blocks")) and isinstance(
+                module, (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+            ):
+                module.to(dtype)
+        return self
+
+    def check_image(self, x: Tensor) -> None:
+        """Raise ConfigError unless x is (N, in_channels, ...) of a size that the downsampling divides."""
+        config = self.config
+        if x.ndim != config.dims + 2 or x.shape[1] != config.in_channels:
+            raise ConfigError(
+                f"an input of shape {tuple(x.shape)}: (N, {config.in_channels}, ...) with {config.dims} "
+                "dimensions of space is needed"
+            )
+        factor = config.downsampling_factors[-1]
+        size = x.shape[-min(config.dims, 2) :]
+        if any(side % factor for side in size):
+            raise ConfigError(
+                f"an image of {'x'.join(map(str, size))}: every side must be a multiple of {factor}, "
+                "by which this model downsamples"
+            )

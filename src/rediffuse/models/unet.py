@@ -1,0 +1,90 @@
+"""The ADM U-Net of guided-diffusion (arXiv:2105.05233), with its state_dict names, shapes and numbers."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from rediffuse.errors import ConfigError
+from rediffuse.models.config import UNetConfig
+from rediffuse.models.layers import GroupNorm, ResBlock, TimestepEmbedSequential, Upsample, conv_nd, zeroed
+from rediffuse.models.trunk import Trunk
+
+
+class Denoiser(Trunk):
+    """Abstract: a whole U-Net; a subclass says what its first convolution is given."""
+
+    config: UNetConfig
+
+    def __init__(self, config: UNetConfig, stem_channels: int) -> None:
+        super().__init__(config, stem_channels, config.num_classes)
+        self.output_blocks = nn.ModuleList(self._output_blocks())
+        channels = self.level_channels()[0]
+        self.out = nn.Sequential(
+            GroupNorm(channels), nn.SiLU(), zeroed(conv_nd(config.dims, channels, config.out_channels, 3))
+        )
+
+    def _output_blocks(self) -> Iterator[TimestepEmbedSequential]:
+        """Every level has one block more than on the way down: the last takes the skip from the downsampling."""
+        config = self.config
+        skips = list(self.block_channels)
+        channels = skips[-1]
+        num_heads = config.num_heads if config.num_heads_upsample == -1 else config.num_heads_upsample
+        for level, width in reversed(list(enumerate(self.level_channels()))):
+            for block in range(config.num_res_blocks + 1):
+                layers: list[nn.Module] = [ResBlock(channels + skips.pop(), width, self.options)]
+                channels = width
+                if 2**level in config.attention_resolutions:
+                    layers.append(self.attention(channels, num_heads))
+                if level and block == config.num_res_blocks:
+                    layers.append(
+                        ResBlock(channels, channels, self.options, resample="up")
+                        if config.resblock_updown
+                        else Upsample(channels, config.conv_resample, config.dims)
+                    )
+                yield TimestepEmbedSequential(*layers)
+
+    def denoise(self, x: Tensor, timesteps: Tensor, y: Tensor | None) -> Tensor:
+        """x: (N, stem_channels, ...), timesteps: (N,), y: (N,) -> (N, out_channels, ...)."""
+        self._check_labels(y, len(x))
+        emb = self.embed(timesteps, y)
+        h = x.to(self.torso_dtype)
+        skips = []
+        for block in self.input_blocks:
+            h = block(h, emb)
+            skips.append(h)
+        h = self.middle_block(h, emb)
+        for block in self.output_blocks:
+            h = block(torch.cat([h, skips.pop()], dim=1), emb)
+        return self.out(h.to(self.head_dtype))
+
+    def _check_labels(self, y: Tensor | None, num_images: int) -> None:
+        num_classes = self.config.num_classes
+        if num_classes is None:
+            if y is not None:
+                raise ConfigError("labels y were given, but this model has no classes (num_classes=None)")
+            return
+        if y is None:
+            raise ConfigError(f"this model is conditioned on {num_classes} classes: labels y are needed")
+        if y.shape != (num_images,):
+            raise ConfigError(f"labels y of shape {tuple(y.shape)}: one per image, ({num_images},), is needed")
+        # On an accelerator this look would wait for the device; there the embedding itself refuses.
+        if y.device.type == "cpu" and not ((y >= 0) & (y < num_classes)).all():
+            raise ConfigError(f"labels y={y.tolist()}: 0 to {num_classes - 1} are allowed")
+
+
+class UNetModel(Denoiser):
+    """What is to be removed from a noisy image: eps, x_0 or x_prev, and the variance where it is learned."""
+
+    def __init__(self, config: UNetConfig) -> None:
+        super().__init__(config, config.in_channels)
+
+    def forward(self, x_t: Tensor, timesteps: Tensor, y: Tensor | None = None) -> Tensor:
+        """One prediction per image.
+
+        x_t: (N, in_channels, ...), usually around [-1, 1] plus noise; every side a multiple of the downsampling factor.
+        timesteps: (N,), whole or fractional; y: (N,) int64 labels, exactly where the config has classes.
+        Returns (N, out_channels, ...) in float32. Raises ConfigError where size, channels or labels do not fit.
+        """
+        self.check_image(x_t)
+        return self.denoise(x_t, timesteps, y)
