@@ -1,0 +1,9 @@
+"""What a detector can look at, by name: data that needs no torch."""
+
+from typing import Literal
+
+FeatureName = Literal["bands", "bands_mean", "bands_ycc", "bands_image", "image", "image_ycc"]
+"""Numbers per image, for the logistic regression (`features.FEATURES`)."""
+MapName = Literal["map", "map_bands", "pixels"]
+"""Images, for the ResNet-50 (`features.MAPS`)."""
+InputName = FeatureName | MapName

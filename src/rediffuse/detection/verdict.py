@@ -1,0 +1,85 @@
+"""What is said about one image, as data that needs no torch."""
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from rediffuse.dire.settings import DireSettings
+from rediffuse.records import digest
+
+if TYPE_CHECKING:
+    import numpy as np
+
+Decision = Literal["real", "generated", "unsure"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """What a person can look at to follow a verdict."""
+
+    x_0: "np.ndarray"
+    """The image as the network saw it, (3, S, S) float32 in [-1, 1]."""
+    x_0_hat: "np.ndarray"
+    """What came back, (3, S, S) float32 in [-1, 1] up to rounding."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """The judgement of one file. `decision` is None where the file could not be judged; then `reason` says why."""
+
+    file: str
+    """The name under which the file was found."""
+    decision: Decision | None = None
+    reason: str | None = None
+    """Why there is no decision, or why it is `unsure`; None for `real` and `generated`."""
+    probability: float | None = None
+    """Calibrated probability in [0, 1] that the image is generated, if half of all images were."""
+    threshold: float | None = None
+    """From this probability on the decision is `generated`."""
+    real_threshold: float | None = None
+    """Below this probability the decision is `real`; between the two it is `unsure`."""
+    false_positive_rate: float | None = None
+    """The share of real validation images allowed at or above `threshold` when it was chosen."""
+    mean_dire: float | None = None
+    """Mean |x_0 - x_0_hat| over pixels and channels, in [0, 2]."""
+    bands: tuple[float, ...] = ()
+    """Relative log error e_k of each frequency band, low to high."""
+    coherences: tuple[float, ...] = ()
+    """Coherence c_k of image and reconstruction in each band, in [-1, 1]."""
+    contributions: tuple[float, ...] = ()
+    """What each band adds to the detector's logit; positive speaks for `generated`."""
+    settings: DireSettings | None = None
+    """How the reconstruction was made."""
+    evidence: Evidence | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def judged(self) -> bool:
+        """Whether there is a decision, `unsure` included."""
+        return self.decision is not None
+
+    @property
+    def loudest_band(self) -> int | None:
+        """The band whose contribution is the largest in size, counted from 0; None where nothing was judged."""
+        if not self.contributions:
+            return None
+        return max(range(len(self.contributions)), key=lambda k: abs(self.contributions[k]))
+
+    def to_row(self) -> dict[str, Any]:
+        """One flat row of a table: plain values, one column per band, the settings as their digest, no evidence."""
+        row: dict[str, Any] = {
+            "file": self.file,
+            "decision": self.decision,
+            "probability": self.probability,
+            "reason": self.reason,
+            "threshold": self.threshold,
+            "real_threshold": self.real_threshold,
+            "false_positive_rate": self.false_positive_rate,
+            "mean_dire": self.mean_dire,
+            "settings": None if self.settings is None else digest(self.settings),
+        }
+        for name, values in (
+            ("error", self.bands),
+            ("coherence", self.coherences),
+            ("contribution", self.contributions),
+        ):
+            row |= {f"{name}_band_{k}": value for k, value in enumerate(values)}
+        return row
