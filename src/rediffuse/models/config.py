@@ -5,6 +5,8 @@ from typing import Literal
 
 from rediffuse.errors import ConfigError
 
+Kind = Literal["unet", "superres", "encoder"]
+"""The three networks: noise to image, noise and small image to large image, noisy image to class."""
 Pool = Literal["adaptive", "attention", "spatial", "spatial_v2"]
 
 

@@ -1,0 +1,139 @@
+"""The flags of guided-diffusion's scripts as network configurations: the one place where they are translated.
+
+The process's flags are translated in `rediffuse.diffusion.script_flags`. Defaults are those of the scripts.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from rediffuse.errors import ConfigError
+from rediffuse.models.config import EncoderConfig, Pool, UNetConfig
+
+NUM_CLASSES = 1000
+"""Classes of every class-conditional network that the scripts build: ImageNet's."""
+
+CHANNEL_MULT: Mapping[int, tuple[float, ...]] = {
+    64: (1, 2, 3, 4),
+    128: (1, 1, 2, 3, 4),
+    256: (1, 1, 2, 2, 4, 4),
+    512: (0.5, 1, 1, 2, 2, 4, 4),
+}
+"""By image size, where no `channel_mult` is given: U-Nets and classifiers."""
+
+SUPERRES_CHANNEL_MULT: Mapping[int, tuple[float, ...]] = {
+    64: (1, 2, 3, 4),
+    256: (1, 1, 2, 2, 4, 4),
+    512: (1, 1, 2, 2, 4, 4),
+}
+"""By the size of the large image: super-resolution."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class UNetFlags:
+    """What the scripts ask of a U-Net, under their names."""
+
+    image_size: int = 64
+    num_channels: int = 128
+    num_res_blocks: int = 2
+    num_heads: int = 4
+    num_heads_upsample: int = -1
+    num_head_channels: int = -1
+    attention_resolutions: str = "16,8"
+    """Sides of the feature maps that get attention."""
+    channel_mult: str = ""
+    """Multipliers, separated by commas; empty takes those that belong to the image size."""
+    dropout: float = 0.0
+    class_cond: bool = False
+    use_checkpoint: bool = False
+    use_scale_shift_norm: bool = True
+    resblock_updown: bool = False
+    use_new_attention_order: bool = False
+    learn_sigma: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassifierFlags:
+    """What the scripts ask of a classifier of noisy images, under their names."""
+
+    image_size: int = 64
+    classifier_width: int = 128
+    classifier_depth: int = 2
+    classifier_attention_resolutions: str = "32,16,8"
+    classifier_use_scale_shift_norm: bool = True
+    classifier_resblock_updown: bool = True
+    classifier_pool: Pool = "attention"
+
+
+def unet_config(flags: UNetFlags, defaults: Mapping[int, tuple[float, ...]] = CHANNEL_MULT) -> UNetConfig:
+    """The U-Net that the flags ask for. Raises ConfigError where the image size has no default multipliers."""
+    channel_mult = _channel_mult(flags.channel_mult, flags.image_size, defaults)
+    return UNetConfig(
+        image_size=flags.image_size,
+        model_channels=flags.num_channels,
+        out_channels=6 if flags.learn_sigma else 3,
+        num_res_blocks=flags.num_res_blocks,
+        attention_resolutions=_factors(
+            "attention_resolutions", flags.attention_resolutions, flags.image_size, len(channel_mult)
+        ),
+        dropout=flags.dropout,
+        channel_mult=channel_mult,
+        num_classes=NUM_CLASSES if flags.class_cond else None,
+        use_checkpoint=flags.use_checkpoint,
+        num_heads=flags.num_heads,
+        num_head_channels=flags.num_head_channels,
+        num_heads_upsample=flags.num_heads_upsample,
+        use_scale_shift_norm=flags.use_scale_shift_norm,
+        resblock_updown=flags.resblock_updown,
+        use_new_attention_order=flags.use_new_attention_order,
+    )
+
+
+def superres_config(flags: UNetFlags) -> UNetConfig:
+    """The super-resolution U-Net that the flags ask for; their `image_size` is the scripts' `large_size`."""
+    return unet_config(flags, SUPERRES_CHANNEL_MULT)
+
+
+def classifier_config(flags: ClassifierFlags) -> EncoderConfig:
+    """The classifier that the flags ask for. Raises ConfigError where the image size has no default multipliers."""
+    channel_mult = _channel_mult("", flags.image_size, CHANNEL_MULT)
+    return EncoderConfig(
+        image_size=flags.image_size,
+        model_channels=flags.classifier_width,
+        out_channels=NUM_CLASSES,
+        num_res_blocks=flags.classifier_depth,
+        attention_resolutions=_factors(
+            "classifier_attention_resolutions",
+            flags.classifier_attention_resolutions,
+            flags.image_size,
+            len(channel_mult),
+        ),
+        channel_mult=channel_mult,
+        num_head_channels=64,
+        use_scale_shift_norm=flags.classifier_use_scale_shift_norm,
+        resblock_updown=flags.classifier_resblock_updown,
+        pool=flags.classifier_pool,
+    )
+
+
+def _channel_mult(given: str, image_size: int, defaults: Mapping[int, tuple[float, ...]]) -> tuple[float, ...]:
+    if given:
+        return tuple(int(value) if value.is_integer() else value for value in _numbers("channel_mult", given))
+    if image_size not in defaults:
+        known = ", ".join(map(str, defaults))
+        raise ConfigError(f"image_size={image_size}: only {known} have a default channel_mult; give channel_mult")
+    return defaults[image_size]
+
+
+def _factors(flag: str, sides: str, image_size: int, num_levels: int) -> tuple[int, ...]:
+    """Sides of feature maps as downsampling factors; a side that the network never reaches has no attention to get."""
+    if not sides:
+        return ()
+    factors = [image_size // max(1, int(side)) for side in _numbers(flag, sides)]
+    return tuple(factor for factor in factors if factor in [2**level for level in range(num_levels)])
+
+
+def _numbers(flag: str, text: str) -> list[float]:
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise ConfigError(f"{flag}={text!r}: numbers separated by commas are allowed") from None
