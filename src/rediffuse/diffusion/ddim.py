@@ -36,6 +36,14 @@ def step(
         noise: needed where eta > 0; drawn once a step, whatever eta is.
     """
     p = _predict(process, model, x_t, t, options)
+    return advance(process, p, x_t, t, eta=eta, z=None if noise is None else noise(x_t))
+
+
+def advance(
+    process: GaussianDiffusion, p: Denoised, x_t: Tensor, t: Tensor, *, eta: float = 0.0, z: Tensor | None = None
+) -> Step:
+    """`step` once the network has spoken; z (N, C, ...) is standard normal, and may be absent where eta = 0."""
+    assert z is not None or eta == 0, "eta > 0 needs noise"
     eps = process.eps_from_x_0(x_t, t, p.x_0)
     alpha_bar = process.schedule.at("alpha_bar", t, x_t)
     alpha_bar_prev = process.schedule.at("alpha_bar_prev", t, x_t)
@@ -43,11 +51,7 @@ def step(
     sigma = eta * ((1 - alpha_bar_prev) / (1 - alpha_bar)).sqrt() * (1 - alpha_bar / alpha_bar_prev).sqrt()
     # Eq. 12; at eta = 1 rounding can take the difference just below zero
     x_prev = alpha_bar_prev.sqrt() * p.x_0 + (1 - alpha_bar_prev - sigma**2).clamp(min=0).sqrt() * eps
-    if noise is not None:
-        x_prev = x_prev + sigma * noise(x_t)
-    else:
-        assert eta == 0, "eta > 0 needs noise"
-    return Step(x_prev, p.x_0)
+    return Step(x_prev if z is None else x_prev + sigma * z, p.x_0)
 
 
 def steps(
@@ -104,7 +108,11 @@ def invert_step(
     network is told the t at which `step` will walk the same stretch back. It is `step`'s exact inverse but for eps,
     which is taken at the near end of the stretch, so the error is of first order in its length.
     """
-    p = _predict(process, model, x, t, options)
+    return retreat(process, _predict(process, model, x, t, options), x, t, grid=grid)
+
+
+def retreat(process: GaussianDiffusion, p: Denoised, x: Tensor, t: Tensor, *, grid: Grid = "compat") -> Step:
+    """`invert_step` once the network has spoken."""
     eps = process.eps_from_x_0(x, t, p.x_0)
     at = process.schedule.at
     if grid == "compat":

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from rediffuse.diffusion.guidance import condition_mean
 from rediffuse.diffusion.noise import Noise
-from rediffuse.diffusion.process import PLAIN, GaussianDiffusion, Model, SamplerOptions
+from rediffuse.diffusion.process import PLAIN, Denoised, GaussianDiffusion, Model, SamplerOptions
 from rediffuse.errors import ConfigError
 
 
@@ -30,10 +30,14 @@ def step(
     """One step from x_t (N, C, ...) at the indices t (N,) to x_{t-1}; no noise is added where t = 0."""
     p = process.predict(model, x_t, t, options.clip_denoised, options.denoised_fn, options.conditioning)
     z = noise(x_t)
-    mean = p.mean
     if options.guidance is not None:
-        mean = condition_mean(process, options.guidance, p, x_t, t, options.conditioning).mean
-    return Step(mean + _unless_last(t, x_t) * (0.5 * p.log_variance).exp() * z, p.x_0)
+        p = condition_mean(process, options.guidance, p, x_t, t, options.conditioning)
+    return advance(p, t, z)
+
+
+def advance(p: Denoised, t: Tensor, z: Tensor) -> Step:
+    """Draw x_{t-1} from p with standard normal z (N, C, ...); its mean where t = 0 (Alg. 2, line 4)."""
+    return Step(p.mean + _unless_last(t, z) * (0.5 * p.log_variance).exp() * z, p.x_0)
 
 
 def steps(

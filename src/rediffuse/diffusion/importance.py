@@ -7,6 +7,11 @@ import torch
 from torch import Tensor
 
 
+def importance_weights(probabilities: Tensor, t: Tensor) -> Tensor:
+    """(N,) float32: what to multiply losses at t (N,) with, drawn with `probabilities` (T,), for an unbiased mean."""
+    return (1 / (len(probabilities) * probabilities[t])).float()
+
+
 class UniformSampler:
     """Every timestep with the same probability."""
 
@@ -21,7 +26,7 @@ class UniformSampler:
         """n timesteps (n,) int64 and the weights (n,) float32 that keep the expected loss what it was."""
         p = torch.from_numpy(self.probabilities())
         t = torch.multinomial(p, n, replacement=True, generator=generator)
-        return t, (1 / (self.num_timesteps * p[t])).float()
+        return t, importance_weights(p, t)
 
     def update(self, t: Tensor, losses: Tensor) -> None:
         """Take notice of the losses (N,) at the timesteps t (N,): nothing to learn here."""

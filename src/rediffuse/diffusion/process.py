@@ -54,6 +54,11 @@ PLAIN = SamplerOptions()
 """Clipped, unguided, unconditional."""
 
 
+def rescale(timesteps: Tensor, num_train_timesteps: int) -> Tensor:
+    """Timesteps (N,) as if the network had been trained on a chain of 1000."""
+    return timesteps * (1000.0 / num_train_timesteps)
+
+
 @dataclass(frozen=True, kw_only=True)
 class GaussianDiffusion:
     """A noise schedule, and what a network says about one step back along it.
@@ -121,8 +126,8 @@ class GaussianDiffusion:
 
     def network_timesteps(self, t: Tensor) -> Tensor:
         """What the network is told at the indices t: its own training timesteps, (N,); times 1000 / T if rescaled."""
-        table = torch.from_numpy(self.schedule.timesteps).to(t.device)
-        return table[t] * (1000.0 / self.schedule.num_train_timesteps) if self.rescale_timesteps else table[t]
+        told = torch.from_numpy(self.schedule.timesteps).to(t.device)[t]
+        return rescale(told, self.schedule.num_train_timesteps) if self.rescale_timesteps else told
 
     def call(self, model: Model, x_t: Tensor, t: Tensor, conditioning: Conditioning = UNCONDITIONAL) -> Tensor:
         """The network's output at index t, checked for its number of channels.
