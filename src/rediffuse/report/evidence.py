@@ -1,0 +1,145 @@
+"""One picture per image: what went in, what came back, what did not, and which band spoke for the verdict.
+
+Figures are built from objects, never through pyplot: nothing global is touched, and many can be drawn at once.
+"""
+
+import functools
+import io
+import textwrap
+
+import numpy as np
+from matplotlib import font_manager
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from matplotlib.ft2font import FT2Font
+
+from rediffuse.detection.verdict import Evidence, Verdict
+from rediffuse.report.words import caption
+
+# Told apart by every kind of colour vision (Okabe and Ito, 2008).
+COLOURS = {"generated": "#d55e00", "real": "#0072b2", "unsure": "#6b6b6b"}
+ERROR_COLOURS = "magma"
+AMPLIFICATIONS = (1, 2, 3, 4, 6, 8, 10, 15, 20, 30, 40, 60, 80, 100, 150, 200)
+
+
+def evidence_png(verdict: Verdict) -> bytes:
+    """The picture of `evidence_figure` as a PNG file of 1500 x 984 pixels."""
+    content = io.BytesIO()
+    FigureCanvasAgg(evidence_figure(verdict)).print_png(content)
+    return content.getvalue()
+
+
+def evidence_figure(verdict: Verdict) -> Figure:
+    """Input, reconstruction and amplified error above; the verdict in words, the band profile and what it added below.
+
+    Args:
+        verdict: one that was judged and still carries its evidence.
+    """
+    assert verdict.decision is not None
+    assert verdict.evidence is not None
+    figure = Figure(figsize=(12.5, 8.2), dpi=120, facecolor="white")
+    figure.text(0.02, 0.965, _drawable(_shorten(verdict.file, 110)), parse_math=False, fontsize=13, va="center")
+    images = figure.add_gridspec(1, 3, left=0.02, right=0.94, bottom=0.44, top=0.91, wspace=0.06)
+    _draw_images([figure.add_subplot(images[0, k]) for k in range(3)], verdict.evidence)
+    _draw_words(figure.add_axes((0.02, 0.02, 0.34, 0.36)), verdict)
+    _draw_profile(figure.add_axes((0.425, 0.075, 0.2, 0.285)), verdict)
+    _draw_contributions(figure.add_axes((0.745, 0.075, 0.2, 0.285)), verdict)
+    return figure
+
+
+def amplification(error: np.ndarray) -> int:
+    """The factor of `AMPLIFICATIONS` that makes all but the largest 0.5 % of an error in [0, 2] fit the scale."""
+    loud = float(np.quantile(error, 0.995))
+    return max((factor for factor in AMPLIFICATIONS if loud * factor <= 2), default=1)
+
+
+def _draw_images(axes: list[Axes], evidence: Evidence) -> None:
+    error = np.abs(evidence.x_0 - evidence.x_0_hat).mean(axis=0)  # (S, S), the colours' mean
+    factor = amplification(error)
+    scale = Normalize(0, 2 / factor)
+    side = error.shape[0]
+    axes[0].imshow(_displayable(evidence.x_0))
+    axes[0].set_title(f"input, as the network saw it ({side} x {side})")
+    axes[1].imshow(_displayable(evidence.x_0_hat))
+    axes[1].set_title("reconstruction")
+    axes[2].imshow(error, cmap=ERROR_COLOURS, norm=scale)
+    axes[2].set_title("|input - reconstruction|" + (f", amplified {factor} times" if factor > 1 else ""))
+    beside = axes[2].inset_axes((1.03, 0, 0.04, 1))
+    axes[2].figure.colorbar(ScalarMappable(scale, ERROR_COLOURS), cax=beside, extend="max")
+    beside.set_title("of 2", fontsize=9)  # pixel values run from -1 to 1
+    for panel in axes:
+        panel.set_xticks([])
+        panel.set_yticks([])
+
+
+def _draw_words(axes: Axes, verdict: Verdict) -> None:
+    assert verdict.decision is not None
+    axes.axis("off")
+    axes.text(0, 1, verdict.decision, color=COLOURS[verdict.decision], fontsize=24, weight="bold", va="top")
+    lines = [line for sentence in caption(verdict) for line in textwrap.wrap(sentence, 64)]
+    axes.text(0, 0.82, _drawable("\n".join(lines)), parse_math=False, fontsize=9.5, va="top", linespacing=1.4)
+
+
+def _draw_profile(axes: Axes, verdict: Verdict) -> None:
+    axes.set_title("what is lost in each frequency band")
+    if not verdict.bands:
+        _say(axes, "no band profile was taken")
+        return
+    bands = np.arange(len(verdict.bands))
+    axes.plot(bands, verdict.bands, "o-", color="black")
+    axes.set_ylabel("log(error energy / image energy)")
+    _label_bands(axes, len(bands))
+    coherence = axes.twinx()
+    coherence.plot(bands, verdict.coherences, "s--", color="#009e73")
+    coherence.set_ylim(min(0.0, *verdict.coherences) - 0.05, 1.05)
+    coherence.set_ylabel("coherence: 1 agrees, 0 unrelated", color="#009e73")
+
+
+def _draw_contributions(axes: Axes, verdict: Verdict) -> None:
+    axes.set_title("what each band adds to the verdict")
+    if not verdict.contributions:
+        _say(axes, "this detector judges the whole map,\nnot its bands")
+        return
+    values = np.array(verdict.contributions)
+    axes.bar(np.arange(len(values)), values, color=[COLOURS["generated" if value > 0 else "real"] for value in values])
+    axes.axhline(0, color="black", linewidth=1)
+    limit = max(1.0, float(np.abs(values).max())) * 1.15
+    axes.set_ylim(-limit, limit)
+    axes.set_ylabel("real  <  log-odds  >  generated")
+    _label_bands(axes, len(values))
+
+
+def _label_bands(axes: Axes, num_bands: int) -> None:
+    axes.set_xticks(range(num_bands))
+    axes.set_xlabel("frequency band, coarse to fine")
+
+
+def _say(axes: Axes, text: str) -> None:
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.text(0.5, 0.5, text, ha="center", va="center", color="0.4", transform=axes.transAxes)
+
+
+def _displayable(image: np.ndarray) -> np.ndarray:
+    """(3, S, S) in [-1, 1] to (S, S, 3) in [0, 1]; a reconstruction that was not clipped may lie outside."""
+    return np.clip((image.transpose(1, 2, 0) + 1) / 2, 0, 1)
+
+
+def _shorten(name: str, length: int) -> str:
+    """Cut the middle out of a long name: its folder and its suffix say most."""
+    half = length // 2
+    return name if len(name) <= length else f"{name[:half]} ... {name[-half:]}"
+
+
+def _drawable(text: str) -> str:
+    """The text with a question mark for every character that the figure's font cannot draw."""
+    glyphs = _glyphs()
+    return "".join(char if char == "\n" or ord(char) in glyphs else "?" for char in text)
+
+
+@functools.cache
+def _glyphs() -> frozenset[int]:
+    return frozenset(FT2Font(font_manager.findfont(font_manager.FontProperties())).get_charmap())

@@ -1,0 +1,117 @@
+"""A folder of evidence as one HTML page: no script, nothing loaded from elsewhere, readable from a USB stick."""
+
+from collections import Counter
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+from urllib.parse import quote
+
+from rediffuse.detection.verdict import Verdict
+from rediffuse.files import write_bytes
+from rediffuse.report.words import CAUTION, summary
+
+INDEX = "index.html"
+DECISIONS = ("generated", "unsure", "real", "not judged")
+
+
+def picture_name(verdict: Verdict) -> str:
+    """The evidence picture's path in the folder of evidence; names of files differ, so these do."""
+    return f"{verdict.file}.png"
+
+
+def write_page(folder: Path, verdicts: Sequence[Verdict]) -> Path:
+    """Write `folder/index.html`, which shows the pictures that lie beside it (`picture_name`), and return its path.
+
+    Raises:
+        StorageError: the page cannot be written.
+    """
+    path = folder / INDEX
+    write_bytes(path, page(verdicts).encode())
+    return path
+
+
+def page(verdicts: Sequence[Verdict]) -> str:
+    """The page as text: a head with counts and a filter, then a card per verdict, in the order given."""
+    counts = Counter(verdict.decision or "not judged" for verdict in verdicts)
+    filters = _filter("all", len(verdicts), " checked")
+    filters += "".join(_filter(name, counts[name]) for name in DECISIONS if counts[name])
+    return f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<title>rediffuse: {escape(summary(verdicts))}</title>
+<style>{_STYLE}</style>
+</head>
+<body>
+<header>
+<h1>What did not return</h1>
+<p>{escape(summary(verdicts))}. Each image was sent back through a diffusion model and rebuilt; the picture shows what
+was lost on the way, and which frequencies spoke for the verdict.</p>
+<p class="caution">{escape(CAUTION)}</p>
+<fieldset><legend>Show</legend>{filters}</fieldset>
+</header>
+<main>
+{"".join(map(_card, verdicts))}</main>
+</body>
+</html>
+"""
+
+
+def _filter(name: str, count: int, checked: str = "") -> str:
+    return f'<label><input type="radio" name="show" value="{_css_class(name)}"{checked}> {name} ({count})</label>'
+
+
+def _card(verdict: Verdict) -> str:
+    decision = verdict.decision or "not judged"
+    facts = []
+    if verdict.probability is not None:
+        facts.append(f"probability {verdict.probability:.3f}")
+    if verdict.mean_dire is not None:
+        facts.append(f"mean error {verdict.mean_dire:.4f}")
+    name = escape(verdict.file)
+    reason = f"<p>{escape(verdict.reason)}</p>\n" if verdict.reason else ""
+    picture = ""
+    if verdict.judged:
+        address = quote(picture_name(verdict))
+        picture = f'<a href="{address}"><img loading="lazy" src="{address}" alt="evidence for {name}"></a>\n'
+    return f"""<article class="{_css_class(decision)}">
+<h2>{name}</h2>
+<p><strong>{decision}</strong> {escape(", ".join(facts))}</p>
+{reason}{picture}</article>
+"""
+
+
+def _css_class(decision: str) -> str:
+    return decision.replace(" ", "-")
+
+
+_FILTER_RULES = "\n".join(
+    f'body:has(input[value="{name}"]:checked) article:not(.{name}) {{ display: none }}'
+    for name in map(_css_class, DECISIONS)
+)
+
+_STYLE = f"""
+:root {{ --paper: #fff; --ink: #1b1b1b; --faint: #5c5c5c; --line: #ddd; --generated: #b34700; --real: #00609c }}
+@media (prefers-color-scheme: dark) {{
+  :root {{ --paper: #16181b; --ink: #ececec; --faint: #a9a9a9; --line: #3a3d42; --generated: #ff9450; --real: #6cc0ff }}
+}}
+* {{ box-sizing: border-box }}
+body {{ margin: 0 auto; max-width: 1500px; padding: 1rem; background: var(--paper); color: var(--ink);
+  font: 16px/1.5 system-ui, sans-serif }}
+h1 {{ margin: 0; font-size: 1.6rem }}
+h2 {{ margin: 0; font-size: 1rem; overflow-wrap: anywhere }}
+header p {{ max-width: 48rem }}
+.caution {{ color: var(--faint) }}
+fieldset {{ display: flex; flex-wrap: wrap; gap: .25rem 1.25rem; border: 1px solid var(--line); border-radius: .5rem }}
+main {{ display: grid; gap: 1rem; margin-top: 1rem;
+  grid-template-columns: repeat(auto-fill, minmax(min(100%, 26rem), 1fr)) }}
+article {{ border: 1px solid var(--line); border-radius: .5rem; padding: .75rem; min-width: 0 }}
+article p {{ margin: .25rem 0; overflow-wrap: anywhere }}
+article strong {{ margin-right: .5rem }}
+.generated strong {{ color: var(--generated) }}
+.real strong {{ color: var(--real) }}
+img {{ display: block; width: 100%; aspect-ratio: 1500 / 984; border-radius: .25rem; background: #fff }}
+{_FILTER_RULES}
+"""

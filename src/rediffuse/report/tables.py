@@ -1,0 +1,92 @@
+"""Verdicts as a table: to read in a terminal, or as CSV, JSON or Parquet, each file written whole."""
+
+import csv
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from rediffuse.detection.verdict import Verdict
+from rediffuse.errors import InputError
+from rediffuse.files import whole
+from rediffuse.images.decode import printable
+
+SHOWN_COLUMNS = ("file", "decision", "probability", "mean DIRE", "reason")
+
+
+def write_table(path: Path, verdicts: Sequence[Verdict]) -> None:
+    """Write one row per verdict (`Verdict.to_row`) in the format of the suffix: .csv, .json or .parquet.
+
+    A number that is missing is an empty field in CSV and null in JSON and Parquet. In CSV a file name that a
+    spreadsheet would take for a formula begins with an apostrophe.
+
+    Raises:
+        InputError: another suffix.
+        StorageError: the table cannot be written.
+    """
+    check_table_path(path)
+    rows = [verdict.to_row() for verdict in verdicts]
+    with whole(path) as partial:
+        _WRITERS[path.suffix.lower()](partial, rows)
+
+
+def check_table_path(path: Path) -> None:
+    """Raises InputError unless the suffix names a format that `write_table` knows."""
+    if path.suffix.lower() not in _WRITERS:
+        raise InputError(f"{path}: a table ends in one of {', '.join(_WRITERS)}")
+
+
+def text_table(verdicts: Sequence[Verdict]) -> str:
+    """The columns a person asks for first, aligned, without a line at the end."""
+    rows = [SHOWN_COLUMNS, *map(_shown, verdicts)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(_aligned(row, widths) for row in rows)
+
+
+def _shown(verdict: Verdict) -> tuple[str, ...]:
+    def number(value: float | None, digits: int) -> str:
+        return "-" if value is None else f"{value:.{digits}f}"
+
+    decision = verdict.decision or "not judged"
+    values = number(verdict.probability, 3), number(verdict.mean_dire, 4)
+    return printable(Path(verdict.file)), decision, *values, verdict.reason or ""
+
+
+def _aligned(row: Sequence[str], widths: Sequence[int]) -> str:
+    file, decision, *numbers, reason = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+    return "  ".join([file, decision, *(number.strip().rjust(len(number)) for number in numbers), reason]).rstrip()
+
+
+def _columns(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """Every row's columns in order of appearance: a file that was not judged has no bands."""
+    return list(dict.fromkeys(name for row in rows for name in row))
+
+
+def _write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, _columns(rows), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows({name: _harmless(value) for name, value in row.items()} for row in rows)
+
+
+def _harmless(value: Any) -> Any:
+    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@")) else value
+
+
+def _write_json(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    path.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+
+
+def _write_parquet(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    columns = {name: [row.get(name) for row in rows] for name in _columns(rows)}
+    pyarrow.parquet.write_table(pyarrow.table(columns), path)
+
+
+_WRITERS: dict[str, Callable[[Path, Sequence[dict[str, Any]]], None]] = {
+    ".csv": _write_csv,
+    ".json": _write_json,
+    ".parquet": _write_parquet,
+}

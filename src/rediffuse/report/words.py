@@ -1,0 +1,44 @@
+"""Verdicts in words: what is measured, and how far it goes."""
+
+from collections.abc import Sequence
+
+from rediffuse.detection.verdict import Verdict
+
+CAUTION = (
+    "A probability is a measurement, not a proof. It holds for images like those the detector was tested on; another "
+    "generator, or an edited, resized or recompressed file, can be judged wrongly."
+)
+
+
+def summary(verdicts: Sequence[Verdict]) -> str:
+    """How many of each decision, in one line: `3 files: 1 generated, 0 unsure, 2 real`."""
+    counts = dict.fromkeys(("generated", "unsure", "real"), 0)
+    for verdict in verdicts:
+        if verdict.decision is not None:
+            counts[verdict.decision] += 1
+    missing = len(verdicts) - sum(counts.values())
+    parts = [f"{count} {decision}" for decision, count in counts.items()] + [f"{missing} not judged"] * bool(missing)
+    return f"{len(verdicts)} {'file' if len(verdicts) == 1 else 'files'}: {', '.join(parts)}"
+
+
+def caption(verdict: Verdict) -> list[str]:
+    """What the verdict says and how it was made, in sentences without those whose numbers are missing; `CAUTION` last."""
+    sentences = []
+    if verdict.probability is not None:
+        chance = f"{verdict.probability:.3f}"
+        sentences.append(f"Probability that the image is generated, if half of all images were: {chance}.")
+    if verdict.threshold is not None and verdict.real_threshold is not None:
+        rate = verdict.false_positive_rate
+        allowed = "" if rate is None else f" (false alarms allowed: {rate:.1%})"
+        low, high = f"{verdict.real_threshold:.3f}", f"{verdict.threshold:.3f}"
+        sentences.append(f"Generated from {high} on{allowed}, real below {low}, unsure between.")
+    if verdict.reason:
+        sentences.append(f"Reason: {verdict.reason}.")
+    if verdict.mean_dire is not None:
+        sentences.append(f"Mean error {verdict.mean_dire:.4f} of at most 2.")
+    if verdict.settings is not None:
+        made = verdict.settings
+        steps = f"{made.depth or made.steps} of {made.steps} steps"
+        model = f"model {made.model_sha256[:8]}"
+        sentences.append(f"Made with {made.solver.upper()}, {steps}, {made.grid} grid, {made.precision}, {model}.")
+    return [*sentences, CAUTION]

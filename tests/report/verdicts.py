@@ -1,0 +1,31 @@
+"""Verdicts to write about, without a detector that made them."""
+
+import numpy as np
+
+from rediffuse.detection.verdict import Decision, Evidence, Verdict
+from rediffuse.dire.settings import DireSettings
+
+
+def judged(file: str, decision: Decision = "generated", *, bands: int = 4, side: int = 16) -> Verdict:
+    random = np.random.default_rng(0)
+    x_0 = random.uniform(-1, 1, (3, side, side)).astype(np.float32)
+    x_0_hat = x_0 + 0.01 * random.standard_normal(x_0.shape).astype(np.float32)
+    return Verdict(
+        file=file,
+        decision=decision,
+        reason="between the thresholds" if decision == "unsure" else None,
+        probability={"generated": 0.93, "unsure": 0.5, "real": 0.02}[decision],
+        threshold=0.8,
+        real_threshold=0.2,
+        false_positive_rate=0.05,
+        mean_dire=0.0123,
+        bands=tuple(np.linspace(-6, -1, bands).tolist()),
+        coherences=tuple(np.linspace(1, 0.2, bands).tolist()),
+        contributions=tuple(np.linspace(-1, 2, bands).tolist()),
+        settings=DireSettings(image_size=side, model_sha256="ab" * 32, depth=5),
+        evidence=Evidence(x_0=x_0, x_0_hat=x_0_hat),
+    )
+
+
+def unjudged(file: str, reason: str = "holds no pixels") -> Verdict:
+    return Verdict(file=file, reason=reason)
