@@ -1,0 +1,115 @@
+"""Pixels and maps to the bytes of image files.
+
+Pillow writes the 8-bit files. It cannot write 16-bit RGB, so the PNG of a map is put together here (and read back).
+"""
+
+import struct
+import zlib
+from collections.abc import Iterator
+from io import BytesIO
+from typing import Literal
+
+import numpy as np
+from PIL import Image
+
+from rediffuse.errors import ImageError
+
+PNG16_STEP = 2 / 65535
+"""Distance of two neighbouring values of a map in a 16-bit PNG: what is read back is off by at most half of it."""
+
+_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_SIXTEEN_BIT_RGB = bytes([16, 2, 0, 0, 0])  # bit depth, colour type, compression, filters, no interlacing
+_ROW_ABOVE = 2  # PNG filter 2 ("up"): a byte is stored as its difference from the byte above
+
+
+def png_bytes(pixels: np.ndarray) -> bytes:
+    """An 8-bit PNG of uint8 pixels, (H, W, 3) or gray (H, W); lossless."""
+    return _save(pixels, "PNG")
+
+
+def jpeg_bytes(
+    pixels: np.ndarray, quality: int = 95, *, subsampling: Literal["4:4:4", "4:2:2", "4:2:0"] = "4:2:0"
+) -> bytes:
+    """A baseline JPEG of uint8 pixels (H, W, 3); `quality` from 1 to 100, `subsampling` of the two colour planes."""
+    return _save(pixels, "JPEG", quality=quality, subsampling=subsampling)
+
+
+def webp_bytes(pixels: np.ndarray, quality: int = 80) -> bytes:
+    """A lossy WebP of uint8 pixels (H, W, 3); `quality` from 0 to 100."""
+    return _save(pixels, "WEBP", quality=quality)
+
+
+def png16_bytes(values: np.ndarray) -> bytes:
+    """A 16-bit RGB PNG of a map, 0 black and 2 white.
+
+    Args:
+        values: floating, (H, W, 3), in [0, 2].
+
+    Returns:
+        The file's bytes; `read_png16` gives `values` back to within `PNG16_STEP / 2`.
+    """
+    assert values.ndim == 3, values.shape
+    assert values.shape[2] == 3, values.shape
+    assert np.all((values >= 0) & (values <= 2)), "a map lies in [0, 2]"
+    height, width, _ = values.shape
+    levels = np.rint(values.astype(np.float64) / PNG16_STEP).astype(">u2")  # big-endian, as PNG wants
+    rows = levels.view(np.uint8).reshape(height, 6 * width)
+    differences = np.diff(rows, axis=0, prepend=np.zeros((1, 6 * width), np.uint8))  # modulo 256
+    filtered = np.insert(differences, 0, _ROW_ABOVE, axis=1)
+    return b"".join(
+        [
+            _SIGNATURE,
+            _chunk(b"IHDR", struct.pack(">II", width, height) + _SIXTEEN_BIT_RGB),
+            _chunk(b"IDAT", zlib.compress(filtered.tobytes(), level=6)),
+            _chunk(b"IEND", b""),
+        ]
+    )
+
+
+def read_png16(content: bytes, name: str = "map") -> np.ndarray:
+    """Read a map that `png16_bytes` wrote; `name` is what the error calls the file.
+
+    Returns:
+        float32, (H, W, 3), in [0, 2].
+
+    Raises:
+        ImageError: the bytes are cut short, damaged, or were written by another program.
+    """
+    try:
+        chunks = dict(_chunks(content))
+        header, compressed = chunks[b"IHDR"], chunks[b"IDAT"]
+        width, height = struct.unpack(">II", header[:8])
+        if header[8:] != _SIXTEEN_BIT_RGB:
+            raise ValueError("not 16-bit RGB")
+        filtered = np.frombuffer(zlib.decompress(compressed), np.uint8).reshape(height, 1 + 6 * width)
+        if np.any(filtered[:, 0] != _ROW_ABOVE):
+            raise ValueError("filtered by another program")
+    except (KeyError, ValueError, struct.error, zlib.error) as error:
+        raise ImageError(f"{name}: damaged, or no 16-bit map of rediffuse's ({error}): compute it again") from error
+    rows = np.cumsum(filtered[:, 1:], axis=0, dtype=np.uint8)  # modulo 256
+    levels = rows.view(">u2").reshape(height, width, 3)
+    return (levels * PNG16_STEP).astype(np.float32)
+
+
+def _save(pixels: np.ndarray, codec: str, **options: object) -> bytes:
+    assert pixels.dtype == np.uint8, pixels.dtype
+    file = BytesIO()
+    Image.fromarray(pixels).save(file, codec, **options)
+    return file.getvalue()
+
+
+def _chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def _chunks(content: bytes) -> Iterator[tuple[bytes, bytes]]:
+    if not content.startswith(_SIGNATURE):
+        raise ValueError("not a PNG")
+    position, kind = len(_SIGNATURE), b""
+    while kind != b"IEND":
+        size, kind = struct.unpack_from(">I4s", content, position)
+        data = content[position + 8 : position + 8 + size]
+        if content[position + 8 + size : position + 12 + size] != struct.pack(">I", zlib.crc32(kind + data)):
+            raise ValueError("checksum")
+        yield kind, data
+        position += 12 + size
