@@ -1,0 +1,62 @@
+"""What happens to images on their way: uint8 pixels (H, W, 3) in, uint8 pixels (H, W, 3) out.
+
+Nothing here changes the file that is judged; tests of robustness and of what a detector really learned do.
+"""
+
+from io import BytesIO
+from typing import Literal
+
+import numpy as np
+from PIL import Image, ImageFilter
+
+from rediffuse.errors import ConfigError
+from rediffuse.images.encode import jpeg_bytes, webp_bytes
+
+
+def jpeg(pixels: np.ndarray, quality: int, *, subsampling: Literal["4:4:4", "4:2:2", "4:2:0"] = "4:2:0") -> np.ndarray:
+    """Through a JPEG file of this quality (1 to 100)."""
+    _check("quality", quality, 1, 100)
+    return _decoded(jpeg_bytes(pixels, quality, subsampling=subsampling))
+
+
+def webp(pixels: np.ndarray, quality: int) -> np.ndarray:
+    """Through a lossy WebP file of this quality (0 to 100)."""
+    _check("quality", quality, 0, 100)
+    return _decoded(webp_bytes(pixels, quality))
+
+
+def resize(pixels: np.ndarray, scale: float) -> np.ndarray:
+    """Scaled by `scale` (0.01 to 4) and back to the size it had, both bicubic."""
+    _check("scale", scale, 0.01, 4)
+    image = Image.fromarray(pixels)
+    width, height = (max(1, round(side * scale)) for side in image.size)
+    between = image.resize((width, height), Image.Resampling.BICUBIC)
+    return np.array(between.resize(image.size, Image.Resampling.BICUBIC))
+
+
+def blur(pixels: np.ndarray, sigma: float) -> np.ndarray:
+    """Gaussian blur; `sigma` in pixels, 0 changes nothing."""
+    _check("sigma", sigma, 0, 100)
+    return np.array(Image.fromarray(pixels).filter(ImageFilter.GaussianBlur(sigma)))
+
+
+def gaussian_noise(pixels: np.ndarray, sigma: float, rng: np.random.Generator) -> np.ndarray:
+    """Independent normal noise on every value; `sigma` in levels of 0 to 255."""
+    _check("sigma", sigma, 0, 255)
+    return np.rint(pixels + sigma * rng.standard_normal(pixels.shape)).clip(0, 255).astype(np.uint8)
+
+
+def crop_border(pixels: np.ndarray, fraction: float) -> np.ndarray:
+    """Without a border of `fraction` (0 to 0.45) of each side, at each end: the result is smaller."""
+    _check("fraction", fraction, 0, 0.45)
+    rows, columns = (round(side * fraction) for side in pixels.shape[:2])
+    return pixels[rows : pixels.shape[0] - rows, columns : pixels.shape[1] - columns].copy()
+
+
+def _check(name: str, given: float, low: float, high: float) -> None:
+    if not low <= given <= high:
+        raise ConfigError(f"{name}={given}: from {low:g} to {high:g} are allowed")
+
+
+def _decoded(content: bytes) -> np.ndarray:
+    return np.array(Image.open(BytesIO(content)).convert("RGB"))
