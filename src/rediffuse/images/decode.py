@@ -83,7 +83,7 @@ def decode_bytes(content: bytes, name: str, limits: Limits = Limits()) -> Decode
     return DecodedImage(pixels=pixels, codec=codec, size=size, sha256=hashlib.sha256(content).hexdigest())
 
 
-def printable(path: Path) -> str:
+def printable(path: Path | str) -> str:
     """`path` for a message or a table: one line of valid Unicode, whatever bytes the file's name is made of."""
     text = str(path).encode("utf-8", "backslashreplace").decode()
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -1,0 +1,142 @@
+"""Files, folders and globs to a list of image files, each with a name that its results can be stored under."""
+
+import glob
+import os
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from rediffuse.errors import InputError, nearest
+from rediffuse.images.decode import printable
+
+SUFFIXES = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".avif"),
+    *(".jp2", ".j2k", ".pbm", ".pgm", ".ppm", ".pnm"),
+)
+"""What is taken from folders, in either case. A file that is given itself is taken whatever it is called."""
+
+
+@dataclass(frozen=True)
+class FoundImage:
+    """One file to read and the name of its results."""
+
+    path: Path
+    name: str
+    """Relative, posix, no `..`; no two of one call are equal, not even where case does not count. It keeps the
+    suffix (`a.jpg` and `a.png` may stand in one folder): results append theirs, `a.jpg.png`."""
+
+
+def find_images(paths: Sequence[Path | str]) -> list[FoundImage]:
+    """List the image files under `paths`, each file once, folders in the order of their names.
+
+    Args:
+        paths: files (taken whatever their suffix), folders (searched recursively, links followed, hidden entries
+            skipped, `SUFFIXES` only) and glob patterns that no shell has expanded (`**` included).
+
+    Returns:
+        Files with their names: a file's own, or its path below the folder that was given. Where two would be equal,
+        the name of the folder is put before both; where that is not enough, a number before the suffix.
+
+    Raises:
+        InputError: nothing was given, a path does not exist or cannot be listed, a pattern matches nothing, a
+            folder holds no images.
+    """
+    if not paths:
+        raise InputError("no files: give at least one image, folder or pattern")
+    found: dict[str, tuple[Path, PurePosixPath, str]] = {}  # by real path
+    for path in (path for given in paths for path in _expand(given)):
+        if path.is_dir():
+            folder = _safe(path.resolve().name) or "root"
+            for real, file in _walk(path):
+                found.setdefault(real, (file, _safe_name(file.relative_to(path)), folder))
+        else:
+            folder = _safe(path.resolve().parent.name) or "root"
+            found.setdefault(os.path.realpath(path), (path, PurePosixPath(_safe(path.name)), folder))
+    names = _unique([(name, folder) for _, name, folder in found.values()])
+    return [FoundImage(path, name) for (path, _, _), name in zip(found.values(), names, strict=True)]
+
+
+def _expand(given: Path | str) -> list[Path]:
+    path = Path(given)
+    if os.path.lexists(path):
+        return [path]
+    if glob.has_magic(str(given)):
+        matches = sorted(glob.glob(str(given), recursive=True))  # noqa: PTH207 (Path.glob wants a root)
+        if not matches:
+            raise InputError(f"{printable(path)}: the pattern matches nothing")
+        return [Path(match) for match in matches]
+    raise InputError(f"{printable(path)}: does not exist{_hint(path)}")
+
+
+def _hint(path: Path) -> str:
+    """The entry that was perhaps meant, beside the first part of `path` that does not exist."""
+    while not path.parent.exists():
+        path = path.parent
+    try:
+        siblings = [entry.name for entry in path.parent.iterdir()]
+    except OSError:
+        return ""
+    return printable(nearest(path.name, siblings))
+
+
+def _walk(root: Path) -> Iterator[tuple[str, Path]]:
+    """Yield the real path and the path of every image below `root`, sorted; no folder is entered twice."""
+    entered = set()
+    files = []
+    folders = [root]
+    while folders:
+        folder = folders.pop()
+        real = os.path.realpath(folder)
+        if real in entered:  # a link led back
+            continue
+        entered.add(real)
+        for entry in _entries(folder):
+            if entry.name.startswith("."):
+                continue
+            path = folder / entry.name
+            if path.is_dir():
+                folders.append(path)
+            elif path.suffix.lower() in SUFFIXES:  # also a link to nothing: decoding will say so
+                files.append((os.path.realpath(path) if entry.is_symlink() else f"{real}/{entry.name}", path))
+    if not files:
+        raise InputError(f"{printable(root)}: holds no images ({', '.join(SUFFIXES)})")
+    yield from sorted(files, key=lambda file: file[1])
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entries, key=lambda entry: entry.name)
+    except OSError as error:
+        raise InputError(f"{printable(folder)}: cannot be listed: {error.strerror or error}") from error
+
+
+def _safe(part: str) -> str:
+    """One part of a path as valid Unicode without control characters: tables and other systems have to store it."""
+    return re.sub(r"[\x00-\x1f\x7f\\:]", "_", part.encode("utf-8", "replace").decode())
+
+
+def _safe_name(relative: Path) -> PurePosixPath:
+    return PurePosixPath(*map(_safe, relative.parts))
+
+
+def _unique(named: Sequence[tuple[PurePosixPath, str]]) -> list[str]:
+    """Turn (name, folder) into names of which no two are equal; those that are so already stay as they are."""
+    count = Counter(str(name).casefold() for name, _ in named)
+    alone = [count[str(name).casefold()] == 1 for name, _ in named]
+    taken = {str(name).casefold() for (name, _), single in zip(named, alone, strict=True) if single}
+    names = []
+    for (name, folder), single in zip(named, alone, strict=True):
+        names.append(str(name) if single else _first_free(folder / name, taken))
+        taken.add(names[-1].casefold())
+    return names
+
+
+def _first_free(name: PurePosixPath, taken: set[str]) -> str:
+    free, number = name, 1
+    while str(free).casefold() in taken:
+        number += 1
+        free = name.with_name(f"{name.stem}-{number}{name.suffix}")
+    return str(free)
