@@ -4,8 +4,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 
 torch.set_num_threads(2)
+settings.register_profile("rediffuse", deadline=None)  # a loaded machine is no fault of the code
+settings.load_profile("rediffuse")
 
 
 @pytest.fixture(scope="session")
