@@ -1,0 +1,34 @@
+"""The U-Net that is also shown a smaller version of the image: the upsampler of arXiv:2105.05233, section 4.4."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from rediffuse.errors import ConfigError
+from rediffuse.models.config import UNetConfig
+from rediffuse.models.unet import Denoiser
+
+
+class SuperResModel(Denoiser):
+    """A U-Net whose first convolution takes the noisy image and, beside it, the enlarged low-resolution one.
+
+    The config's `in_channels` is the image's; the stem takes twice that.
+    """
+
+    def __init__(self, config: UNetConfig) -> None:
+        super().__init__(config, 2 * config.in_channels)
+
+    def forward(self, x_t: Tensor, timesteps: Tensor, low_res: Tensor | None = None, y: Tensor | None = None) -> Tensor:
+        """As `UNetModel`, given low_res: (N, in_channels, h, w) in [-1, 1], of any size.
+
+        Raises ConfigError where low_res is missing, or where size, channels or labels do not fit.
+        """
+        self.check_image(x_t)
+        if low_res is None:
+            raise ConfigError("a super-resolution model needs the image to enlarge: low_res is missing")
+        if low_res.ndim != x_t.ndim or low_res.shape[:2] != x_t.shape[:2]:
+            needed = ", ".join(map(str, x_t.shape[:2]))
+            raise ConfigError(f"low_res of shape {tuple(low_res.shape)}: ({needed}, ...) is needed, as in x_t")
+        mode = {1: "linear", 2: "bilinear", 3: "trilinear"}[self.config.dims]
+        upsampled = F.interpolate(low_res, x_t.shape[2:], mode=mode)
+        return self.denoise(torch.cat([x_t, upsampled], dim=1), timesteps, y)
