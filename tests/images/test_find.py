@@ -65,6 +65,8 @@ def test_missing_path_names_its_nearest_neighbour(tmp_path: Path) -> None:
     )
     assert refusal(tmp_path / "photo" / "cat.png").endswith("does not exist; did you mean photos?")
     assert refusal(tmp_path / "quite another").endswith("does not exist")
+    assert refusal(tmp_path / "photos" / "cat.png" / "ear.png").endswith("does not exist")
+    assert refusal(tmp_path / ("x" * 300)).endswith("cannot be read: File name too long")
 
 
 def test_folder_without_images_and_an_empty_list_are_refused(tmp_path: Path) -> None:

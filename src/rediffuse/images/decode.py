@@ -85,6 +85,8 @@ def decode_bytes(content: bytes, name: str, limits: Limits = Limits()) -> Decode
 
 def printable(path: Path | str) -> str:
     """`path` for a message or a table: one line of valid Unicode, whatever bytes the file's name is made of."""
+    if str(path).isprintable():
+        return str(path)
     text = str(path).encode("utf-8", "backslashreplace").decode()
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 

@@ -60,8 +60,13 @@ def find_images(paths: Sequence[Path | str]) -> list[FoundImage]:
 
 def _expand(given: Path | str) -> list[Path]:
     path = Path(given)
-    if os.path.lexists(path):
+    try:
+        path.lstat()
         return [path]
+    except (FileNotFoundError, NotADirectoryError):
+        pass  # perhaps a pattern
+    except OSError as error:
+        raise InputError(f"{printable(path)}: cannot be read: {error.strerror or error}") from error
     if glob.has_magic(str(given)):
         matches = sorted(glob.glob(str(given), recursive=True))  # noqa: PTH207 (Path.glob wants a root)
         if not matches:
