@@ -1,0 +1,132 @@
+"""Weights between files and networks: read tensors and nothing else, compare with a network, load.
+
+Published `.pt` files are pickles. torch's weights-only reader opens them: it builds tensors and runs no code.
+"""
+
+import pickle
+import re
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from rediffuse.errors import CheckpointError, InputError, StorageError
+from rediffuse.files import whole
+
+WRAPPERS = ("state_dict", "model")
+"""Keys under which training programs put the weights beside their other state."""
+PARALLEL_PREFIX = "module."
+"""What torch's data-parallel wrappers put before every name."""
+
+_MAX_NAMED = 4
+_REFUSED_GLOBAL = re.compile(r"GLOBAL ([\w.]+)")
+
+
+def read_state_dict(path: Path) -> dict[str, Tensor]:
+    """The named tensors of a checkpoint on the CPU, memory-mapped where the format allows it.
+
+    Args:
+        path: a `.safetensors` file, or a file of `torch.save`: a state_dict, or one under `state_dict` or `model`.
+
+    Raises:
+        InputError: there is no such file.
+        CheckpointError: the file is damaged, holds something else, or needs code to be run; nothing of it was run.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: there is no such file")
+    content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
+    return _unwrap(content, path)
+
+
+def write_state_dict(path: Path, state: Mapping[str, Tensor]) -> None:
+    """Write the tensors as safetensors, whole or not at all. Raises StorageError where the disk refuses."""
+    with whole(path) as partial:
+        try:
+            save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, partial)
+        except SafetensorError as error:
+            raise StorageError(f"{path}: could not be written: {error}") from error
+
+
+def compare(expected: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
+    """How two state_dicts differ in names and shapes, in one line; empty where they agree."""
+    differences = {
+        "missing": [name for name in expected if name not in given],
+        "unexpected": [name for name in given if name not in expected],
+        "of another shape": [
+            f"{name} ({_shape(given[name])} instead of {_shape(expected[name])})"
+            for name in expected
+            if name in given and given[name].shape != expected[name].shape
+        ],
+    }
+    return "; ".join(f"{len(names)} {kind}: {_few(names)}" for kind, names in differences.items() if names)
+
+
+def load_into(network: nn.Module, state: Mapping[str, Tensor], source: str | Path) -> None:
+    """Copy the tensors into the network, in its precision and on its device.
+
+    Args:
+        network: any module; left as it was when the tensors do not fit.
+        state: what its `state_dict()` has, by name and shape.
+        source: where they come from, for the error.
+
+    Raises:
+        CheckpointError: names what is missing, what is unexpected, and what has another shape.
+    """
+    difference = compare(network.state_dict(), state)
+    if difference:
+        raise CheckpointError(f"{source}: does not fit this {type(network).__name__}: {difference}")
+    network.load_state_dict(dict(state))
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise CheckpointError(f"{path}: not a safetensors file, or a damaged one ({_first_line(error)})") from None
+
+
+def _read_pickle(path: Path) -> Any:
+    zipped = zipfile.is_zipfile(path)  # the format since torch 1.6; only that one can be mapped
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+    except pickle.UnpicklingError as error:
+        refused = _REFUSED_GLOBAL.search(str(error))
+        if refused:
+            raise CheckpointError(
+                f"{path}: refused, because loading it would run {refused[1]}; save its state_dict alone"
+            ) from None
+        raise CheckpointError(f"{path}: not a checkpoint, or a damaged one") from None
+    except Exception:  # damaged bytes make an unpickler fail in any way at all
+        raise CheckpointError(f"{path}: not a checkpoint, or a damaged one") from None
+
+
+def _unwrap(content: Any, path: Path) -> dict[str, Tensor]:
+    for key in WRAPPERS:
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+    if not isinstance(content, dict) or not content:
+        raise CheckpointError(f"{path}: holds {type(content).__name__}, not named tensors")
+    for name, value in content.items():
+        if not isinstance(value, Tensor):
+            raise CheckpointError(f"{path}: {name} is {type(value).__name__}, not a tensor; save the state_dict alone")
+    if all(name.startswith(PARALLEL_PREFIX) for name in content):
+        content = {name.removeprefix(PARALLEL_PREFIX): tensor for name, tensor in content.items()}
+    return dict(content)
+
+
+def _shape(tensor: Tensor) -> str:
+    return "x".join(map(str, tensor.shape)) or "scalar"
+
+
+def _few(names: list[str]) -> str:
+    rest = len(names) - _MAX_NAMED
+    return ", ".join(names[:_MAX_NAMED]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
