@@ -14,7 +14,7 @@ from rediffuse.diffusion.script_flags import ProcessFlags, process_config
 from rediffuse.models.config import EncoderConfig, Kind, UNetConfig
 from rediffuse.models.script_flags import ClassifierFlags, UNetFlags, classifier_config, superres_config, unet_config
 
-ADDRESS = "https://openaipublic.blob.core.windows.net/diffusion/jul-2021"
+_ADDRESS = "https://openaipublic.blob.core.windows.net/diffusion/jul-2021"
 DEFAULT = "default"
 
 
@@ -28,15 +28,12 @@ class PublishedModel:
     network: UNetConfig | EncoderConfig
     process: ProcessConfig
     """A classifier's is that of the diffusion model which it guides."""
+    address: str
     sha256: str | None = None
 
     @property
     def file(self) -> str:
         return f"{self.name}.pt"
-
-    @property
-    def address(self) -> str:
-        return f"{ADDRESS}/{self.file}"
 
     @property
     def min_bytes(self) -> int:
@@ -83,21 +80,38 @@ def _diffusion(
     name: str, parameters: int, flags: UNetFlags, process: ProcessConfig = _LINEAR, sha256: str | None = None
 ) -> PublishedModel:
     return PublishedModel(
-        name=name, kind="unet", parameters=parameters, network=unet_config(flags), process=process, sha256=sha256
+        name=name,
+        kind="unet",
+        parameters=parameters,
+        network=unet_config(flags),
+        process=process,
+        address=f"{_ADDRESS}/{name}.pt",
+        sha256=sha256,
     )
 
 
 def _superres(name: str, parameters: int, flags: UNetFlags) -> PublishedModel:
     return PublishedModel(
-        name=name, kind="superres", parameters=parameters, network=superres_config(flags), process=_LINEAR
+        name=name,
+        kind="superres",
+        parameters=parameters,
+        network=superres_config(flags),
+        process=_LINEAR,
+        address=f"{_ADDRESS}/{name}.pt",
     )
 
 
 def _classifier(
     name: str, parameters: int, image_size: int, depth: int = 2, process: ProcessConfig = _LINEAR
 ) -> PublishedModel:
-    network = classifier_config(ClassifierFlags(image_size=image_size, classifier_depth=depth))
-    return PublishedModel(name=name, kind="encoder", parameters=parameters, network=network, process=process)
+    return PublishedModel(
+        name=name,
+        kind="encoder",
+        parameters=parameters,
+        network=classifier_config(ClassifierFlags(image_size=image_size, classifier_depth=depth)),
+        process=process,
+        address=f"{_ADDRESS}/{name}.pt",
+    )
 
 
 PUBLISHED: Mapping[str, PublishedModel] = {

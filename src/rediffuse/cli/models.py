@@ -1,0 +1,90 @@
+"""`rediffuse models`: what can be loaded by name, and fetching it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from rediffuse.errors import InputError, nearest
+from rediffuse.zoo.download import Progress, sha256_of
+from rediffuse.zoo.fetch import default_cache, fetch_published, known_sha256, published_path
+from rediffuse.zoo.published import DEFAULT, PUBLISHED, PublishedModel, default_folder
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelsFlags:
+    """List the models that have a name: the embedded default, and what OpenAI published."""
+
+    cache: Path | None = None
+    """Folder of the downloads; beside the Hugging Face hub's cache if not given."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FetchFlags:
+    """Download a published model, or verify the one that is here. A download that broke off is taken up."""
+
+    name: tyro.conf.Positional[str]
+    """One of the names that `rediffuse models` lists."""
+    cache: Path | None = None
+    """Folder of the downloads; beside the Hugging Face hub's cache if not given."""
+
+
+def run(args: ModelsFlags) -> int:
+    """Print the table of models."""
+    cache = args.cache or default_cache()
+    rows = [("name", "kind", "size", "here", "sha256", "address"), _default_row()]
+    rows += [_published_row(model, cache) for model in PUBLISHED.values()]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        print("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
+    print("\nSizes are 4 bytes per parameter. Where no sha256 is listed, none is published: the first download is")
+    print(f"trusted, recorded, and later ones are held against it. Downloads lie in {cache}")
+    return 0
+
+
+def fetch(args: FetchFlags) -> int:
+    """Download one model and say where it lies."""
+    if args.name == DEFAULT:
+        print(f"{DEFAULT} is part of this installation: {default_folder()}")
+        return 0
+    if args.name not in PUBLISHED:
+        raise InputError(f"{args.name}: no published model has this name{nearest(args.name, PUBLISHED)}")
+    model = PUBLISHED[args.name]
+    with _bar(model.file) as progress:
+        path = fetch_published(model, args.cache or default_cache(), progress=progress)
+    print(f"{path}\nsha256 {known_sha256(model, path)}")
+    return 0
+
+
+def _default_row() -> tuple[str, ...]:
+    weights = default_folder() / "model.safetensors"
+    if not weights.is_file():
+        return (DEFAULT, "unet", "-", "no", "-", str(default_folder()))
+    return (DEFAULT, "unet", _size(weights.stat().st_size), "yes", sha256_of(weights), str(default_folder()))
+
+
+def _published_row(model: PublishedModel, cache: Path) -> tuple[str, ...]:
+    path = published_path(model, cache)
+    here = "yes" if path.is_file() else "no"
+    return (model.name, model.kind, _size(model.min_bytes), here, known_sha256(model, path) or "-", model.address)
+
+
+def _size(num_bytes: int) -> str:
+    return f"{num_bytes / 1e9:.2f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:.1f} MB"
+
+
+@contextmanager
+def _bar(name: str) -> Iterator[Progress]:
+    from tqdm import tqdm
+
+    with tqdm(desc=name, unit="B", unit_scale=True, unit_divisor=1000) as bar:
+
+        def show(done: int, total: int | None) -> None:
+            if bar.total is None:
+                bar.initial = bar.n = done  # what an earlier call brought is not counted into the rate
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield show
