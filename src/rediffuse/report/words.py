@@ -22,7 +22,7 @@ def summary(verdicts: Sequence[Verdict]) -> str:
 
 
 def caption(verdict: Verdict) -> list[str]:
-    """What the verdict says and how it was made, in sentences without those whose numbers are missing; `CAUTION` last."""
+    """What the verdict says and how it was made, sentence by sentence, where the numbers are known; `CAUTION` last."""
     sentences = []
     if verdict.probability is not None:
         chance = f"{verdict.probability:.3f}"

@@ -1,0 +1,156 @@
+"""`rediffuse detect` with a tiny untrained model and a detector made by hand: what is printed, written and refused."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from rediffuse.cli.main import main
+from rediffuse.detection.calibration import Calibration, Thresholds
+from rediffuse.detection.detector import Detector
+from rediffuse.detection.familiarity import Familiarity
+from rediffuse.detection.features import FEATURES
+from rediffuse.detection.scorers import BandScorer
+from rediffuse.diffusion.config import ProcessConfig
+from rediffuse.dire.reconstruct import settings_for
+from rediffuse.models.config import UNetConfig
+from rediffuse.models.unet import UNetModel
+from rediffuse.zoo.model import DiffusionModel, Provenance, load
+
+SIZE = 16
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a model and, in detector/, a detector that finds every image unsure."""
+    folder = tmp_path_factory.mktemp("weights")
+    torch.manual_seed(0)
+    config = UNetConfig(image_size=SIZE, model_channels=32, channel_mult=(1,), num_res_blocks=1)
+    DiffusionModel(
+        network=UNetModel(config),
+        process_config=ProcessConfig(variance="fixed_large"),
+        provenance=Provenance(source="test", sha256=""),
+    ).save(folder)
+    detector_for(load(folder)).save(folder / "detector")
+    return folder
+
+
+def detector_for(model: DiffusionModel) -> Detector:
+    features = FEATURES["bands"]
+    count = len(features.features)
+    return Detector(
+        scorer=BandScorer(
+            input=features, mean=np.zeros(count), scale=np.ones(count), weight=np.full(count, 0.01), offset=0.0
+        ),
+        familiarity=Familiarity(centres=np.zeros((2, count)), precision=np.eye(count)),
+        settings=settings_for(model, steps=4, depth=1),
+        calibration=Calibration(slope=1.0, offset=0.0),
+        thresholds=Thresholds(real=0.0, generated=1.0, error_rate=0.05),
+        training={},
+    )
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    """Two images of one name in two folders, and a text file that is called an image."""
+    folder = tmp_path / "images"
+    random = np.random.default_rng(0)
+    for name in ("a/x.png", "b/x.png"):
+        (folder / name).parent.mkdir(parents=True)
+        Image.fromarray(random.integers(0, 256, (20, 24, 3), np.uint8)).save(folder / name)
+    (folder / "words.png").write_text("no image")
+    return folder
+
+
+def detect(weights: Path, *words: Path | str) -> int:
+    flags = ["--model", weights, "--detector", weights / "detector", "--device", "cpu"]
+    return main(["detect", *map(str, (*words, *flags))])
+
+
+def test_images_become_a_table_pictures_and_a_page(
+    weights: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table, evidence = tmp_path / "new" / "table.csv", tmp_path / "evidence"
+    assert detect(weights, images / "a", "--out", table, "--evidence", evidence) == 0
+    printed = capsys.readouterr()
+    assert "x.png  unsure" in printed.out
+    assert "1 file: 0 generated, 1 unsure, 0 real" in printed.out
+    assert f"evidence: {evidence / 'index.html'}" in printed.out
+    assert "1/1" in printed.err  # progress
+    assert [row["file"] for row in csv.DictReader(table.read_text().splitlines())] == ["x.png"]
+    assert sorted(path.name for path in evidence.iterdir()) == ["index.html", "x.png.png"]
+
+
+def test_a_file_that_is_no_image_gets_a_reason_and_the_others_are_judged(
+    weights: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    evidence = tmp_path / "evidence"
+    assert detect(weights, images, "--evidence", evidence) == 1
+    printed = capsys.readouterr().out
+    assert "2 unsure, 0 real, 1 not judged" in printed
+    assert "words.png" in next(line for line in printed.splitlines() if "not judged" in line)
+    pictures = sorted(path.relative_to(evidence).as_posix() for path in evidence.rglob("*.png"))
+    assert pictures == ["a/x.png.png", "b/x.png.png"]
+
+
+def test_verdicts_do_not_depend_on_the_batch_size(weights: Path, images: Path, tmp_path: Path) -> None:
+    for size in ("1", "2"):
+        detect(weights, images, "--batch-size", size, "--out", tmp_path / f"{size}.json")
+    assert (tmp_path / "1.json").read_text() == (tmp_path / "2.json").read_text()
+
+
+def test_results_that_are_there_are_replaced_only_by_force(
+    weights: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = (images / "a", "--out", tmp_path / "t.json")
+    assert detect(weights, *words) == 0
+    assert detect(weights, *words) == 2
+    assert "t.json is already there; --force replaces it" in capsys.readouterr().err
+    assert detect(weights, *words, "--force") == 0
+
+
+@pytest.mark.parametrize(
+    ("flags", "line"),
+    [
+        (["--out", "t.xlsx"], "t.xlsx: a table ends in one of .csv, .json, .parquet"),
+        (["--out", "folder.csv"], "--out folder.csv: is a folder; name a file in it"),
+        (["--evidence", "file"], "--evidence file: is a file; name a folder"),
+        (["--out", "file/t.csv"], "--out file/t.csv: {cwd}/file is not a folder that can be written to"),
+        (["--model", "nowhere"], "nowhere: no such folder or file, and no model of that name"),
+        (["--detector", "folder.csv"], "folder.csv: no detector: there is no detector.json in it"),
+        (["--batch-size", "0"], "batch_size=0: at least 1 is needed"),
+    ],
+    ids=" ".join,
+)
+def test_bad_usage_is_one_line_and_status_2(
+    flags: list[str],
+    line: str,
+    weights: Path,
+    images: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    (tmp_path / "folder.csv").mkdir()
+    given = ["--model", str(weights), "--detector", str(weights / "detector")]
+    assert main(["detect", str(images), *given, *flags]) == 2
+    # the bar may have been drawn before the line
+    assert capsys.readouterr().err.splitlines()[-1] == f"rediffuse: {line.format(cwd=tmp_path)}"
+
+
+def test_a_detector_of_another_model_is_refused_with_both_values(
+    weights: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = load(weights)
+    with torch.no_grad():
+        next(model.network.parameters()).add_(1)
+    model.save(tmp_path / "other")
+    assert main(["detect", str(images), "--model", str(tmp_path / "other"), "--detector", f"{weights}/detector"]) == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert model.provenance.sha256[:8] in line
+    assert load(tmp_path / "other").provenance.sha256[:8] in line
