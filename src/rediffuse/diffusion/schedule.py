@@ -1,6 +1,7 @@
 """How noise grows along the chain, and which timesteps of it are used."""
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Self
@@ -41,19 +42,28 @@ class NoiseSchedule:
 
     @classmethod
     def linear(cls, num_timesteps: int) -> Self:
-        """beta from 1e-4 to 2e-2 at T = 1000, scaled so that other T reach the same noise (DDPM, Sec. 4)."""
+        """beta from 1e-4 to 2e-2 at T = 1000, scaled so that other T reach the same noise (DDPM, Sec. 4).
+
+        Raises ConfigError for T up to 20, where beta would reach 1.
+        """
+        if num_timesteps <= 20:
+            raise ConfigError(f"num_timesteps={num_timesteps}: a linear schedule needs more than 20")
         scale = 1000 / num_timesteps
         return cls.from_betas(np.linspace(scale * 1e-4, scale * 2e-2, num_timesteps, dtype=np.float64))
 
     @classmethod
     def cosine(cls, num_timesteps: int) -> Self:
         """alpha_bar falls as a squared cosine (Improved DDPM, arXiv:2102.09672, Eq. 17)."""
+        return cls.from_alpha_bar(lambda u: math.cos((u + 0.008) / 1.008 * math.pi / 2) ** 2, num_timesteps)
 
-        def alpha_bar(u: np.ndarray) -> np.ndarray:
-            return np.cos((u + 0.008) / 1.008 * np.pi / 2) ** 2
+    @classmethod
+    def from_alpha_bar(cls, alpha_bar: Callable[[float], float], num_timesteps: int, max_beta: float = 0.999) -> Self:
+        """The schedule whose alpha_bar after t of T steps is that of `alpha_bar` at t / T; no beta exceeds `max_beta`.
 
-        u = np.arange(num_timesteps + 1, dtype=np.float64) / num_timesteps
-        return cls.from_betas(np.minimum(1 - alpha_bar(u[1:]) / alpha_bar(u[:-1]), 0.999))
+        Raises ConfigError where `alpha_bar` rises.
+        """
+        values = np.array([alpha_bar(t / num_timesteps) for t in range(num_timesteps + 1)], dtype=np.float64)
+        return cls.from_betas(np.minimum(1 - values[1:] / values[:-1], max_beta))
 
     @classmethod
     def named(cls, name: str, num_timesteps: int) -> Self:
@@ -191,7 +201,7 @@ def space_timesteps(num_timesteps: int, spec: str | Sequence[int]) -> tuple[int,
 
 def _strided(num_timesteps: int, spec: str) -> tuple[int, ...]:
     count = spec.removeprefix("ddim")
-    lengths = {len(range(0, num_timesteps, stride)): stride for stride in range(num_timesteps, 0, -1)}
+    lengths = {len(range(0, num_timesteps, stride)): stride for stride in range(num_timesteps - 1, 0, -1)}
     if not count.isdigit() or int(count) not in lengths:
         wanted = int(count) if count.isdigit() else 0
         near = sorted(sorted(lengths, key=lambda n: abs(n - wanted))[:4])

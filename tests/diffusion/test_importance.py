@@ -1,0 +1,47 @@
+import numpy as np
+import torch
+
+from rediffuse.diffusion.importance import LossSecondMomentSampler, UniformSampler
+
+
+def test_uniform_weights_are_one():
+    t, weights = UniformSampler(7).sample(100, torch.Generator().manual_seed(0))
+    assert set(t.tolist()) == set(range(7))
+    torch.testing.assert_close(weights, torch.ones(100))
+
+
+def warmed_up(num_timesteps: int) -> LossSecondMomentSampler:
+    sampler = LossSecondMomentSampler(num_timesteps)
+    for round_ in range(12):
+        t = torch.arange(num_timesteps)
+        sampler.update(t, 1.0 + t * (round_ + 1) / 10)
+    return sampler
+
+
+def test_probabilities_follow_the_last_ten_losses():
+    rows = np.array([[1 + t * (round_ + 1) / 10 for round_ in range(2, 12)] for t in range(4)])
+    expected = np.sqrt((rows**2).mean(axis=1))
+    expected = expected / expected.sum() * 0.999 + 0.001 / 4
+    np.testing.assert_allclose(warmed_up(4).probabilities(), expected)
+
+
+def test_all_timesteps_are_alike_until_each_has_its_history():
+    sampler = LossSecondMomentSampler(3)
+    for _ in range(10):
+        sampler.update(torch.tensor([0, 1]), torch.tensor([5.0, 1.0]))
+    np.testing.assert_allclose(sampler.probabilities(), 1 / 3)
+
+
+def test_weights_keep_the_expected_loss():
+    sampler = warmed_up(4)
+    loss = torch.tensor([3.0, 1.0, 4.0, 1.5])
+    t, weights = sampler.sample(40_000, torch.Generator().manual_seed(0))
+    assert abs((weights * loss[t]).mean() - loss.mean()) < 0.05
+
+
+def test_a_restored_sampler_goes_on_where_it_was():
+    one, other = warmed_up(4), LossSecondMomentSampler(4)
+    other.load_state_dict(one.state_dict())
+    one.update(torch.tensor([2]), torch.tensor([9.0]))
+    other.update(torch.tensor([2]), torch.tensor([9.0]))
+    np.testing.assert_array_equal(one.probabilities(), other.probabilities())

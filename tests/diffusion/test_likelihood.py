@@ -1,0 +1,33 @@
+import pytest
+import torch
+from torch.distributions import Normal, kl_divergence
+
+from golden_processes import GoldenProcess
+from rediffuse.diffusion.likelihood import (
+    bits_per_dimension,
+    discretized_gaussian_log_likelihood,
+    normal_kl,
+)
+
+
+def test_bits_per_dimension_equal_the_original(golden_loop: GoldenProcess):
+    g = golden_loop
+    bits = bits_per_dimension(g.process, g.model, g.values["x0"], g.noise("bpd"), clip_denoised=g.options.clip_denoised)
+    assert g.error("bpd_total_bpd", bits.total) < 1e-5
+    assert g.error("bpd_prior_bpd", bits.prior) < 1e-5
+    assert g.error("bpd_vb", bits.vb) < 1e-5
+    assert g.error("bpd_xstart_mse", bits.x_0_mse) < 1e-5
+    assert g.error("bpd_mse", bits.eps_mse) < 1e-5
+
+
+def test_the_kl_of_two_gaussians_is_the_librarys():
+    mean_1, log_variance_1, mean_2, log_variance_2 = torch.randn(4, 5, dtype=torch.float64)
+    library = kl_divergence(Normal(mean_1, (0.5 * log_variance_1).exp()), Normal(mean_2, (0.5 * log_variance_2).exp()))
+    torch.testing.assert_close(normal_kl(mean_1, log_variance_1, mean_2, log_variance_2), library)
+
+
+@pytest.mark.parametrize(("mean", "log_scale"), [(0.0, -3.0), (0.98, -4.0), (-1.3, -1.0), (0.2, 2.0)])
+def test_the_256_bins_of_a_discretized_gaussian_hold_all_its_mass(mean: float, log_scale: float):
+    x = torch.arange(256, dtype=torch.float64) / 127.5 - 1
+    full = torch.full_like(x, mean), torch.full_like(x, log_scale)
+    assert discretized_gaussian_log_likelihood(x, *full).exp().sum().item() == pytest.approx(1, abs=1e-9)

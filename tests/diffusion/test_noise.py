@@ -1,0 +1,24 @@
+import torch
+
+from rediffuse.diffusion.noise import PerSampleNoise, from_generator
+
+
+def test_a_samples_noise_depends_on_its_own_seed_alone():
+    together = PerSampleNoise([3, 8, 5])
+    alone = PerSampleNoise([8])
+    for _ in range(3):
+        torch.testing.assert_close(together(torch.zeros(3, 2, 5))[1:2], alone(torch.zeros(1, 2, 5)), rtol=0, atol=0)
+
+
+def test_different_seeds_and_later_draws_differ():
+    noise = PerSampleNoise([0, 1])
+    first, second = noise.normal((100,)), noise.normal((100,))
+    assert (first[0] != first[1]).all()
+    assert (first != second).all()
+
+
+def test_a_generator_is_advanced_by_every_draw():
+    noise = from_generator(torch.Generator().manual_seed(0))
+    expected = torch.randn(2, 3, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(noise(torch.zeros(2, 3)), expected)
+    assert (noise(torch.zeros(2, 3)) != expected).all()

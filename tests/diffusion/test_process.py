@@ -1,0 +1,59 @@
+import pytest
+import torch
+
+from golden_processes import GoldenProcess
+from rediffuse.diffusion.config import ProcessConfig
+from rediffuse.errors import ConfigError
+
+
+def test_q_equals_the_original(golden: GoldenProcess):
+    v = golden.values
+    assert golden.error("q_sample", golden.process.q_sample(v["x0"], v["ts"], v["noise"])) < 1e-6
+    assert golden.error("posterior_mean", golden.process.posterior(v["x0"], v["xt"], v["ts"]).mean) < 1e-6
+
+
+def test_p_equals_the_original(golden: GoldenProcess):
+    v = golden.values
+    p = golden.process.predict(golden.model, v["xt"], v["ts"], golden.options.clip_denoised)
+    assert golden.error("p_mean", p.mean) < 1e-6
+    assert golden.error("p_variance", p.variance) < 1e-6
+    assert golden.error("p_log_variance", p.log_variance) < 1e-6
+    assert golden.error("p_pred_xstart", p.x_0) < 1e-6
+
+
+def test_one_prediction_turns_into_the_others_and_back():
+    process = ProcessConfig(num_timesteps=50).build()
+    x_t, x_0, t = torch.randn(3, 2, 4, dtype=torch.float64), torch.randn(3, 2, 4, dtype=torch.float64), torch.arange(3)
+    eps = process.eps_from_x_0(x_t, t, x_0)
+    torch.testing.assert_close(process.x_0_from_eps(x_t, t, eps), x_0)
+    torch.testing.assert_close(process.q_sample(x_0, t, eps), x_t)
+    torch.testing.assert_close(process.x_0_from_x_prev(x_t, t, process.posterior(x_0, x_t, t).mean), x_0)
+
+
+def test_clipping_comes_after_denoised_fn():
+    process = ProcessConfig(num_timesteps=50, prediction="x_0", variance="fixed_small").build()
+    x_t = torch.full((1, 1, 2), 0.5)
+    p = process.predict(lambda x, t: x, x_t, torch.tensor([3]), denoised_fn=lambda x: 4 * x)
+    assert (p.x_0 == 1).all()
+
+
+def test_the_network_is_told_its_own_timesteps():
+    t = torch.tensor([0, 1, 4])
+    assert ProcessConfig(num_timesteps=1000).build("5").network_timesteps(t).tolist() == [0, 250, 999]
+    rescaled = ProcessConfig(num_timesteps=500, rescale_timesteps=True).build("5")
+    assert rescaled.network_timesteps(t).tolist() == [0, 250, 998]
+
+
+def test_a_network_without_the_variance_it_is_asked_for_is_refused():
+    process = ProcessConfig(num_timesteps=50, variance="learned").build()
+    with pytest.raises(ConfigError, match=r"variance='learned'.*\(1, 3, 4, 4\).*\(1, 6, 4, 4\) is needed"):
+        process.predict(lambda x, t: x, torch.zeros(1, 3, 4, 4), torch.tensor([0]))
+
+
+def test_a_learned_range_reaches_from_the_posteriors_variance_to_beta():
+    process = ProcessConfig(num_timesteps=50, variance="learned_range").build()
+    x_t, t = torch.zeros(2, 1, 3), torch.tensor([2, 7])
+    low = process.read(torch.cat([x_t, -torch.ones_like(x_t)], 1), x_t, t).variance
+    high = process.read(torch.cat([x_t, torch.ones_like(x_t)], 1), x_t, t).variance
+    torch.testing.assert_close(low, process.schedule.at("posterior_variance", t, x_t).expand_as(low))
+    torch.testing.assert_close(high, process.schedule.at("betas", t, x_t).expand_as(high))

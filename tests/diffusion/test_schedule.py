@@ -1,0 +1,100 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+import golden_values
+from rediffuse.diffusion.schedule import NoiseSchedule, space_timesteps
+from rediffuse.errors import ConfigError
+
+_, BETAS = golden_values.load("schedules")
+RESPACING = json.loads((golden_values.FOLDER / "respacing.json").read_text())
+
+
+@pytest.mark.parametrize("key", sorted(BETAS))
+def test_betas_equal_the_originals(key: str):
+    _, name, num_timesteps = key.split("_")
+    betas = NoiseSchedule.named(name, int(num_timesteps)).betas
+    assert golden_values.relative_error(betas, BETAS[key]) < 1e-12
+
+
+@pytest.mark.parametrize("key", sorted(RESPACING))
+def test_respacing_keeps_the_originals_timesteps(key: str):
+    num_timesteps, spec = key.split("|")
+    assert list(space_timesteps(int(num_timesteps), spec)) == RESPACING[key]
+
+
+def test_a_stride_that_does_not_exist_is_refused_with_the_nearest_that_do():
+    with pytest.raises(ConfigError, match=r"ddim37.*1000 timesteps.*ddim36, ddim38, ddim39"):
+        space_timesteps(1000, "ddim37")
+
+
+@pytest.mark.parametrize("spec", ["ddim", "ddimx", "ten", "", "0", "-3", "11", "3,20"])
+def test_a_malformed_respacing_is_refused(spec: str):
+    with pytest.raises(ConfigError, match="respacing="):
+        space_timesteps(10, spec)
+
+
+@given(st.integers(1, 300), st.lists(st.integers(0, 40), min_size=1, max_size=5).filter(any))
+def test_sections_are_ascending_and_as_many_as_asked_for(num_timesteps: int, counts: list[int]):
+    if max(counts) > num_timesteps // len(counts):
+        return
+    kept = space_timesteps(num_timesteps, counts)
+    assert len(kept) == sum(counts)
+    assert list(kept) == sorted(set(kept))
+    assert 0 <= kept[0] <= kept[-1] < num_timesteps
+
+
+@given(st.sampled_from(["linear", "cosine"]), st.sets(st.integers(0, 99), min_size=1))
+def test_a_respaced_schedule_has_the_same_alpha_bar_where_it_stands(name: str, kept: set[int]):
+    schedule = NoiseSchedule.named(name, 100)
+    indices = sorted(kept)
+    np.testing.assert_allclose(schedule.keep(indices).alpha_bar, schedule.alpha_bar[indices], rtol=1e-9)
+
+
+def test_respacing_twice_tells_the_network_the_first_chains_timesteps():
+    twice = NoiseSchedule.linear(1000).respace("ddim100").respace("ddim10")
+    assert list(twice.timesteps) == list(range(0, 1000, 100))
+    assert twice.num_train_timesteps == 1000
+
+
+@pytest.mark.parametrize("name", ["linear", "cosine"])
+def test_the_posterior_weights_follow_from_bayes(name: str):
+    # The precision of q(x_{t-1} | x_t, x_0) is the sum of those of q(x_t | x_{t-1}) and q(x_{t-1} | x_0).
+    s = NoiseSchedule.named(name, 50)
+    alpha, beta, before = 1 - s.betas[1:], s.betas[1:], s.alpha_bar[:-1]
+    variance = 1 / (alpha / beta + 1 / (1 - before))
+    np.testing.assert_allclose(s.posterior_variance[1:], variance)
+    np.testing.assert_allclose(s.posterior_mean_x_t[1:], variance * np.sqrt(alpha) / beta)
+    np.testing.assert_allclose(s.posterior_mean_x_0[1:], variance * np.sqrt(before) / (1 - before))
+
+
+def test_coefficients_take_the_precision_of_their_tensor_but_never_less_than_float32():
+    schedule, t = NoiseSchedule.linear(100), torch.tensor([0, 9])
+    for given_dtype, dtype in [
+        (torch.float64, torch.float64),
+        (torch.float32, torch.float32),
+        (torch.float16, torch.float32),
+    ]:
+        coefficient = schedule.at("alpha_bar", t, torch.zeros(2, 3, 4, 4, dtype=given_dtype))
+        assert coefficient.dtype == dtype
+        assert coefficient.shape == (2, 1, 1, 1)
+
+
+def test_a_linear_schedule_too_short_for_its_betas_is_refused():
+    with pytest.raises(ConfigError, match="num_timesteps=20"):
+        NoiseSchedule.linear(20)
+
+
+def test_an_unknown_schedule_is_refused_with_the_nearest_name():
+    with pytest.raises(ConfigError, match="did you mean cosine"):
+        NoiseSchedule.named("cosin", 10)
+
+
+@pytest.mark.parametrize("betas", [[], [0.0, 0.1], [0.1, 1.5], [[0.1]]])
+def test_betas_outside_their_range_are_refused(betas: list[float]):
+    with pytest.raises(ConfigError, match="betas"):
+        NoiseSchedule.from_betas(betas)
