@@ -1,0 +1,89 @@
+"""Published models: fetched, verified against the list or the first download, and the list itself."""
+
+import gzip
+import hashlib
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from rediffuse.diffusion.script_flags import ProcessFlags, process_config
+from rediffuse.errors import FetchError
+from rediffuse.models.script_flags import ClassifierFlags, UNetFlags, classifier_config, superres_config, unet_config
+from rediffuse.zoo.download import Patience
+from rediffuse.zoo.fetch import fetch_from_hub, fetch_published, known_sha256, published_path
+from rediffuse.zoo.published import PUBLISHED
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "published_checkpoints.json.gz"
+LAYOUTS = json.loads(gzip.decompress(GOLDEN.read_bytes()))
+CONTENT = b"weights" * 100
+
+
+@pytest.fixture
+def model(server):
+    server.content = CONTENT
+    return replace(PUBLISHED["64x64_classifier"], address=server.url, parameters=len(CONTENT) // 4)
+
+
+def test_the_list_is_the_published_one() -> None:
+    assert [model.file for model in PUBLISHED.values()] == list(LAYOUTS)
+    assert [model.parameters for model in PUBLISHED.values()] == [layout["parameters"] for layout in LAYOUTS.values()]
+
+
+@pytest.mark.parametrize("file", LAYOUTS)
+def test_networks_and_processes_follow_from_the_published_flags(file: str) -> None:
+    model, flags = PUBLISHED[file.removesuffix(".pt")], dict(LAYOUTS[file]["flags"])
+    if model.kind == "encoder":
+        assert model.network == classifier_config(ClassifierFlags(**flags))
+        return
+    steps = {name: flags.pop(name) for name in ("diffusion_steps", "noise_schedule")}
+    assert model.process == process_config(ProcessFlags(learn_sigma=flags["learn_sigma"], **steps))
+    if model.kind == "superres":
+        flags["image_size"] = flags.pop("large_size")
+        del flags["small_size"]
+        assert model.network == superres_config(UNetFlags(**flags))
+    else:
+        assert model.network == unet_config(UNetFlags(**flags))
+
+
+def test_the_first_download_is_recorded_and_later_ones_are_held_against_it(model, server, tmp_path: Path) -> None:
+    path = fetch_published(model, tmp_path)
+    sha256 = hashlib.sha256(CONTENT).hexdigest()
+    assert path == published_path(model, tmp_path)
+    assert path.with_name("64x64_classifier.pt.sha256").read_text() == f"{sha256}  64x64_classifier.pt\n"
+    assert known_sha256(model, path) == sha256
+
+    path.unlink()
+    server.content = CONTENT[::-1]
+    with pytest.raises(FetchError, match=f"but {sha256} is expected"):
+        fetch_published(model, tmp_path)
+
+
+def test_a_fetched_model_needs_no_server(model, tmp_path: Path) -> None:
+    fetch_published(model, tmp_path)
+    unreachable = replace(model, address="http://127.0.0.1:1/weights.pt")
+    assert fetch_published(unreachable, tmp_path, patience=Patience(attempts=1)).read_bytes() == CONTENT
+
+
+def test_a_file_that_changed_on_disk_is_noticed(model, tmp_path: Path) -> None:
+    fetch_published(model, tmp_path).write_bytes(CONTENT + b"!")
+    with pytest.raises(FetchError, match="delete it to download it again"):
+        fetch_published(model, tmp_path)
+
+
+def test_a_hub_that_cannot_be_reached_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(FetchError, match="owner/name: could not be fetched from the hub") as caught:
+        fetch_from_hub("owner/name", tmp_path, endpoint="http://127.0.0.1:1")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_model_of_the_hub_that_was_fetched_needs_no_network(tmp_path: Path) -> None:
+    commit = "0123456789" * 4
+    repository = tmp_path / "models--owner--name"
+    snapshot = repository / "snapshots" / commit
+    snapshot.mkdir(parents=True)
+    (snapshot / "config.json").write_text("{}")
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(commit)
+    assert fetch_from_hub("owner/name", tmp_path, endpoint="http://127.0.0.1:1") == snapshot
