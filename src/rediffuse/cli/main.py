@@ -7,7 +7,6 @@ be mended (a flag, a path, weights that do not fit); 130 interrupted; 141 the re
 """
 
 import importlib
-import importlib.metadata
 import io
 import os
 import sys
@@ -75,7 +74,9 @@ def _dispatch(words: list[str]) -> int:
             print(_overview(""))
             return 0
         case ["--version"]:
-            print(f"rediffuse {importlib.metadata.version('rediffuse')}")
+            from importlib.metadata import version  # a third of the time that help takes, and only needed here
+
+            print(f"rediffuse {version('rediffuse')}")
             return 0
     name = _command_name(words)
     if name in COMMANDS:
