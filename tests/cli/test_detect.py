@@ -154,3 +154,15 @@ def test_a_detector_of_another_model_is_refused_with_both_values(
     line = capsys.readouterr().err.splitlines()[-1]
     assert model.provenance.sha256[:8] in line
     assert load(tmp_path / "other").provenance.sha256[:8] in line
+
+
+def test_verdicts_reach_the_table_when_a_picture_cannot_be_written(
+    weights: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table, evidence = tmp_path / "t.csv", tmp_path / "evidence"
+    evidence.mkdir()
+    (evidence / "b").write_text("in the way of the folder b")
+    assert detect(weights, images / "a", images / "b", "--out", table, "--evidence", evidence) == 1
+    printed = capsys.readouterr()
+    assert printed.err.splitlines()[-1].startswith(f"rediffuse: {evidence / 'b'}")
+    assert len(list(csv.DictReader(table.read_text().splitlines()))) == 2

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import tyro
 
-from rediffuse.errors import InputError
+from rediffuse.errors import InputError, StorageError
 
 if TYPE_CHECKING:
     from rediffuse.detection.verdict import Verdict
@@ -60,20 +60,28 @@ def run(args: DetectFlags) -> int:
     model = load(args.model, device=args.device)
     detector = load_detector(args.detector or default_folder() / "detector", model.device)
     found = judge(files, model, detector, batch_size=args.batch_size, workers=args.workers)
-    verdicts = _collect(found, len(files), args.evidence)
+    verdicts, stopped = _collect(found, len(files), args.evidence)
 
     print(text_table(verdicts))
     print(f"\n{summary(verdicts)}")
     if args.out is not None:
         write_table(args.out, verdicts)
         print(f"table: {args.out}")
+    if stopped is not None:
+        raise stopped
     if args.evidence is not None:
         print(f"evidence: {write_page(args.evidence, verdicts)}")
     return 0 if all(verdict.judged for verdict in verdicts) else 1
 
 
-def _collect(found: "Iterable[Verdict]", total: int, evidence: Path | None) -> "list[Verdict]":
-    """The verdicts without their pixels; these go into pictures as they come, so that a long job does not keep them."""
+def _collect(
+    found: "Iterable[Verdict]", total: int, evidence: Path | None
+) -> "tuple[list[Verdict], StorageError | KeyboardInterrupt | None]":
+    """The verdicts without their pixels; these go into pictures as they come, so that a long job does not keep them.
+
+    With them comes what ended the work early: a picture that could not be written, or Ctrl-C. What was judged till then
+    is not lost.
+    """
     from tqdm import tqdm
 
     from rediffuse.files import write_bytes
@@ -81,11 +89,14 @@ def _collect(found: "Iterable[Verdict]", total: int, evidence: Path | None) -> "
     from rediffuse.report.page import picture_name
 
     verdicts = []
-    for verdict in tqdm(found, total=total, unit="image", file=sys.stderr):
-        if evidence is not None and verdict.judged:
-            write_bytes(evidence / picture_name(verdict), evidence_png(verdict))
-        verdicts.append(replace(verdict, evidence=None))
-    return verdicts
+    try:
+        for verdict in tqdm(found, total=total, unit="image", file=sys.stderr):
+            verdicts.append(replace(verdict, evidence=None))
+            if evidence is not None and verdict.judged:
+                write_bytes(evidence / picture_name(verdict), evidence_png(verdict))
+    except (StorageError, KeyboardInterrupt) as error:
+        return verdicts, error
+    return verdicts, None
 
 
 def _check_outputs(args: DetectFlags) -> None:
