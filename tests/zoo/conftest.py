@@ -57,7 +57,7 @@ class _Handler(BaseHTTPRequestHandler):
         if start:
             self.send_header("Content-Range", f"bytes {start}-{len(server.content) - 1}/{len(server.content)}")
         if server.tells_length:
-            self.send_header("Content-Length", str(len(body)))
+            self.send_header("Content-Length", str(server.claims_length or len(body)))
         for name, value in (("ETag", server.etag), ("Last-Modified", server.last_modified)):
             if value:
                 self.send_header(name, value)
