@@ -1,0 +1,150 @@
+"""The settings of a training run, as data that needs no torch."""
+
+import math
+from dataclasses import dataclass, field
+from typing import Literal
+
+from rediffuse.diffusion.config import ProcessConfig
+from rediffuse.errors import ConfigError
+from rediffuse.models.config import UNetConfig
+
+Precision = Literal["fp32", "fp16", "bf16"]
+Decay = Literal["none", "linear", "cosine"]
+LossName = Literal["mse", "rescaled_mse", "kl", "rescaled_kl"]
+TimestepSampler = Literal["uniform", "loss_second_moment"]
+
+FREE_FIELDS = frozenset(
+    {"num_steps", "num_workers", "log_every", "save_every", "evaluate_every", "keep", "cache_limit_mb", "device"}
+    | {"data", "labels"}
+)
+"""Fields that may change when a run is resumed: they alter how long, how fast or where, not what is computed.
+
+The images may move: what they are is compared by the fingerprint of their names and labels.
+"""
+
+
+def _at_least(name: str, value: float, least: float) -> None:
+    if value < least:
+        raise ConfigError(f"{name}={value}: at least {least} is needed")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoopConfig:
+    """What every training has, whatever it trains."""
+
+    num_steps: int
+    """Optimiser steps of the whole run."""
+    batch_size: int = 64
+    """Images per step, over all processes together."""
+    microbatch: int | None = None
+    """Images per forward pass on one process; all of the process's share at once where none is given."""
+    learning_rate: float = 1e-4
+    weight_decay: float = 0.0
+    """AdamW's."""
+    warmup_steps: int = 0
+    """Steps over which the learning rate rises linearly from 0."""
+    decay: Decay = "none"
+    """How it falls to 0 from there to the last step."""
+    clip_norm: float | None = None
+    """Largest norm of the whole gradient."""
+    ema_rates: tuple[float, ...] = (0.9999,)
+    """Rates of the exponential moving averages of the weights; the first one is evaluated and exported."""
+    precision: Precision = "fp32"
+    """Of the forward and backward pass; weights and optimiser are fp32. fp16 scales the loss."""
+    device: Literal["auto", "cpu"] = "auto"
+    """auto takes a GPU where there is one."""
+    seed: int = 0
+    """Of weights, order, crops, timesteps, noise and dropout."""
+    num_workers: int = 0
+    """Processes that read images ahead, where they do not fit the cache."""
+    log_every: int = 50
+    """Steps between two lines of the log."""
+    save_every: int = 1000
+    """Steps between two checkpoints."""
+    evaluate_every: int = 1000
+    """Steps between two sample grids (or validations)."""
+    keep: int = 2
+    """Checkpoints that are kept."""
+    max_bad_steps: int = 20
+    """Consecutive steps without a finite loss and gradient after which the run stops."""
+
+    def __post_init__(self) -> None:
+        for name in ("num_steps", "batch_size", "log_every", "save_every", "evaluate_every", "keep", "max_bad_steps"):
+            _at_least(name, getattr(self, name), 1)
+        for name in ("warmup_steps", "num_workers", "seed", "weight_decay"):
+            _at_least(name, getattr(self, name), 0)
+        if self.microbatch is not None:
+            _at_least("microbatch", self.microbatch, 1)
+        for name in ("learning_rate", "clip_norm"):
+            value = getattr(self, name)
+            if value is not None and not (0 < value < math.inf):
+                raise ConfigError(f"{name}={value}: more than 0 is needed")
+        if len(set(self.ema_rates)) != len(self.ema_rates):
+            raise ConfigError(f"ema_rates={self.ema_rates}: every rate can be given once")
+        for rate in self.ema_rates:
+            if not 0 <= rate < 1:
+                raise ConfigError(f"ema_rates={self.ema_rates}: from 0 up to, not including, 1 is allowed")
+
+    def learning_rate_at(self, step: int) -> float:
+        """The learning rate of the step with this index, 0 the first: a function, so resuming needs no state."""
+        if step < self.warmup_steps:
+            return self.learning_rate * (step + 1) / self.warmup_steps
+        if self.decay == "none":
+            return self.learning_rate
+        progress = (step - self.warmup_steps) / max(1, self.num_steps - self.warmup_steps)
+        factor = 1 - progress if self.decay == "linear" else (1 + math.cos(math.pi * progress)) / 2
+        return self.learning_rate * factor
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageConfig:
+    """How images are read and cut."""
+
+    random_crop: bool = False
+    """Cut a random square instead of the middle one."""
+    random_flip: bool = True
+    """Mirror every second image, by chance."""
+    cache_limit_mb: int = 2048
+    """Decoded images are kept in memory where all of them fit into this."""
+
+    def __post_init__(self) -> None:
+        _at_least("cache_limit_mb", self.cache_limit_mb, 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GridConfig:
+    """The grid of samples that shows how the training goes: the same noise each time."""
+
+    num_images: int = 64
+    num_sampling_steps: int = 50
+    """DDIM steps."""
+
+    def __post_init__(self) -> None:
+        _at_least("num_images", self.num_images, 1)
+        _at_least("num_sampling_steps", self.num_sampling_steps, 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiffusionTraining:
+    """A whole training of a diffusion model: what a recipe returns and `config.json` of a run folder holds."""
+
+    data: str
+    """Folder of images, searched with everything below it; its subfolders name the classes."""
+    labels: str | None = None
+    """CSV file with the columns path (relative to the folder) and label, instead of the subfolders."""
+    network: UNetConfig
+    process: ProcessConfig
+    loop: LoopConfig
+    images: ImageConfig = field(default_factory=ImageConfig)
+    grid: GridConfig = field(default_factory=GridConfig)
+    loss: LossName = "mse"
+    """mse and rescaled_mse are hybrid losses where the variance is learned; kl is the variational bound."""
+    timestep_sampler: TimestepSampler = "uniform"
+    """Which t are trained: all alike, or those whose losses vary more."""
+
+    def __post_init__(self) -> None:
+        channels = self.network.in_channels * (2 if self.process.learns_variance else 1)
+        if self.network.out_channels != channels:
+            raise ConfigError(
+                f"out_channels={self.network.out_channels}: {channels} are needed with variance {self.process.variance}"
+            )

@@ -1,0 +1,179 @@
+"""Folders of labelled images, as batches that are a function of the seed and of the position in the training."""
+
+import csv
+import hashlib
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from rediffuse.errors import ImageError, InputError
+from rediffuse.images.crop import center_crop, random_crop
+from rediffuse.images.decode import decode
+from rediffuse.images.find import find_images
+from rediffuse.images.tensors import to_tensor
+from rediffuse.training.config import ImageConfig
+from rediffuse.training.randomness import CROP, ORDER, derive
+from rediffuse.training.task import Batch
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listing:
+    """Image files and their classes, nothing of it read yet."""
+
+    paths: tuple[Path, ...]
+    names: tuple[str, ...]
+    """Relative to the folder, with forward slashes."""
+    classes: tuple[str, ...]
+    """Names of the classes in order; empty where there are none."""
+    labels: tuple[int, ...]
+    """An index into `classes` per file; empty where there are none."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Equal for equal names and labels."""
+        rows = zip(self.names, self.labels or [""] * len(self.names), strict=True)
+        return hashlib.sha256("\n".join(f"{name},{label}" for name, label in rows).encode()).hexdigest()[:16]
+
+    def only(self, indices: Sequence[int]) -> "Listing":
+        """The files at these indices; the classes stay what they are."""
+        return replace(
+            self,
+            paths=tuple(self.paths[index] for index in indices),
+            names=tuple(self.names[index] for index in indices),
+            labels=tuple(self.labels[index] for index in indices) if self.labels else (),
+        )
+
+
+def list_images(folder: Path, labels: Path | None = None) -> Listing:
+    """Find the images below `folder` and their classes: the first subfolder of each, or what `labels` says.
+
+    Args:
+        folder: searched with everything below it.
+        labels: a CSV file with the columns `path` (relative to `folder`) and `label`; only files in it are taken.
+
+    Raises:
+        InputError: there are no images, or the labels file is not of this form or names files that are not there.
+    """
+    found = {image.name: image.path for image in find_images([folder])}
+    of_file = _read_labels(labels, found, folder) if labels else _subfolders(list(found))
+    names = tuple(sorted(of_file or found))
+    classes = tuple(sorted(set(of_file.values())))
+    index = {label: number for number, label in enumerate(classes)}
+    return Listing(
+        paths=tuple(found[name] for name in names),
+        names=names,
+        classes=classes,
+        labels=tuple(index[of_file[name]] for name in names) if of_file else (),
+    )
+
+
+class ImageData:
+    """Square images by position in the training; see `task.Data`.
+
+    Every file is decoded once when this is built; those that cannot be are left out and listed in `skipped`. The
+    cropped images stay in memory where they fit the limit of the config (random crops are cut anew each time, so those
+    do not).
+
+    Args:
+        listing: the files (see `list_images`).
+        config: how they are cut.
+        image_size: side in pixels.
+        seed: of order, crops and flips.
+
+    Raises:
+        InputError: none of the files can be read.
+    """
+
+    def __init__(self, listing: Listing, config: ImageConfig, image_size: int, seed: int) -> None:
+        self.config, self.image_size, self.seed = config, image_size, seed
+        num_bytes = len(listing.paths) * image_size**2 * 3
+        caches = not config.random_crop and num_bytes <= config.cache_limit_mb * 2**20
+        crops, self.skipped = _read_all(listing.paths, image_size, keep=caches)
+        if not crops:
+            raise InputError(f"none of the {len(listing.paths)} images can be read; the first: {self.skipped[0]}")
+        self.listing = listing.only(list(crops))
+        self.fingerprint = self.listing.fingerprint
+        self._cache = np.stack(list(crops.values())) if caches else None  # (n, S, S, 3) uint8
+
+    def __len__(self) -> int:
+        return len(self.listing.paths)
+
+    def __getitem__(self, positions: range) -> Batch:
+        """x_0 (N, 3, S, S) in [-1, 1] and, where there are classes, y (N,) int64."""
+        indices = [self.index_at(position) for position in positions]
+        images = [self._image(index, position) for index, position in zip(indices, positions, strict=True)]
+        batch = {"x_0": to_tensor(np.stack(images))}
+        if self.listing.labels:
+            batch["y"] = torch.tensor([self.listing.labels[index] for index in indices])
+        return batch
+
+    def index_at(self, position: int) -> int:
+        """The file at this position: every epoch is another permutation of all files."""
+        epoch, place = divmod(position, len(self))
+        return int(_permutation(self.seed, epoch, len(self))[place])
+
+    def _image(self, index: int, position: int) -> np.ndarray:
+        rng = np.random.default_rng(derive(self.seed, CROP, position))
+        if self._cache is not None:
+            pixels = self._cache[index]
+        else:
+            pixels = decode(self.listing.paths[index]).pixels
+            size = self.image_size
+            pixels = random_crop(pixels, size, rng) if self.config.random_crop else center_crop(pixels, size)
+        is_mirrored = self.config.random_flip and rng.random() < 0.5
+        return pixels[:, ::-1] if is_mirrored else pixels
+
+
+@lru_cache(maxsize=4)
+def _permutation(seed: int, epoch: int, n: int) -> np.ndarray:
+    return np.random.default_rng(derive(seed, ORDER, epoch)).permutation(n)
+
+
+def _read_all(paths: Sequence[Path], size: int, *, keep: bool) -> tuple[dict[int, np.ndarray], list[str]]:
+    """The centre crop (empty unless it is to be kept) of every readable file by index, and what is wrong with others."""
+
+    def read(path: Path) -> np.ndarray | ImageError:
+        try:
+            pixels = decode(path).pixels
+        except ImageError as error:
+            return error
+        return center_crop(pixels, size) if keep else np.empty(0, np.uint8)
+
+    with ThreadPoolExecutor() as pool:
+        results = list(tqdm(pool.map(read, paths), "reading images", len(paths), leave=False, disable=None))
+    crops = {index: result for index, result in enumerate(results) if isinstance(result, np.ndarray)}
+    return crops, [str(result) for result in results if isinstance(result, ImageError)]
+
+
+def _subfolders(names: Sequence[str]) -> dict[str, str]:
+    """The first folder in every name; nothing where some images lie in none."""
+    of_file = {name: name.split("/")[0] for name in names if "/" in name}
+    return of_file if len(of_file) == len(names) else {}
+
+
+def _read_labels(path: Path, found: dict[str, Path], folder: Path) -> dict[str, str]:
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(file)
+            rows = list(reader)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path}: cannot be read as a CSV file: {error}") from None
+    columns = reader.fieldnames or []
+    if "path" not in columns or "label" not in columns:
+        raise InputError(f"{path}: the columns path and label are needed, given {', '.join(columns) or 'nothing'}")
+    of_file: dict[str, str] = {}
+    for row in rows:
+        if row["path"] not in found:
+            raise InputError(f"{path}: line {len(of_file) + 2}: {row['path']!r} is no image in {folder}")
+        if not row["label"]:
+            raise InputError(f"{path}: line {len(of_file) + 2}: {row['path']!r} has no label")
+        of_file[row["path"]] = row["label"]
+    if not of_file:
+        raise InputError(f"{path}: holds no labels")
+    return of_file

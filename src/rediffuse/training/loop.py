@@ -1,0 +1,224 @@
+"""One training loop: for diffusion models, classifiers, upscalers and detectors (see `task.Task`).
+
+The state after a step is a function of the config and the data alone: a run that was killed and resumed, a run in
+microbatches and a run on several processes compute what one uninterrupted process computes (see `randomness`).
+"""
+
+import contextlib
+import importlib.util
+import signal
+import sys
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import Any, cast
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+
+from rediffuse.errors import ConfigError
+from rediffuse.records import dump
+from rediffuse.training import checkpoints
+from rediffuse.training.config import LoopConfig
+from rediffuse.training.interrupt import StopRequest, stop_requests
+from rediffuse.training.randomness import Place
+from rediffuse.training.run_folder import RunFolder
+from rediffuse.training.task import Batch, Data, Task
+from rediffuse.training.trainer import Trainer
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a call of `train` ended."""
+
+    step: int
+    stopped_by: signal.Signals | None = None
+    """The signal that ended it before its last step; a checkpoint was written."""
+
+
+def train(task: Task, config: LoopConfig, folder: Path, *, command: str = "") -> Outcome:
+    """Train until `config.num_steps`, from the newest checkpoint in `folder` if there is one.
+
+    Args:
+        task: what is trained.
+        config: how.
+        folder: the run folder (see `RunFolder`); a new or empty one, or that of the same run.
+        command: what the user called, for the record.
+
+    Raises:
+        ConfigError: the folder holds a run of another config; the batch does not divide among the processes.
+        TrainingDiverged: `max_bad_steps` steps in a row had no finite loss and gradient.
+        StorageError: a checkpoint could not be written.
+    """
+    run_folder = RunFolder(folder)
+    accelerator = _accelerator(config, folder)
+    try:
+        with stop_requests() as stop:
+            return _Run(task, config, run_folder, accelerator, stop).run(command)
+    finally:
+        accelerator.end_training()
+        # Otherwise a second training in this process would inherit the precision and device of the first.
+        AcceleratorState._reset_state(reset_partial_state=True)
+
+
+class _Run:
+    """One call of `train`: the trainer with its data, log, checkpoints and pictures."""
+
+    def __init__(
+        self, task: Task, config: LoopConfig, folder: RunFolder, accelerator: Accelerator, stop: StopRequest
+    ) -> None:
+        if config.batch_size % accelerator.num_processes:
+            raise ConfigError(
+                f"batch_size={config.batch_size}: a multiple of the {accelerator.num_processes} processes is needed"
+            )
+        self.task, self.config, self.folder, self.accelerator, self.stop = task, config, folder, accelerator, stop
+        self.data = task.data()
+        self.record = {
+            "task": task.name,
+            "fingerprint": self.data.fingerprint,
+            **task.describe(),
+            "loop": dump(config),
+        }
+        folder.check(self.record)
+        self.trainer = Trainer(task, config, accelerator)
+
+    def run(self, command: str) -> Outcome:
+        self._resume()
+        trainer, config = self.trainer, self.config
+        if self.accelerator.is_main_process:
+            for reason in self.data.skipped:
+                tqdm.write(f"skipped: {reason}", file=sys.stderr)
+            self.folder.begin(self.record, {"step": trainer.step, "command": command, "skipped": self.data.skipped})
+            self.accelerator.init_trackers("tensorboard")
+        meter = _Meter()
+        is_quiet = not self.accelerator.is_local_main_process
+        bar = tqdm(total=config.num_steps, initial=trainer.step, unit="step", disable=is_quiet)
+        with bar, contextlib.closing(self._batches()) as batches:
+            for batch in batches:
+                meter.add(trainer.advance(batch))
+                bar.update()
+                if self._is_due(config.log_every):
+                    self._log(values := meter.drain(config.batch_size))
+                    bar.set_postfix(loss=f"{values['loss']:.4f}")
+                stopped = self._stop_requested()
+                if stopped or self._is_due(config.save_every):
+                    self._save()
+                if stopped:
+                    return Outcome(trainer.step, self.stop.received or signal.SIGTERM)
+                if self._is_due(config.evaluate_every):
+                    self._evaluate()
+        if self.accelerator.is_main_process and not self.folder.model.exists():
+            self._export()
+        return Outcome(trainer.step)
+
+    def _batches(self) -> Generator[Batch]:
+        """The rest of the run's batches, this process's share of each, drawn and on the device."""
+        config, accelerator = self.config, self.accelerator
+        share = config.batch_size // accelerator.num_processes
+        offset = share * accelerator.process_index
+        firsts = [step * config.batch_size + offset for step in range(self.trainer.step, config.num_steps)]
+        shares = [range(first, first + share) for first in firsts]
+        for positions, batch in zip(shares, _load(self.data, shares, config.num_workers), strict=True):
+            place = Place(config.seed, self.trainer.step, config.batch_size, positions)
+            drawn = self.task.draw(batch, place)
+            yield {name: value.to(accelerator.device, non_blocking=True) for name, value in drawn.items()}
+
+    def _resume(self) -> None:
+        newest = checkpoints.newest(self.folder.checkpoints)
+        if newest is not None:
+            self.trainer.load_state_dict(checkpoints.read(newest))
+        if self.trainer.step > self.config.num_steps:
+            raise ConfigError(f"num_steps={self.config.num_steps}: {newest} already has {self.trainer.step} steps")
+
+    def _save(self) -> None:
+        if self.accelerator.is_main_process:
+            state = {**self.trainer.state_dict(), "config": self.record}
+            checkpoints.write(self.folder.checkpoints, self.trainer.step, state, self.config.keep)
+        self.accelerator.wait_for_everyone()
+
+    def _log(self, values: dict[str, float]) -> None:
+        if self.accelerator.is_main_process:
+            self.folder.log(self.trainer.step, values)
+            self.accelerator.log(values, step=self.trainer.step)
+
+    def _evaluate(self) -> None:
+        if self.accelerator.is_main_process:
+            network = self.trainer.averaged
+            was_training = network.training  # true where nothing is averaged: it is the trained network itself
+            figures = self.task.evaluate(network.eval(), self.folder.samples, self.trainer.step)
+            network.train(was_training)
+            if figures:
+                self._log(figures)
+        self.accelerator.wait_for_everyone()
+
+    def _export(self) -> None:
+        training: dict[str, Any] = {**self.record, "steps": self.trainer.step, "ema_rates": self.config.ema_rates[:1]}
+        self.task.export(self.trainer.averaged, self.folder.model, training)
+
+    def _stop_requested(self) -> bool:
+        """Whether any process was asked to stop: then all of them stop after the same step."""
+        asked = self.stop.received is not None
+        if self.accelerator.num_processes == 1:
+            return asked
+        votes = torch.tensor(float(asked), device=self.accelerator.device)
+        return bool(cast(torch.Tensor, self.accelerator.reduce(votes, "sum")) > 0)
+
+    def _is_due(self, every: int) -> bool:
+        return self.trainer.step % every == 0 or self.trainer.step == self.config.num_steps
+
+
+class _Meter:
+    """Means, over the steps since the last log line, of values of any number."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, float] = {}
+        self._counts: dict[str, int] = {}
+        self._steps = 0
+        self._since = perf_counter()
+
+    def add(self, values: dict[str, torch.Tensor]) -> None:
+        self._steps += 1
+        for name, value in values.items():
+            self._sums[name] = self._sums.get(name, 0.0) + float(value.sum())
+            self._counts[name] = self._counts.get(name, 0) + value.numel()
+
+    def drain(self, batch_size: int) -> dict[str, float]:
+        means = {name: total / self._counts[name] for name, total in self._sums.items() if self._counts[name]}
+        means["images_per_second"] = self._steps * batch_size / (perf_counter() - self._since)
+        self.__init__()
+        return means
+
+
+def _load(data: Data, shares: list[range], num_workers: int) -> Iterator[Batch]:
+    """The batch at each of the positions, read by `num_workers` processes ahead of time, or here for 0."""
+    if num_workers == 0:
+        return (data[positions] for positions in shares)
+    loader = DataLoader(
+        cast(Dataset[Batch], data),
+        batch_size=None,  # the data give whole batches
+        sampler=shares,  # type: ignore[arg-type]  # ranges are what indexes them
+        num_workers=num_workers,
+        worker_init_fn=_ignore_interrupts,
+    )
+    return iter(loader)
+
+
+def _ignore_interrupts(worker: int) -> None:
+    """The terminal's Ctrl-C reaches workers too, but is the loop's to answer."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _accelerator(config: LoopConfig, folder: Path) -> Accelerator:
+    on_cpu = config.device == "cpu" or not torch.accelerator.is_available()
+    if config.precision == "fp16" and on_cpu:
+        raise ConfigError("precision=fp16: needs a GPU; bf16 and fp32 run on a CPU")
+    return Accelerator(
+        cpu=config.device == "cpu",
+        mixed_precision="no" if config.precision == "fp32" else config.precision,
+        log_with="tensorboard" if importlib.util.find_spec("tensorboard") else None,
+        project_dir=folder,
+    )

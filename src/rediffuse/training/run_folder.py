@@ -1,0 +1,114 @@
+"""The folder of a run: what was asked for, with which versions, and how it went."""
+
+import json
+import platform
+import subprocess
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from rediffuse.errors import ConfigError, InputError, StorageError
+from rediffuse.files import write_bytes
+from rediffuse.training.config import FREE_FIELDS
+
+_PACKAGES = ("rediffuse", "torch", "numpy", "accelerate", "pillow")
+
+
+class RunFolder:
+    """Names the files of a run and keeps its log.
+
+    config.json       what is computed; a resumed run has to agree with it
+    starts.jsonl      every start: its step, the command, the files left out, git revision, versions
+    metrics.jsonl     the log: one line per `log_every` steps and per evaluation
+    checkpoints/      full states
+    samples/          pictures made by evaluations
+    model/            the finished model
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.checkpoints = path / "checkpoints"
+        self.samples = path / "samples"
+        self.model = path / "model"
+        self._config = path / "config.json"
+        self._starts = path / "starts.jsonl"
+        self._metrics = path / "metrics.jsonl"
+
+    def check(self, config: Mapping[str, Any]) -> None:
+        """Refuse a folder that is no run folder, or the run of another config.
+
+        Raises:
+            InputError: there is something else in the folder.
+            ConfigError: names every field that differs, with both values.
+        """
+        if not self.path.exists():
+            return
+        if not self.path.is_dir():
+            raise InputError(f"{self.path}: is a file; a run needs a folder")
+        if not self._config.exists():
+            if any(self.path.iterdir()):
+                raise InputError(f"{self.path}: is not empty and holds no run (no config.json); give a new folder")
+            return
+        before = json.loads(self._config.read_text())
+        differing = [
+            f"{name} was {old!r}, given {new!r}"
+            for name, (old, new) in _differences(before, config).items()
+            if name.rpartition(".")[2] not in FREE_FIELDS
+        ]
+        if differing:
+            raise ConfigError(f"{self.path}: holds a run with another config: {'; '.join(differing)}")
+
+    def begin(self, config: Mapping[str, Any], start: Mapping[str, Any]) -> None:
+        """Note the config and this start at its `step`, and forget what the log says about steps to be done again."""
+        write_bytes(self._config, (json.dumps(config, indent=2) + "\n").encode())
+        versions = {"python": platform.python_version(), **{package: version(package) for package in _PACKAGES}}
+        self._append(self._starts, {**start, "git": _git_revision(), "versions": versions})
+        if self._metrics.exists():
+            lines = [line for line in self._metrics.read_text().splitlines() if _step_of(line) <= start["step"]]
+            write_bytes(self._metrics, "".join(f"{line}\n" for line in lines).encode())
+
+    def log(self, step: int, values: Mapping[str, float]) -> None:
+        """Append a line to the log."""
+        self._append(self._metrics, {"step": step, **values})
+
+    def _append(self, path: Path, record: Mapping[str, Any]) -> None:
+        try:
+            with path.open("a") as file:
+                file.write(json.dumps(record) + "\n")
+        except OSError as error:
+            raise StorageError(f"{path}: could not be written: {error.strerror or error}") from error
+
+
+def _step_of(line: str) -> float:
+    """The step of a line of the log; a line cut off by a kill counts as never written."""
+    try:
+        return json.loads(line)["step"]
+    except json.JSONDecodeError:
+        return float("inf")
+
+
+def _differences(before: Mapping[str, Any], after: Mapping[str, Any], prefix: str = "") -> dict[str, tuple[Any, Any]]:
+    """The leaves in which two nested mappings differ, by dotted name."""
+    found: dict[str, tuple[Any, Any]] = {}
+    for name in dict.fromkeys([*before, *after]):
+        old, new = before.get(name), after.get(name)
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            found |= _differences(old, new, f"{prefix}{name}.")
+        elif old != new:
+            found[prefix + name] = (old, new)
+    return found
+
+
+def _git_revision() -> str | None:
+    """The commit of the source this runs from, with `+` where files were changed since; None outside a repository."""
+    source = Path(__file__).parent
+    try:
+        git = ["git", "-C", str(source)]
+        revision = subprocess.run(
+            [*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        changed = subprocess.run([*git, "diff", "--quiet", "HEAD", "--", "."], capture_output=True).returncode
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return revision + ("+" if changed else "")
