@@ -114,10 +114,13 @@ def _call(name: str, flags: list[str]) -> int:
     from tyro.conf import DisallowNone, FlagCreatePairsOff, PositionalMetavarFromFieldName
 
     command = COMMANDS[name]
-    function = getattr(importlib.import_module(f"rediffuse.cli.{command.module}"), command.function)
+    module = importlib.import_module(f"rediffuse.cli.{command.module}")
+    function = getattr(module, command.function)
     kind = typing.get_type_hints(function)["args"]
+    # Where one flag decides the defaults of the others (a recipe), the command looks at the words first.
+    default = module.defaults(flags) if hasattr(module, "defaults") else tyro.MISSING_NONPROP
     style = (DisallowNone, FlagCreatePairsOff, PositionalMetavarFromFieldName)
-    return function(tyro.cli(kind, prog=f"rediffuse {name}", args=flags, config=style))
+    return function(tyro.cli(kind, prog=f"rediffuse {name}", args=flags, default=default, config=style))
 
 
 def _overview(group: str) -> str:

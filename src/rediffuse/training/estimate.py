@@ -1,0 +1,67 @@
+"""What a training will need, worked out without doing any of it."""
+
+from dataclasses import dataclass
+
+import torch
+
+from rediffuse.models.config import UNetConfig
+from rediffuse.models.flops import flops
+from rediffuse.models.unet import UNetModel
+from rediffuse.training.config import LoopConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """The cost of a training of a U-Net on one process."""
+
+    num_parameters: int
+    operations_per_step: int
+    """Multiplications and additions, forward and backward, of the whole batch."""
+    state_bytes: int
+    """Weights, their averages and gradients, and AdamW's two moments."""
+    activation_bytes: int
+    """What the forward pass of one microbatch keeps for the backward pass."""
+
+    def __str__(self) -> str:
+        return (
+            f"parameters           {self.num_parameters:,}\n"
+            f"operations per step  {self.operations_per_step / 1e9:,.1f} G\n"
+            f"memory (estimate)    {(self.state_bytes + self.activation_bytes) / 2**20:,.0f} MiB: "
+            f"{self.state_bytes / 2**20:,.0f} state + {self.activation_bytes / 2**20:,.0f} activations"
+        )
+
+
+def estimate(network: UNetConfig, loop: LoopConfig) -> Estimate:
+    """The cost of training `network` as `loop` says, from a pass on the meta device."""
+    with torch.device("meta"):
+        model = UNetModel(network)
+    num_parameters = sum(parameter.numel() for parameter in model.parameters())
+    shape = (1, network.in_channels, *(network.image_size,) * network.dims)
+    bytes_per_value = 4 if loop.precision == "fp32" else 2
+    images_at_once = min(loop.microbatch or loop.batch_size, loop.batch_size)
+    return Estimate(
+        num_parameters=num_parameters,
+        # The backward pass takes two such passes: one for the inputs' gradients, one for the weights'.
+        operations_per_step=3 * flops(model, shape) * loop.batch_size,
+        state_bytes=4 * num_parameters * (4 + len(loop.ema_rates)),
+        activation_bytes=_saved_values(model, shape) * bytes_per_value * images_at_once,
+    )
+
+
+def _saved_values(model: UNetModel, shape: tuple[int, ...]) -> int:
+    """How many numbers autograd keeps of a forward pass, every storage once and weights not at all."""
+    weights = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
+    saved: dict[int, torch.Tensor] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        saved[tensor.untyped_storage()._cdata] = tensor
+        return tensor
+
+    x = torch.empty(shape, device="meta")
+    timesteps = torch.empty(len(x), device="meta")
+    y = None if model.config.num_classes is None else torch.empty(len(x), dtype=torch.int64, device="meta")
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        output = model(x, timesteps, y)
+    total = sum(tensor.untyped_storage().nbytes() // 4 for storage, tensor in saved.items() if storage not in weights)
+    del output  # the graph, and with it the storages, had to live until they were counted
+    return total
