@@ -1,13 +1,17 @@
 """How an image was reconstructed: the settings travel with every map, feature and detector."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal
 
-from rediffuse.errors import ConfigError
+from rediffuse.errors import ConfigError, SettingsMismatch
 
 Grid = Literal["compat", "aligned"]
 Precision = Literal["fp32", "fp16", "bf16"]
 Crop = Literal["center", "squash"]
+Kind = Literal["maps", "reconstructions", "latents"]
+"""What a job keeps of a reconstruction."""
+MapFormat = Literal["png16", "safetensors"]
+"""How maps are kept: in 16 bits, off by at most 1/65535, or exactly."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,3 +46,21 @@ class DireSettings:
     @property
     def respacing(self) -> str:
         return f"ddim{self.steps}"
+
+
+def require_same(*, given: DireSettings, expected: DireSettings, owner: str) -> None:
+    """Accept settings that are equal in every field.
+
+    Args:
+        owner: whose settings `expected` are, for the error ("the detector", a folder).
+
+    Raises:
+        SettingsMismatch: names every field that differs, with both values.
+    """
+    differing = [
+        f"{field.name}={getattr(given, field.name)} (there {getattr(expected, field.name)})"
+        for field in fields(given)
+        if getattr(given, field.name) != getattr(expected, field.name)
+    ]
+    if differing:
+        raise SettingsMismatch(f"{owner} has other settings: {', '.join(differing)}")

@@ -1,0 +1,207 @@
+"""Invert an image with DDIM, reconstruct it, and look at what does not return (DIRE, arXiv:2303.09295)."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rediffuse.diffusion import ddim
+from rediffuse.diffusion.ddim import SamplerOptions
+from rediffuse.dire.settings import Crop, DireSettings, Grid, Precision, require_same
+from rediffuse.errors import ConfigError
+from rediffuse.zoo.model import DiffusionModel
+
+_AUTOCAST_DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+@dataclass(frozen=True, kw_only=True)
+class DireMap:
+    """The reconstruction error of N images as an image: |x_0 - x_0_hat|."""
+
+    values: Tensor
+    """(N, 3, S, S) float32 in [0, 2]."""
+    settings: DireSettings
+
+    def __post_init__(self) -> None:
+        side = self.settings.image_size
+        if self.values.dtype != torch.float32 or self.values.shape[1:] != (3, side, side):
+            raise ConfigError(
+                f"DireMap: values are {_describe(self.values)}; (N, 3, {side}, {side}) float32 is what the settings say"
+            )
+        if not ((self.values >= 0) & (self.values <= 2)).all():  # NaN fails too
+            raise ConfigError(f"DireMap: values span {_span(self.values)}; numbers from 0 to 2 are allowed")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reconstruction:
+    """N images, the noise they were inverted to, and what the noise became; float32, all on one device."""
+
+    x_0: Tensor
+    """(N, 3, S, S) in [-1, 1]: the images."""
+    x_T: Tensor
+    """(N, 3, S, S): where the inversion ended, after `settings.depth` steps."""
+    x_0_hat: Tensor
+    """(N, 3, S, S): the reconstructions; in [-1, 1] where the settings clip."""
+    settings: DireSettings
+
+    def __post_init__(self) -> None:
+        assert self.x_0.shape == self.x_T.shape == self.x_0_hat.shape
+
+    def __len__(self) -> int:
+        return len(self.x_0)
+
+    def __getitem__(self, images: slice) -> "Reconstruction":
+        """Some of the images; a slice, so that the batch dimension stays."""
+        return replace(self, x_0=self.x_0[images], x_T=self.x_T[images], x_0_hat=self.x_0_hat[images])
+
+    def to(self, device: torch.device | str) -> "Reconstruction":
+        return replace(self, x_0=self.x_0.to(device), x_T=self.x_T.to(device), x_0_hat=self.x_0_hat.to(device))
+
+    @property
+    def error(self) -> Tensor:
+        """D = x_0 - x_0_hat, signed, (N, 3, S, S)."""
+        return self.x_0 - self.x_0_hat
+
+    @property
+    def map(self) -> DireMap:
+        """|D|; where clipping is off, an error above 2 counts as 2, as in the original's images.
+
+        Raises:
+            ConfigError: a reconstruction holds NaN (half precision overflowed).
+        """
+        return DireMap(values=self.error.abs().clamp(max=2), settings=self.settings)
+
+    @property
+    def is_finite(self) -> Tensor:
+        """(N,) bool: which images came back as numbers; half precision can overflow."""
+        return torch.isfinite(self.x_0_hat).flatten(1).all(dim=1)
+
+
+def settings_for(
+    model: DiffusionModel,
+    *,
+    steps: int = DireSettings.steps,
+    depth: int | None = None,
+    clip: bool = True,
+    precision: Precision = "fp32",
+    grid: Grid = "compat",
+    crop: Crop = "center",
+) -> DireSettings:
+    """The settings of a reconstruction with `model`; the arguments are the fields of `DireSettings`.
+
+    Raises:
+        ConfigError: the model is not one of RGB images, a value is not allowed, or no integer stride gives `steps`
+            timesteps of the model's chain.
+    """
+    _check_network(model)
+    settings = DireSettings(
+        image_size=model.image_size,
+        model_sha256=model.provenance.sha256,
+        steps=steps,
+        depth=depth,
+        clip=clip,
+        precision=precision,
+        grid=grid,
+        crop=crop,
+    )
+    model.process(settings.respacing)  # a grid that cannot be built fails here, not in the middle of a job
+    return settings
+
+
+def reconstruct(
+    model: DiffusionModel, x_0: Tensor, settings: DireSettings, *, labels: Tensor | None = None
+) -> Reconstruction:
+    """x_0 -> x_T by DDIM inversion -> x_0_hat by DDIM sampling, over the same timesteps (DIRE, section 3.2).
+
+    Half precision is autocast inside the network alone: the diffusion's arithmetic stays in float32, and the model is
+    left as it was. No randomness is involved, and an image's result depends on the batch it is in only by how
+    convolutions round (about 1e-5 in x_0_hat).
+
+    Args:
+        model: its network is in eval mode.
+        x_0: (N, 3, S, S) float32 in [-1, 1], S = settings.image_size; moved to the model's device.
+        settings: made for this model (`settings_for`).
+        labels: (N,) int64 in [0, num_classes): needed by a class-conditional model, refused by any other.
+
+    Returns:
+        The reconstruction, on the model's device.
+
+    Raises:
+        ConfigError: `x_0` or `labels` have another shape, type or range, or the network is in training mode.
+        SettingsMismatch: the settings were made for another model.
+    """
+    _check_model(model, settings)
+    _check_images(x_0, settings)
+    x_0 = x_0.to(model.device)
+    conditioning = _conditioning(model, labels, len(x_0))
+    process = model.process(settings.respacing)
+    network = _at_precision(model, settings.precision)
+    options = SamplerOptions(clip_denoised=settings.clip, conditioning=conditioning)
+    with torch.inference_mode():
+        x_T = ddim.invert(process, network, x_0, options, grid=settings.grid, depth=settings.depth)
+        x_0_hat = ddim.sample(process, network, x_T, options, depth=settings.depth)
+    # Tensors born in inference mode cannot enter a graph later (a detector that trains on the map): copies can.
+    return Reconstruction(x_0=x_0, x_T=x_T.clone(), x_0_hat=x_0_hat.clone(), settings=settings)
+
+
+def _at_precision(model: DiffusionModel, precision: Precision) -> Callable[..., Tensor]:
+    if precision == "fp32":
+        return model.network
+
+    def network(x_t: Tensor, timesteps: Tensor, **conditioning: Any) -> Tensor:
+        with torch.autocast(x_t.device.type, dtype=_AUTOCAST_DTYPES[precision]):
+            return model.network(x_t, timesteps, **conditioning).float()
+
+    return network
+
+
+def _conditioning(model: DiffusionModel, labels: Tensor | None, num_images: int) -> dict[str, Tensor]:
+    if model.num_classes is None:
+        if labels is not None:
+            raise ConfigError("labels: this model is not class-conditional; give none")
+        return {}
+    allowed = f"one class from 0 to {model.num_classes - 1} per image"
+    if labels is None:
+        raise ConfigError(f"labels: this model is class-conditional and needs {allowed}")
+    if labels.dtype != torch.int64 or labels.shape != (num_images,):
+        raise ConfigError(f"labels: given {_describe(labels)}; ({num_images},) int64 is allowed, {allowed}")
+    if not ((labels >= 0) & (labels < model.num_classes)).all():
+        raise ConfigError(f"labels: given {_span(labels)}; {allowed} is allowed")
+    return {"y": labels.to(model.device)}
+
+
+def _check_model(model: DiffusionModel, settings: DireSettings) -> None:
+    of_the_model = replace(settings, image_size=model.image_size, model_sha256=model.provenance.sha256)
+    require_same(given=settings, expected=of_the_model, owner="the model")
+    _check_network(model)
+    if model.network.training:
+        raise ConfigError("model.network is in training mode, where dropout is random: call .eval() first")
+
+
+def _check_network(model: DiffusionModel) -> None:
+    config = model.network.config
+    if model.kind != "unet" or config.dims != 2 or config.in_channels != 3:
+        raise ConfigError(
+            f"{model.provenance.source}: a {model.kind} of {config.in_channels} channels in {config.dims} dimensions "
+            "cannot reconstruct images; a unet of 3 channels in 2 dimensions can"
+        )
+
+
+def _check_images(x_0: Tensor, settings: DireSettings) -> None:
+    side = settings.image_size
+    if x_0.dtype != torch.float32 or x_0.shape[1:] != (3, side, side):
+        raise ConfigError(f"x_0: given {_describe(x_0)}; (N, 3, {side}, {side}) float32 is allowed")
+    if not len(x_0):
+        raise ConfigError("x_0: given no image; at least 1 is needed")
+    if not (x_0.abs() <= 1).all():
+        raise ConfigError(f"x_0: values span {_span(x_0)}; numbers from -1 to 1 are allowed")
+
+
+def _describe(tensor: Tensor) -> str:
+    return f"{tuple(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}"
+
+
+def _span(tensor: Tensor) -> str:
+    return f"{tensor.min().item():.6g} to {tensor.max().item():.6g}"
