@@ -1,0 +1,104 @@
+"""The reconstruction error by frequency band: how much is lost, and whether what is left agrees.
+
+With D = x_0 - x_0_hat, X and R the spectra of x_0 and x_0_hat, and B_k the radial hats of `models/frequency.py`:
+
+    e_k = log((|B_k D|^2 + eps) / (|B_k X|^2 + eps))                                  relative error
+    c_k = (Re<B_k X, B_k R> + eps) / sqrt((|B_k X|^2 + eps) (|B_k R|^2 + eps))        coherence
+
+|.|^2 is the mean square over the pixels and colour channels of the band's image, read off its spectrum (Parseval).
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from rediffuse.models.frequency import radial_bands
+
+NUM_BANDS = 8
+
+EPS = 1e-6
+"""A band quieter than this mean square is empty. Rounding to 8 bits leaves (2/255)^2 / 12 = 5e-6 in all bands together.
+In c it acts as a component that both images share: c is 1 for equal images, empty bands included, and never above."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BandProfile:
+    """2K numbers per image, from the lowest band to the highest."""
+
+    energies: Tensor
+    """e, (N, K): log of the error's energy over the image's; 0 where the error is as loud as the image."""
+    coherences: Tensor
+    """c, (N, K) in [-1, 1]: 1 where reconstruction and image agree up to a factor, 0 where they are unrelated."""
+
+    @property
+    def num_bands(self) -> int:
+        return self.energies.shape[1]
+
+
+def band_profile(x_0: Tensor, x_0_hat: Tensor, num_bands: int = NUM_BANDS) -> BandProfile:
+    """Relative error and coherence per band.
+
+    Args:
+        x_0, x_0_hat: (N, C, H, W) in [-1, 1]; the channels' energies are added up.
+        num_bands: K, from the mean grey to the diagonal of the frequency plane.
+
+    Returns:
+        float32 on the device of `x_0`. Nothing about an image depends on its neighbours in the batch.
+    """
+    assert x_0.shape == x_0_hat.shape
+    assert x_0.ndim == 4
+    weights = _weights(x_0, num_bands)
+    X, R = _spectrum(x_0), _spectrum(x_0_hat)
+    # D's spectrum is taken of D: X - R would leave the rounding errors of two large spectra in a small difference.
+    D = _spectrum(x_0.float() - x_0_hat.float())
+    error, image, returned = (_inner(S, S, weights) for S in (D, X, R))
+    energies = torch.log((error + EPS) / (image + EPS))
+    coherences = (_inner(X, R, weights) + EPS) / ((image + EPS) * (returned + EPS)).sqrt()
+    return BandProfile(energies=energies, coherences=coherences.clamp(-1, 1))
+
+
+def log_band_energies(images: Tensor, num_bands: int = NUM_BANDS) -> Tensor:
+    """log(|B_k X|^2 + eps): the spectrum of images alone, (N, C, H, W) -> (N, K) float32; see `band_profile`."""
+    X = _spectrum(images)
+    return torch.log(_inner(X, X, _weights(images, num_bands)) + EPS)
+
+
+def band_maps(error: Tensor, num_bands: int = NUM_BANDS) -> Tensor:
+    """D_k = irfft2(B_k rfft2(D)): the error split into bands, to look at.
+
+    Args:
+        error: D, (N, C, H, W).
+
+    Returns:
+        (N, K, C, H, W) float32; the sum over K is D.
+    """
+    bands = _bands(error, num_bands)  # (K, H, W//2+1)
+    spectrum = _spectrum(error)[:, None] * bands[:, None]  # (N, K, C, H, W//2+1)
+    return torch.fft.irfft2(spectrum, s=error.shape[-2:], norm="ortho")
+
+
+def _bands(images: Tensor, num_bands: int) -> Tensor:
+    height, width = images.shape[-2:]
+    return radial_bands(height, width, num_bands, device=images.device)
+
+
+def _spectrum(images: Tensor) -> Tensor:
+    # float32 whatever the precision: half-precision transforms want powers of two, and bfloat16 has none.
+    return torch.fft.rfft2(images.float(), norm="ortho")
+
+
+def _weights(images: Tensor, num_bands: int) -> Tensor:
+    """B_k^2 times how often each column of the half spectrum counts in the whole, per pixel; (K, H, W//2+1)."""
+    height, width = images.shape[-2:]
+    counts = torch.full((width // 2 + 1,), 2.0, device=images.device)
+    counts[0] = 1
+    if width % 2 == 0:
+        counts[-1] = 1
+    return _bands(images, num_bands).square() * counts / (height * width)
+
+
+def _inner(first: Tensor, second: Tensor, weights: Tensor) -> Tensor:
+    """Re <B_k F, B_k S> per band as a mean over pixels and channels; (N, C, H, W//2+1) twice -> (N, K)."""
+    product = first.real * second.real + first.imag * second.imag
+    return torch.einsum("nhw,khw->nk", product.mean(dim=1), weights)
