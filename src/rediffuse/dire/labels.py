@@ -1,0 +1,33 @@
+"""Which class every file has, for class-conditional models."""
+
+import csv
+from pathlib import Path
+
+from rediffuse.errors import InputError
+
+
+def read_labels(path: Path) -> dict[str, int]:
+    """A labels file: CSV with the columns `path` (the name below the folder that is given) and `label` (from 0 on).
+
+    Raises:
+        InputError: the file cannot be read, lacks a column, repeats a path, or a label is no whole number; names the
+            line.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(file)
+            columns = reader.fieldnames or []
+            rows = [(reader.line_num, row) for row in reader]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path}: cannot be read as a CSV file: {error}") from None
+    if not {"path", "label"} <= set(columns):
+        raise InputError(f"{path}: the columns path and label are needed, given {', '.join(columns) or 'nothing'}")
+    labels: dict[str, int] = {}
+    for line, row in rows:
+        name, label = row["path"], row["label"]
+        if name in labels:
+            raise InputError(f"{path}: line {line}: {name} is there twice")
+        if label is None or not label.strip().isdecimal():
+            raise InputError(f"{path}: line {line}: the label of {name} is {label!r}; a number from 0 on is needed")
+        labels[name] = int(label)
+    return labels

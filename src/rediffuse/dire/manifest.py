@@ -1,0 +1,190 @@
+"""What became of every file of a job: a Parquet table, and a journal beside it that a killed job leaves behind."""
+
+import dataclasses
+import fcntl
+import json
+import os
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Literal
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from rediffuse import files
+from rediffuse.errors import InputError, StorageError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One file."""
+
+    name: str
+    """Its path below the folder that was given; unique in the manifest."""
+    path: str
+    sha256: str | None
+    """Of the file's bytes; None where they could not be read."""
+    width: int | None
+    """As stored, in pixels; None where it could not be decoded."""
+    height: int | None
+    codec: str | None
+    """What the content is, whatever the suffix says: "JPEG", "PNG", ..."""
+    label: int | None
+    """The class a class-conditional model was told."""
+    settings: str
+    """Digest of the `DireSettings` (`records.digest`)."""
+    mean_error: float | None
+    """Mean of |x_0 - x_0_hat| over pixels and colours, in [0, 2]."""
+    status: Literal["done", "failed"]
+    reason: str | None
+    """Why it failed, in one line."""
+
+
+_SCHEMA = pa.schema(
+    [
+        pa.field("name", pa.string(), nullable=False),
+        ("path", pa.string()),
+        ("sha256", pa.string()),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("codec", pa.string()),
+        ("label", pa.int32()),
+        ("settings", pa.string()),
+        ("mean_error", pa.float64()),
+        ("status", pa.string()),
+        ("reason", pa.string()),
+    ]
+)
+assert _SCHEMA.names == [field.name for field in dataclasses.fields(Row)]
+
+
+class Manifest:
+    """`manifest.parquet` in a folder, open for adding rows by one process at a time, from any of its threads.
+
+    Every row is appended to `manifest.journal.jsonl` at once; closing writes the table as a whole and removes the
+    journal. A job that is killed leaves the journal, and whoever opens the folder next reads both.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Open the manifest of `folder`, which is made where it is missing.
+
+        Raises:
+            StorageError: the folder cannot be written to, or another process has its manifest open.
+            InputError: the table or the journal is damaged; names the file.
+        """
+        self._adding = threading.Lock()
+        self._table = folder / "manifest.parquet"
+        self._journal = folder / "manifest.journal.jsonl"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._lock = (folder / ".manifest.lock").open("w")
+        except OSError as error:
+            raise StorageError(f"{folder}: could not be written: {error.strerror or error}") from error
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the system drops it when the process dies
+            self._rows = {row.name: row for row in read(folder)}
+            self._truncate_torn_line()
+            self._appending = self._journal.open("a", encoding="utf-8")
+        except BlockingIOError:
+            self._lock.close()
+            raise StorageError(f"{folder}: another run is writing to this folder; wait for it") from None
+        except BaseException:
+            self._lock.close()
+            raise
+
+    def __enter__(self) -> "Manifest":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __iter__(self) -> Iterator[Row]:
+        return iter(self._rows.values())
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def get(self, name: str) -> Row | None:
+        return self._rows.get(name)
+
+    def add(self, row: Row) -> None:
+        """Set the row of `row.name`; it outlives the process from here on.
+
+        Raises:
+            StorageError: the disk is full.
+        """
+        try:
+            with self._adding:
+                self._appending.write(json.dumps(dataclasses.asdict(row)) + "\n")
+                self._appending.flush()
+                self._rows[row.name] = row
+        except OSError as error:
+            raise StorageError(f"{self._journal}: could not be written: {error.strerror or error}") from error
+
+    def close(self) -> None:
+        """Write the table as a whole, sorted by name, and let the next process in. Then the journal goes."""
+        try:
+            self._appending.close()
+            if self._journal.stat().st_size:
+                write(self._table, sorted(self._rows.values(), key=lambda row: row.name))
+            self._journal.unlink()
+        except OSError as error:
+            raise StorageError(f"{self._journal}: could not be written: {error.strerror or error}") from error
+        finally:
+            self._lock.close()
+
+    def _truncate_torn_line(self) -> None:
+        """Cut what a killed process had half written, so that the next row starts on a line of its own."""
+        if self._journal.exists():
+            content = self._journal.read_bytes()
+            os.truncate(self._journal, content.rfind(b"\n") + 1)
+
+
+def read(folder: Path) -> list[Row]:
+    """The rows of a folder's manifest, the latest for each name; those of a job that was killed included.
+
+    Raises:
+        InputError: the table or the journal is damaged; names the file.
+    """
+    rows = {row.name: row for row in _read_table(folder / "manifest.parquet")}
+    rows.update((row.name, row) for row in _read_journal(folder / "manifest.journal.jsonl"))
+    return list(rows.values())
+
+
+def write(path: Path, rows: list[Row]) -> None:
+    """Write rows as Parquet, whole or not at all.
+
+    Raises:
+        StorageError: see `files.whole`.
+    """
+    with files.whole(path) as partial:
+        pq.write_table(pa.Table.from_pylist([dataclasses.asdict(row) for row in rows], schema=_SCHEMA), partial)
+
+
+def _read_table(path: Path) -> list[Row]:
+    if not path.exists():
+        return []
+    try:
+        columns = pq.read_table(path, schema=_SCHEMA)
+    except (pa.ArrowException, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"{path}: is no manifest ({reason}); remove it or choose another folder") from error
+    return [Row(**fields) for fields in columns.to_pylist()]
+
+
+def _read_journal(path: Path) -> list[Row]:
+    if not path.exists():
+        return []
+    lines = path.read_text(encoding="utf-8").split("\n")[:-1]  # what follows the last line's end was never finished
+    rows = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            rows.append(Row(**json.loads(line)))
+        except (ValueError, TypeError) as error:
+            raise InputError(f"{path}: line {number} is no row of a manifest; remove the file") from error
+    return rows

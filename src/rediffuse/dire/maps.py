@@ -1,0 +1,199 @@
+"""What is kept of a reconstruction, as files below one folder.
+
+    settings.json                 the `DireSettings` of everything in the folder
+    maps/NAME.png                 |x_0 - x_0_hat| in 16 bits, or NAME.safetensors: float32, exact
+    maps_8bit/NAME.png            the same as the original DIRE writes it, to look at
+    reconstructions/NAME.png      x_0_hat in 8 bits, rounded down as the original does
+    latents/NAME.safetensors      x_T, float32
+
+NAME is the input's name with its suffix (`photo.jpg.png`): `photo.jpg` and `photo.png` stand side by side, and the
+format of a map never depends on the format of its input.
+"""
+
+import hashlib
+import json
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+
+from rediffuse import files, records
+from rediffuse.dire.reconstruct import DireMap, Reconstruction
+from rediffuse.dire.settings import DireSettings, Kind, MapFormat, require_same
+from rediffuse.errors import ConfigError, ImageError, InputError, StorageError
+from rediffuse.images.encode import png16_bytes, png_bytes, read_png16
+from rediffuse.images.tensors import map_to_uint8_floor, to_uint8_floor
+
+_LONGEST_PART = 200
+"""Bytes of one part of a name. File systems take 255; the suffix and that of a temporary file have to fit as well."""
+
+
+@dataclass(frozen=True)
+class _Output:
+    """One file that is made of a reconstruction."""
+
+    folder: str
+    suffix: str
+    encode: Callable[[Reconstruction], bytes]
+
+
+class MapStore:
+    """The results of one `DireSettings` below a folder. Threads may share it."""
+
+    def __init__(
+        self,
+        folder: Path,
+        settings: DireSettings,
+        *,
+        kinds: tuple[Kind, ...] = ("maps",),
+        map_format: MapFormat = "png16",
+    ) -> None:
+        """Prepare to fill `folder`; nothing is written yet.
+
+        Args:
+            folder: made with the first result.
+            settings: those of all results.
+            kinds: what is kept of each reconstruction.
+            map_format: `png16` is off by at most 1/65535, `safetensors` is exact and larger.
+
+        Raises:
+            SettingsMismatch: the folder holds results made under other settings.
+            ConfigError: its `settings.json` does not hold settings.
+        """
+        self.folder = folder
+        self.settings = settings
+        self._outputs = tuple(output for kind in kinds for output in _outputs(kind, map_format))
+        self._writing_settings = threading.Lock()
+        if _settings_file(folder).exists():
+            require_same(given=settings, expected=_read_settings(folder), owner=str(folder))
+
+    @classmethod
+    def open(cls, folder: Path) -> "MapStore":
+        """A folder that was filled before, to read from.
+
+        Raises:
+            InputError: there is no `settings.json` in it.
+            ConfigError: its `settings.json` does not hold settings.
+        """
+        return cls(folder, _read_settings(folder))
+
+    def holds(self, name: str) -> bool:
+        """Whether every file that `write` would make for `name` is there."""
+        return all(self._path(output, name).exists() for output in self._outputs)
+
+    def write(self, name: str, reconstruction: Reconstruction) -> None:
+        """Keep the reconstruction of one image; each file is written whole or not at all.
+
+        Raises:
+            StorageError: the disk is full, or the folder cannot be written to.
+        """
+        assert len(reconstruction) == 1
+        assert reconstruction.settings == self.settings
+        with self._writing_settings:
+            if not _settings_file(self.folder).exists():
+                text = json.dumps(records.dump(self.settings), indent=2) + "\n"
+                files.write_bytes(_settings_file(self.folder), text.encode())
+        for output in self._outputs:
+            files.write_bytes(self._path(output, name), output.encode(reconstruction))
+
+    def remove(self, name: str) -> None:
+        """Remove every file of `name`, of whatever kind and format.
+
+        Raises:
+            StorageError: a file is there and cannot be removed.
+        """
+        for output in (*_outputs("maps", "png16"), *_outputs("maps", "safetensors"), *_REST.values()):
+            path = self._path(output, name)
+            try:
+                path.unlink(missing_ok=True)
+            except OSError as error:
+                raise StorageError(f"{path}: could not be removed: {error.strerror or error}") from error
+
+    def read(self, name: str) -> DireMap:
+        """The map of one image, (1, 3, S, S), with its settings; the exact one where there are two.
+
+        Raises:
+            InputError: there is no map of `name`, or its file is damaged; names the file.
+        """
+        exact, png = self._path(_EXACT_MAP, name), self._path(_PNG16_MAP, name)
+        path = exact if exact.exists() else png
+        if not path.exists():
+            raise InputError(f"{path}: there is no map of {name}")
+        try:
+            if path == exact:
+                values = safetensors.torch.load(path.read_bytes())["map"]
+            else:
+                values = torch.from_numpy(read_png16(path.read_bytes())).movedim(-1, 0)
+            return DireMap(values=values[None], settings=self.settings)
+        except (OSError, ImageError, ConfigError, SafetensorError, KeyError) as error:
+            raise InputError(f"{path}: cannot be read: {error}") from error
+
+    def _path(self, output: _Output, name: str) -> Path:
+        parts = [_shortened(part) for part in PurePosixPath(name).parts]
+        assert parts
+        assert not {"/", ".."} & set(parts), f"{name} leads out of the folder"
+        return self.folder.joinpath(output.folder, *parts[:-1], parts[-1] + output.suffix)
+
+
+def _png16(reconstruction: Reconstruction) -> bytes:
+    return png16_bytes(reconstruction.map.values[0].movedim(0, -1).numpy())
+
+
+def _exact(reconstruction: Reconstruction) -> bytes:
+    return safetensors.torch.save({"map": reconstruction.map.values[0].contiguous()})
+
+
+def _to_look_at(reconstruction: Reconstruction) -> bytes:
+    return png_bytes(map_to_uint8_floor(reconstruction.map.values[0]))
+
+
+def _image(reconstruction: Reconstruction) -> bytes:
+    return png_bytes(to_uint8_floor(reconstruction.x_0_hat[0]))
+
+
+def _latent(reconstruction: Reconstruction) -> bytes:
+    return safetensors.torch.save({"x_T": reconstruction.x_T[0].contiguous()})
+
+
+_PNG16_MAP = _Output("maps", ".png", _png16)
+_EXACT_MAP = _Output("maps", ".safetensors", _exact)
+_REST: dict[Literal["reconstructions", "latents"], _Output] = {
+    "reconstructions": _Output("reconstructions", ".png", _image),
+    "latents": _Output("latents", ".safetensors", _latent),
+}
+
+
+def _outputs(kind: Kind, map_format: MapFormat) -> tuple[_Output, ...]:
+    if kind == "maps":
+        return {"png16": _PNG16_MAP, "safetensors": _EXACT_MAP}[map_format], _Output("maps_8bit", ".png", _to_look_at)
+    return (_REST[kind],)
+
+
+def _shortened(part: str) -> str:
+    """A part of a name that is too long for a file system, cut and told apart by its hash."""
+    content = part.encode()
+    if len(content) <= _LONGEST_PART:
+        return part
+    return content[: _LONGEST_PART - 20].decode(errors="ignore") + "~" + hashlib.sha256(content).hexdigest()[:16]
+
+
+def _settings_file(folder: Path) -> Path:
+    return folder / "settings.json"
+
+
+def _read_settings(folder: Path) -> DireSettings:
+    path = _settings_file(folder)
+    if not path.exists():
+        raise InputError(f"{path}: does not exist; a folder that `rediffuse dire` filled is needed")
+    try:
+        fields = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from error
+    if not isinstance(fields, dict):
+        raise ConfigError(f"{path}: holds no settings")
+    return records.parse(DireSettings, fields, str(path))
