@@ -1,0 +1,92 @@
+"""A folder of results: what it still lacks, and filling it while the model computes."""
+
+import contextlib
+import hashlib
+from collections.abc import Generator, Iterator, Mapping, Sequence
+
+from rediffuse.dire.job import FileResult, in_threads
+from rediffuse.dire.manifest import Manifest, Row
+from rediffuse.dire.maps import MapStore
+from rediffuse.dire.settings import DireSettings
+from rediffuse.images.decode import printable
+from rediffuse.images.find import FoundImage
+from rediffuse.records import digest
+
+
+def unfinished(
+    found: Sequence[FoundImage],
+    store: MapStore,
+    manifest: Manifest,
+    *,
+    labels: Mapping[str, int] | None = None,
+    workers: int = 2,
+) -> list[FoundImage]:
+    """The files that are still to be done, in their order.
+
+    A file is done where the manifest says so under its name, for the same content (SHA-256), settings and class, and
+    all that `store` keeps of it is there. A file that failed is tried again: what it lacked may have come since.
+    """
+    settings = digest(store.settings)
+
+    def is_done(image: FoundImage) -> bool:
+        row = manifest.get(image.name)
+        label = None if labels is None else labels[image.name]
+        if row is None or (row.status, row.settings, row.label) != ("done", settings, label):
+            return False
+        return store.holds(image.name) and row.sha256 == _sha256(image)
+
+    done = in_threads(is_done, found, workers, ahead=64)
+    return [image for image, is_one in zip(found, done, strict=True) if not is_one]
+
+
+def fill(
+    results: Generator[FileResult, None, None], store: MapStore, manifest: Manifest, *, workers: int = 2
+) -> Iterator[Row]:
+    """Write results to `store` and `manifest` in threads, while the next ones are computed.
+
+    Yields:
+        One row per result, in their order. A row is in the manifest only after its files are on the disk.
+
+    Raises:
+        StorageError: a result could not be written; nothing more is computed, and what was done before is kept.
+        Whatever `results` raises.
+    """
+
+    def keep(result: FileResult) -> Row:
+        row = _row(result, store.settings)
+        previous = manifest.get(row.name)
+        if previous is not None and (previous.sha256, previous.label) != (row.sha256, row.label):
+            store.remove(row.name)  # it belongs to what the file was before
+        if result.reconstruction is not None:
+            store.write(row.name, result.reconstruction)
+        manifest.add(row)
+        return row
+
+    with contextlib.closing(results):
+        yield from in_threads(keep, results, workers, ahead=workers)
+
+
+def _row(result: FileResult, settings: DireSettings) -> Row:
+    width, height = result.meta.size if result.meta else (None, None)
+    done = result.reconstruction is not None
+    return Row(
+        name=result.found.name,
+        path=printable(result.found.path),
+        sha256=result.meta.sha256 if result.meta else None,
+        width=width,
+        height=height,
+        codec=result.meta.codec if result.meta else None,
+        label=result.label,
+        settings=digest(settings),
+        mean_error=result.reconstruction.map.values.mean().item() if result.reconstruction else None,
+        status="done" if done else "failed",
+        reason=result.reason,
+    )
+
+
+def _sha256(image: FoundImage) -> str | None:
+    try:
+        with image.path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return None  # not done, then; decoding it will say what is wrong

@@ -1,0 +1,210 @@
+"""Many files through the model: decoding runs ahead in threads, and a file that cannot be read is a result too."""
+
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from rediffuse.dire.reconstruct import Reconstruction, reconstruct
+from rediffuse.dire.settings import DireSettings
+from rediffuse.errors import ConfigError, ImageError
+from rediffuse.images.crop import CROPS
+from rediffuse.images.decode import decode, printable
+from rediffuse.images.find import FoundImage
+from rediffuse.images.tensors import to_tensor
+from rediffuse.zoo.model import DiffusionModel
+
+S = TypeVar("S")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileMeta:
+    """What is known of a file that could be decoded."""
+
+    sha256: str
+    """Of the file's bytes."""
+    codec: str
+    size: tuple[int, int]
+    """(width, height) as stored, in pixels."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadedFile:
+    """A file as the network will see it, or the reason why not."""
+
+    found: FoundImage
+    meta: FileMeta | None = None
+    x_0: Tensor | None = None
+    """(3, S, S) float32 in [-1, 1]."""
+    reason: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileResult:
+    """A file's reconstruction, or the reason why there is none."""
+
+    found: FoundImage
+    meta: FileMeta | None = None
+    """None where the file could not be decoded."""
+    label: int | None = None
+    """The class that a class-conditional model was told."""
+    reconstruction: Reconstruction | None = None
+    """Of one image (N = 1), on the CPU."""
+    reason: str | None = None
+    """One line; None where there is a reconstruction."""
+
+
+def load_file(found: FoundImage, settings: DireSettings) -> LoadedFile:
+    """Decode and crop one file; an unreadable one gives a `LoadedFile` with the reason. Runs in any thread."""
+    try:
+        image = decode(found.path)
+    except ImageError as error:
+        return LoadedFile(found=found, reason=str(error))
+    meta = FileMeta(sha256=image.sha256, codec=image.codec, size=image.size)
+    return LoadedFile(found=found, meta=meta, x_0=to_tensor(CROPS[settings.crop](image.pixels, settings.image_size)))
+
+
+def reconstruct_batch(
+    loaded: Sequence[LoadedFile],
+    model: DiffusionModel,
+    settings: DireSettings,
+    labels: Mapping[str, int] | None = None,
+) -> list[FileResult]:
+    """One result per file, in order: the function of a chunk that every runner calls.
+
+    Args:
+        loaded: from `load_file`; those without an image pass through.
+        model, settings: see `reconstruct`.
+        labels: the class of each file by `FoundImage.name`, for a class-conditional model.
+
+    Raises:
+        ConfigError, SettingsMismatch: see `reconstruct`.
+    """
+    images = [file.x_0 for file in loaded if file.x_0 is not None]
+    if not images:
+        return [FileResult(found=file.found, meta=file.meta, reason=file.reason) for file in loaded]
+    classes = None
+    if labels is not None:
+        classes = torch.tensor([labels[file.found.name] for file in loaded if file.x_0 is not None])
+    batch = reconstruct(model, torch.stack(images), settings, labels=classes).to("cpu")
+    singles = (batch[index : index + 1] for index in range(len(batch)))
+    return [_result(file, singles, settings, labels) for file in loaded]
+
+
+def reconstruct_files(
+    files: Iterable[FoundImage],
+    model: DiffusionModel,
+    settings: DireSettings,
+    *,
+    batch_size: int,
+    labels: Mapping[str, int] | None = None,
+    workers: int = 2,
+) -> Generator[FileResult, None, None]:
+    """Reconstruct files in batches that fill up across unreadable ones; the last batch may be short.
+
+    Args:
+        files: from `images.find.find_images`; consumed no faster than they are worked on.
+        model, settings: see `reconstruct`.
+        batch_size: images per call of the network, at least 1. Results depend on it by rounding alone.
+        labels: see `reconstruct_batch`.
+        workers: threads that decode ahead, at least 1.
+
+    Returns:
+        One result per file, in the order of `files`. Closing the generator stops the work.
+
+    Raises:
+        ConfigError: at once, if `batch_size` or `workers` is below 1; later, if a batch does not fit in the GPU.
+        ConfigError, SettingsMismatch: see `reconstruct`.
+    """
+    for name, number in (("batch_size", batch_size), ("workers", workers)):
+        if number < 1:
+            raise ConfigError(f"{name}={number}: at least 1 is needed")
+    loaded = in_threads(lambda found: load_file(found, settings), files, workers, 2 * batch_size)
+    return _results(loaded, model, settings, batch_size, labels)
+
+
+def check_labels(model: DiffusionModel, files: Iterable[FoundImage], labels: Mapping[str, int] | None) -> None:
+    """Find out before any work that a class-conditional model has a class for every file, and no other model has any.
+
+    Raises:
+        ConfigError: labels are missing, superfluous or outside the model's classes; names the first file.
+    """
+    if model.num_classes is None:
+        if labels is not None:
+            raise ConfigError("labels: this model is not class-conditional; give none")
+        return
+    allowed = f"this class-conditional model needs a class from 0 to {model.num_classes - 1} per file"
+    for found in files:
+        label = None if labels is None else labels.get(found.name)
+        if label is None or not 0 <= label < model.num_classes:
+            given = "no class is given" if label is None else f"class {label} is given"
+            raise ConfigError(f"{found.name}: {given}; {allowed}")
+
+
+def in_threads(function: Callable[[S], R], items: Iterable[S], workers: int, ahead: int) -> Iterator[R]:
+    """`map(function, items)`, in order, with up to `ahead` items begun before their turn.
+
+    An error of `function` is raised at its item's turn; then, and when the iterator is dropped, nothing new is begun.
+    """
+    pool = ThreadPoolExecutor(workers)
+    begun: deque[Future[R]] = deque()
+    try:
+        for item in items:
+            begun.append(pool.submit(function, item))
+            if len(begun) > ahead:
+                yield begun.popleft().result()
+        while begun:
+            yield begun.popleft().result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _results(
+    loaded: Iterable[LoadedFile],
+    model: DiffusionModel,
+    settings: DireSettings,
+    batch_size: int,
+    labels: Mapping[str, int] | None,
+) -> Generator[FileResult, None, None]:
+    for batch in _full_batches(loaded, batch_size):
+        try:
+            results = reconstruct_batch(batch, model, settings, labels)
+        except torch.OutOfMemoryError:
+            raise ConfigError(
+                f"batch_size={batch_size}: {settings.image_size} px images do not fit in the memory of {model.device}; "
+                "choose a smaller one"
+            ) from None
+        yield from results
+
+
+def _full_batches(loaded: Iterable[LoadedFile], batch_size: int) -> Iterator[list[LoadedFile]]:
+    """Runs of files that hold `batch_size` images, whatever failures lie between; the last may hold fewer."""
+    batch: list[LoadedFile] = []
+    images = 0
+    for file in loaded:
+        batch.append(file)
+        images += file.x_0 is not None
+        if images in (0, batch_size):  # nothing to wait for: failures go out at once
+            yield batch
+            batch, images = [], 0
+    if batch:
+        yield batch
+
+
+def _result(
+    file: LoadedFile, singles: Iterator[Reconstruction], settings: DireSettings, labels: Mapping[str, int] | None
+) -> FileResult:
+    if file.x_0 is None:
+        return FileResult(found=file.found, meta=file.meta, reason=file.reason)
+    label = None if labels is None else labels[file.found.name]
+    reconstruction = next(singles)
+    if not reconstruction.is_finite.all():
+        path = printable(file.found.path)
+        reason = f"{path}: the reconstruction is not finite: precision={settings.precision} does not suffice for it"
+        return FileResult(found=file.found, meta=file.meta, label=label, reason=reason)
+    return FileResult(found=file.found, meta=file.meta, label=label, reconstruction=reconstruction)
