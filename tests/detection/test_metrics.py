@@ -1,0 +1,61 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import norm
+
+from rediffuse.detection.metrics import auc_interval, expected_calibration_error, figures, roc_auc, tpr_at_fpr
+
+
+def two_gaussians(num_real: int, num_generated: int, shift: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    labels = np.repeat([0, 1], [num_real, num_generated])
+    return labels, np.random.default_rng(seed).normal(size=len(labels)) + shift * labels
+
+
+def test_auc_and_tpr_approach_the_values_of_two_gaussians():
+    labels, scores = two_gaussians(20_000, 20_000, shift=1.5)
+    assert roc_auc(labels, scores) == pytest.approx(norm.cdf(1.5 / np.sqrt(2)), abs=0.01)
+    assert tpr_at_fpr(labels, scores, 0.05) == pytest.approx(norm.cdf(1.5 - norm.isf(0.05)), abs=0.02)
+
+
+def test_bootstrap_interval_matches_the_slow_bootstrap():
+    labels, scores = two_gaussians(60, 40, shift=1)
+    scores = scores.round(1)  # ties
+    generator = np.random.default_rng(1)
+    slow = []
+    for _ in range(400):
+        real, generated = generator.choice(scores[labels == 0], 60), generator.choice(scores[labels == 1], 40)
+        slow.append((generated[:, None] > real).mean() + (generated[:, None] == real).mean() / 2)
+    interval = auc_interval(labels, scores)
+    assert [interval.low, interval.high] == pytest.approx(np.quantile(slow, [0.025, 0.975]), abs=0.02)
+    assert interval.value == roc_auc(labels, scores)
+
+
+def test_bootstrap_interval_covers_the_truth_as_often_as_it_says():
+    truth = norm.cdf(1 / np.sqrt(2))
+    intervals = [auc_interval(*two_gaussians(50, 50, 1, seed), resamples=200) for seed in range(120)]
+    assert 0.88 <= np.mean([interval.low <= truth <= interval.high for interval in intervals]) <= 0.99
+
+
+def test_bootstrap_interval_repeats_itself():
+    data = two_gaussians(30, 30, 1)
+    assert auc_interval(*data) == auc_interval(*data) != auc_interval(*data, seed=1)
+
+
+@given(st.integers(1, 5))
+def test_repeating_one_class_changes_only_its_count(copies: int):
+    labels, scores = two_gaussians(30, 20, shift=1)
+    probabilities = 1 / (1 + np.exp(-scores))
+    more = np.concatenate([labels == 1] * copies + [labels == 0])
+    order = np.concatenate([np.arange(50)] * (copies + 1))
+    once, often = figures(labels, probabilities), figures(labels[order][more], probabilities[order][more])
+    assert often.num_generated == copies * once.num_generated
+    for name in ("average_precision", "accuracy", "tpr_at_5_percent_fpr", "calibration_error"):
+        assert getattr(often, name) == pytest.approx(getattr(once, name))
+
+
+def test_calibration_error_is_the_gap_between_probability_and_frequency():
+    labels = np.repeat([0, 1, 0, 1], [80, 20, 20, 80])  # half of each class
+    honest, boastful = np.repeat([0.2, 0.8], 100), np.repeat([0.0, 1.0], 100)
+    assert expected_calibration_error(labels, honest) == pytest.approx(0)
+    assert expected_calibration_error(labels, boastful) == pytest.approx(0.2)
