@@ -1,0 +1,30 @@
+import dataclasses
+
+import numpy as np
+import pytest
+
+from rediffuse.detection.familiarity import familiarity_limit, fit_familiarity
+
+
+def two_clouds(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    labels = np.arange(count) % 2
+    return np.random.default_rng(seed).normal(size=(count, 4)) * (1, 10, 100, 1000) + 5 * labels[:, None], labels
+
+
+def test_distance_is_in_standard_deviations_from_the_nearer_class():
+    familiarity = fit_familiarity(*two_clouds(20_000, seed=0))
+    points = np.array([[0, 0, 0, 2000], [5, 5, 5, 5], [8, 5, 5, 5], [0, -40, 0, 0]])
+    assert familiarity.distances(points) == pytest.approx([2, 0, 3, 4], abs=0.2)
+
+
+def test_limit_keeps_the_stated_share_of_validation_images():
+    familiarity = fit_familiarity(*two_clouds(2000, seed=0))
+    validation, _ = two_clouds(1000, seed=1)
+    limited = dataclasses.replace(familiarity, limit=familiarity_limit(familiarity, validation))
+    assert (limited.distances(validation) > limited.limit).mean() == pytest.approx(0.005, abs=0.001)
+
+
+def test_a_feature_that_never_varied_does_not_make_every_image_strange():
+    features, labels = two_clouds(200, seed=0)
+    features[:, 0] = 1
+    assert np.isfinite(fit_familiarity(features, labels).distances(features)).all()
