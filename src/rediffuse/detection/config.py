@@ -3,7 +3,7 @@
 from typing import Literal
 
 FeatureName = Literal["bands", "bands_mean", "bands_ycc", "bands_image", "image", "image_ycc"]
-"""Numbers per image, for the logistic regression (`features.FEATURES`)."""
+"""Numbers per image, for the logistic regression (`features.FeatureSet`)."""
 MapName = Literal["map", "map_bands", "pixels"]
-"""Images, for the ResNet-50 (`features.MAPS`)."""
+"""Images, for the ResNet-50 (`features.MapInput`)."""
 InputName = FeatureName | MapName

@@ -1,0 +1,80 @@
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from rediffuse.detection.features import FEATURES, INPUTS, MapInput, band_range
+from rediffuse.dire.bands import NUM_BANDS, band_profile
+from rediffuse.models.frequency import radial_bands
+
+LABELS = torch.arange(6) % 2
+
+
+@pytest.mark.parametrize("name", INPUTS)
+def test_a_neighbour_in_the_batch_changes_nothing_but_rounding(make, name):
+    reconstruction = make(LABELS)
+    together = INPUTS[name].measure(reconstruction)
+    alone = np.concatenate([INPUTS[name].measure(reconstruction[k : k + 1]) for k in range(len(LABELS))])
+    np.testing.assert_allclose(together, alone, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", FEATURES)
+def test_every_number_has_a_name_of_its_own(name):
+    names = [feature.name for feature in FEATURES[name].features]
+    assert len(set(names)) == len(names)
+    assert all("band" in name or name == "mean error" for name in names)
+
+
+@pytest.mark.parametrize("name", [name for name, one in INPUTS.items() if one.control == name])
+def test_a_control_sees_the_image_alone(make, name):
+    reconstruction = make(LABELS)
+    other = dataclasses.replace(reconstruction, x_0_hat=torch.zeros_like(reconstruction.x_0))
+    np.testing.assert_array_equal(INPUTS[name].measure(reconstruction), INPUTS[name].measure(other))
+
+
+def test_bands_are_the_profile_of_errors_and_coherences(make):
+    reconstruction = make(LABELS)
+    profile = band_profile(reconstruction.x_0, reconstruction.x_0_hat)
+    features = FEATURES["bands"].measure(reconstruction)
+    np.testing.assert_array_equal(features[:, :NUM_BANDS], profile.energies)
+    np.testing.assert_array_equal(features[:, NUM_BANDS:], profile.coherences)
+
+
+def test_range_of_a_band_is_where_its_hat_is_at_least_a_half():
+    bands = radial_bands(256, 256, NUM_BANDS)
+    rho = torch.hypot(torch.fft.fftfreq(256)[:, None], torch.fft.rfftfreq(256))
+    for band in range(NUM_BANDS):
+        low, high = band_range(band)
+        inside = (rho > low + 1e-4) & (rho < high - 1e-4)
+        assert (bands[band][inside] >= 0.5).all()
+        assert (bands[band][(rho < low - 1e-4) | (rho > high + 1e-4)] <= 0.5).all()
+
+
+def test_a_grey_error_reaches_luma_alone(make):
+    original = make(torch.zeros(2))
+    grey = original.error.mean(dim=1, keepdim=True).expand(-1, 3, -1, -1)
+    off, exact = (
+        FEATURES["bands_ycc"].measure(dataclasses.replace(original, x_0_hat=x_0_hat))
+        for x_0_hat in (original.x_0 - grey, original.x_0)
+    )
+    is_luma = np.array(["luma" in feature.name for feature in FEATURES["bands_ycc"].features])
+    np.testing.assert_allclose(off[:, ~is_luma], exact[:, ~is_luma], atol=1e-4)
+    assert (np.abs(off - exact)[:, is_luma] > 1e-2).any()
+
+
+def test_maps_are_normalised_as_the_original_detectors(make):
+    reconstruction = make(LABELS)
+    error = reconstruction.map.values / 2  # black is 0, white is 1
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    expected = (error - mean[:, None, None]) / std[:, None, None]
+    np.testing.assert_allclose(INPUTS["map"].measure(reconstruction), expected, rtol=1e-5)
+
+
+def test_band_maps_begin_with_the_whole_error(make):
+    reconstruction = make(LABELS)
+    bands = INPUTS["map_bands"]
+    assert isinstance(bands, MapInput)
+    values = bands.measure(reconstruction)
+    assert values.shape[1] == bands.num_channels == 12
+    np.testing.assert_allclose(values[:, :3], INPUTS["map"].measure(reconstruction), rtol=1e-5)
