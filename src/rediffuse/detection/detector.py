@@ -1,0 +1,194 @@
+"""A detector: a classifier of reconstructions together with everything that its answers depend on.
+
+In a folder: `detector.json` (settings, calibration, thresholds, how it was trained), `detector.safetensors` (weights),
+and `control/`, the detector that was trained in the same way on the images alone.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rediffuse.detection.calibration import Calibration, Thresholds
+from rediffuse.detection.config import FeatureName, InputName
+from rediffuse.detection.familiarity import Familiarity
+from rediffuse.detection.features import FEATURES, INPUTS, FeatureSet
+from rediffuse.detection.resnet import ResNet50
+from rediffuse.detection.scorers import BandScorer, MapScorer, Scorer
+from rediffuse.detection.verdict import Decision
+from rediffuse.dire.reconstruct import Reconstruction
+from rediffuse.dire.settings import DireSettings, require_same
+from rediffuse.errors import CheckpointError, InputError
+from rediffuse.files import write_bytes
+from rediffuse.models.checkpoints import load_into, read_state_dict, write_state_dict
+from rediffuse.records import dump, parse
+
+UNFAMILIAR = "unlike the images this detector was trained on"
+BETWEEN = "between the thresholds"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectorRecord:
+    """What `detector.json` holds."""
+
+    input: InputName
+    """What the classifier looks at; features make it a logistic regression, a map a ResNet-50."""
+    feature_names: tuple[str, ...]
+    """The numbers behind `familiarity_limit` (and behind the logistic regression), in order."""
+    settings: DireSettings
+    calibration: Calibration
+    thresholds: Thresholds
+    familiarity_limit: float
+    training: dict[str, Any]
+    """Where the detector comes from: data, candidates, validation figures."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Detector:
+    """Gives a reconstruction the probability that its image is generated, and a decision that may be `unsure`."""
+
+    scorer: Scorer
+    familiarity: Familiarity
+    settings: DireSettings
+    """The settings it was trained under; reconstructions made under others are refused."""
+    calibration: Calibration
+    thresholds: Thresholds
+    training: dict[str, Any]
+
+    @property
+    def kind(self) -> Literal["bands", "map"]:
+        return "bands" if isinstance(self.scorer.input, FeatureSet) else "map"
+
+    def probabilities(self, reconstruction: Reconstruction) -> np.ndarray:
+        """(N,) float64 in [0, 1]: that the image is generated, if half of all images were.
+
+        Raises:
+            SettingsMismatch: the reconstruction was made under other settings; names each field and both values.
+        """
+        self._require_own_settings(reconstruction)
+        return self.calibration.probabilities(self.scorer.logits(reconstruction))
+
+    def distances(self, reconstruction: Reconstruction) -> np.ndarray:
+        """(N,) float64: how far an image is from the training images; unfamiliar beyond `familiarity.limit`.
+
+        Raises:
+            SettingsMismatch: as in `probabilities`.
+        """
+        self._require_own_settings(reconstruction)
+        return self.familiarity.distances(FEATURES[self.scorer.input.familiar].measure(reconstruction))
+
+    def explain(self, reconstruction: Reconstruction) -> np.ndarray:
+        """(N, K) float64: what each frequency band adds to the calibrated logit; positive speaks for `generated`.
+
+        Raises:
+            SettingsMismatch: as in `probabilities`.
+        """
+        self._require_own_settings(reconstruction)
+        return self.calibration.slope * self.scorer.contributions(reconstruction)
+
+    def decide(self, probability: float, distance: float) -> tuple[Decision, str | None]:
+        """The decision on one image, and why where it is `unsure`."""
+        if distance > self.familiarity.limit:
+            return "unsure", UNFAMILIAR
+        decision = self.thresholds.decide(probability)
+        return decision, BETWEEN if decision == "unsure" else None
+
+    def to(self, device: torch.device | str) -> Self:
+        """Move the weights, in place."""
+        if isinstance(self.scorer, MapScorer):
+            self.scorer.network.to(device)
+        return self
+
+    def save(self, folder: Path) -> None:
+        """Write `detector.json` and `detector.safetensors` into `folder`.
+
+        Raises:
+            StorageError: they could not be written.
+        """
+        record = DetectorRecord(
+            input=self.scorer.input.name,
+            feature_names=_names(self.scorer.input.familiar),
+            settings=self.settings,
+            calibration=self.calibration,
+            thresholds=self.thresholds,
+            familiarity_limit=self.familiarity.limit,
+            training=self.training,
+        )
+        tensors = self.scorer.tensors() | {
+            "familiarity.centres": torch.from_numpy(self.familiarity.centres),
+            "familiarity.precision": torch.from_numpy(self.familiarity.precision),
+        }
+        write_state_dict(folder / "detector.safetensors", tensors)
+        write_bytes(folder / "detector.json", (json.dumps(dump(record), indent=2) + "\n").encode())
+
+    def _require_own_settings(self, reconstruction: Reconstruction) -> None:
+        require_same(given=reconstruction.settings, expected=self.settings, owner="the detector")
+
+
+def load_detector(folder: Path, device: torch.device | str = "cpu") -> Detector:
+    """The detector that `Detector.save` wrote into `folder`.
+
+    Raises:
+        InputError: `folder` holds no `detector.json`.
+        ConfigError: the file does not say what it has to.
+        CheckpointError: the weights do not fit it, or this version computes other features.
+    """
+    path = folder / "detector.json"
+    if not path.is_file():
+        raise InputError(f"{folder}: no detector: there is no {path.name} in it")
+    try:
+        fields = json.loads(path.read_text())
+    except ValueError as error:
+        raise CheckpointError(f"{path}: not JSON: {error}") from None
+    if not isinstance(fields, dict):
+        raise CheckpointError(f"{path}: an object with the fields of DetectorRecord is needed")
+    record = parse(DetectorRecord, fields, str(path))
+    weights = folder / "detector.safetensors"
+    tensors = read_state_dict(weights)
+    scorer = _scorer(record.input, tensors, weights)
+    if _names(scorer.input.familiar) != record.feature_names:
+        raise CheckpointError(
+            f"{path}: its features are not those that this version computes; train the detector again"
+        )
+    count = len(record.feature_names)
+    familiarity = Familiarity(
+        centres=_array(tensors, "familiarity.centres", (2, count), weights),
+        precision=_array(tensors, "familiarity.precision", (count, count), weights),
+        limit=record.familiarity_limit,
+    )
+    return Detector(
+        scorer=scorer,
+        familiarity=familiarity,
+        settings=record.settings,
+        calibration=record.calibration,
+        thresholds=record.thresholds,
+        training=record.training,
+    ).to(device)
+
+
+def _scorer(name: InputName, tensors: dict[str, Tensor], source: Path) -> Scorer:
+    given = INPUTS[name]
+    if isinstance(given, FeatureSet):
+        count = (len(given.features),)
+        mean, scale, weight = (_array(tensors, part, count, source) for part in ("mean", "scale", "weight"))
+        offset = float(_array(tensors, "offset", (1,), source)[0])
+        return BandScorer(input=given, mean=mean, scale=scale, weight=weight, offset=offset)
+    network = ResNet50(in_channels=given.num_channels)
+    state = {key.removeprefix("network."): tensor for key, tensor in tensors.items() if key.startswith("network.")}
+    load_into(network, state, source)
+    return MapScorer(input=given, network=network.eval())
+
+
+def _array(tensors: dict[str, Tensor], name: str, shape: tuple[int, ...], source: Path) -> np.ndarray:
+    if name not in tensors or tensors[name].shape != shape:
+        given = "is missing" if name not in tensors else f"has shape {tuple(tensors[name].shape)}"
+        raise CheckpointError(f"{source}: {name} {given}; shape {shape} is needed")
+    return tensors[name].double().numpy()
+
+
+def _names(name: FeatureName) -> tuple[str, ...]:
+    return tuple(feature.name for feature in FEATURES[name].features)

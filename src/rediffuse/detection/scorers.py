@@ -1,0 +1,96 @@
+"""The two classifiers: each gives a reconstruction a logit, positive for `generated`, and says what each band adds."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rediffuse.detection.features import FeatureSet, MapInput
+from rediffuse.detection.resnet import ResNet50
+from rediffuse.dire.bands import NUM_BANDS, band_maps
+from rediffuse.dire.reconstruct import Reconstruction
+
+
+class Scorer(Protocol):
+    """What a detector needs of its classifier."""
+
+    @property
+    def input(self) -> FeatureSet | MapInput: ...
+
+    def logits(self, reconstruction: Reconstruction) -> np.ndarray:
+        """(N,) float64, before calibration."""
+        ...
+
+    def logits_of(self, inputs: np.ndarray) -> np.ndarray:
+        """The same, from what `input.measure` gave."""
+        ...
+
+    def contributions(self, reconstruction: Reconstruction) -> np.ndarray:
+        """(N, K) float64: what each band adds to the logit."""
+        ...
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What a file has to keep."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class BandScorer:
+    """A linear function of standardised features: logit = sum_j weight_j (feature_j - mean_j) / scale_j + offset."""
+
+    input: FeatureSet
+    mean: np.ndarray
+    scale: np.ndarray
+    weight: np.ndarray
+    """(F,) float64, as are mean and scale."""
+    offset: float
+
+    def logits(self, reconstruction: Reconstruction) -> np.ndarray:
+        return self.logits_of(self.input.measure(reconstruction))
+
+    def logits_of(self, inputs: np.ndarray) -> np.ndarray:
+        return self._terms(inputs).sum(axis=1) + self.offset
+
+    def contributions(self, reconstruction: Reconstruction) -> np.ndarray:
+        """The terms of the sum, added up by band; 0 is a band that looks as it does in the mean training image."""
+        terms = self._terms(self.input.measure(reconstruction))
+        bands = np.array([-1 if feature.band is None else feature.band for feature in self.input.features])
+        return np.stack([terms[:, bands == band].sum(axis=1) for band in range(NUM_BANDS)], axis=1)
+
+    def tensors(self) -> dict[str, Tensor]:
+        arrays = {"mean": self.mean, "scale": self.scale, "weight": self.weight, "offset": np.array([self.offset])}
+        return {name: torch.from_numpy(array) for name, array in arrays.items()}
+
+    def _terms(self, features: np.ndarray) -> np.ndarray:
+        return self.weight * (features - self.mean) / self.scale  # (N, F)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MapScorer:
+    """A ResNet-50, in eval mode, on a map of the error."""
+
+    input: MapInput
+    network: ResNet50
+
+    def logits(self, reconstruction: Reconstruction) -> np.ndarray:
+        return self.logits_of(self.input.measure(reconstruction))
+
+    def logits_of(self, inputs: np.ndarray) -> np.ndarray:
+        device = self.network.fc.weight.device
+        with torch.inference_mode():
+            parts = [self.network(part.to(device)) for part in torch.from_numpy(inputs).split(64)]  # (<= 64, 1) each
+        return torch.cat(parts)[:, 0].double().cpu().numpy()
+
+    def contributions(self, reconstruction: Reconstruction) -> np.ndarray:
+        """By how much the logit falls when the band is taken out of the signed error (K more passes)."""
+        x_0, error = reconstruction.x_0, reconstruction.error
+        parts = band_maps(error)  # (N, K, 3, S, S)
+        without = [
+            self.logits_of(self.input.maps(x_0, error - parts[:, band]).cpu().numpy()) for band in range(NUM_BANDS)
+        ]
+        return self.logits(reconstruction)[:, None] - np.stack(without, axis=1)
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {f"network.{name}": tensor for name, tensor in self.network.state_dict().items()}

@@ -1,0 +1,48 @@
+import json
+import subprocess
+import sys
+
+import numpy as np
+
+from rediffuse.detection.verdict import Evidence, Verdict
+from rediffuse.dire.settings import DireSettings
+
+PIXELS = np.zeros((3, 4, 4), np.float32)
+JUDGED = Verdict(
+    file="a/b.png",
+    decision="generated",
+    probability=0.9,
+    threshold=0.6,
+    real_threshold=0.4,
+    false_positive_rate=0.05,
+    mean_dire=0.01,
+    bands=(-1.0, -2.0),
+    coherences=(0.9, 0.8),
+    contributions=(0.1, -3.0),
+    settings=DireSettings(image_size=4, model_sha256="0" * 64),
+    evidence=Evidence(x_0=PIXELS, x_0_hat=PIXELS),
+)
+
+
+def test_row_is_flat_json_without_evidence():
+    row = json.loads(json.dumps(JUDGED.to_row()))
+    assert row["file"] == "a/b.png"
+    assert (row["error_band_1"], row["coherence_band_0"], row["contribution_band_1"]) == (-2.0, 0.9, -3.0)
+    assert not any(isinstance(value, list | dict) for value in row.values())
+    assert len(row["settings"]) == 16
+
+
+def test_loudest_band_is_the_largest_contribution_of_either_sign():
+    assert JUDGED.loudest_band == 1
+
+
+def test_a_file_that_could_not_be_judged_has_a_reason_and_nothing_else():
+    verdict = Verdict(file="x.png", reason="x.png: is empty")
+    assert not verdict.judged
+    assert verdict.loudest_band is None
+    assert {name for name, value in verdict.to_row().items() if value is not None} == {"file", "reason"}
+
+
+def test_module_needs_no_torch():
+    program = "import sys, rediffuse.detection.verdict, rediffuse.detection.config; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
