@@ -1,0 +1,80 @@
+"""From image files to verdicts."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+
+from rediffuse.detection.detector import Detector
+from rediffuse.detection.verdict import Evidence, Verdict
+from rediffuse.dire.bands import band_profile
+from rediffuse.dire.job import FileResult, reconstruct_files
+from rediffuse.dire.settings import require_same
+from rediffuse.images.find import FoundImage
+from rediffuse.zoo.model import DiffusionModel
+
+
+def judge(
+    files: Sequence[FoundImage],
+    model: DiffusionModel,
+    detector: Detector,
+    *,
+    batch_size: int = 16,
+    labels: Mapping[str, int] | None = None,
+    workers: int = 2,
+) -> Iterator[Verdict]:
+    """One verdict per file, in order; a file that cannot be judged gets one with the reason and no decision.
+
+    Args:
+        files: from `images.find.find_images`.
+        model: the one the detector was trained with.
+        detector: its settings are those of the reconstructions.
+        batch_size, labels, workers: see `dire.job.reconstruct_files`.
+
+    Returns:
+        Verdicts as they come, each with its evidence: keep only what is needed of a long job.
+
+    Raises:
+        SettingsMismatch: at once, if the detector was trained with another model.
+        ConfigError, InputError: see `dire.job.reconstruct_files`.
+    """
+    require_model(model, detector)
+    results = reconstruct_files(files, model, detector.settings, batch_size=batch_size, labels=labels, workers=workers)
+    return (verdict(result, detector) for result in results)
+
+
+def require_model(model: DiffusionModel, detector: Detector) -> None:
+    """Accept the model that the detector was trained with.
+
+    Raises:
+        SettingsMismatch: it is another one, or of another image size; names both.
+    """
+    given = replace(detector.settings, image_size=model.image_size, model_sha256=model.provenance.sha256)
+    require_same(given=given, expected=detector.settings, owner="the detector")
+
+
+def verdict(result: FileResult, detector: Detector) -> Verdict:
+    """The verdict on one file's reconstruction, or on the lack of one.
+
+    Raises:
+        SettingsMismatch: the reconstruction was made under other settings than the detector's.
+    """
+    if result.reconstruction is None:
+        return Verdict(file=result.found.name, reason=result.reason, settings=detector.settings)
+    reconstruction = result.reconstruction
+    probability = float(detector.probabilities(reconstruction)[0])
+    decision, reason = detector.decide(probability, float(detector.distances(reconstruction)[0]))
+    profile = band_profile(reconstruction.x_0, reconstruction.x_0_hat)
+    return Verdict(
+        file=result.found.name,
+        decision=decision,
+        reason=reason,
+        probability=probability,
+        threshold=detector.thresholds.generated,
+        real_threshold=detector.thresholds.real,
+        false_positive_rate=detector.thresholds.error_rate,
+        mean_dire=reconstruction.error.abs().mean().item(),
+        bands=tuple(profile.energies[0].tolist()),
+        coherences=tuple(profile.coherences[0].tolist()),
+        contributions=tuple(detector.explain(reconstruction)[0].tolist()),
+        settings=detector.settings,
+        evidence=Evidence(x_0=reconstruction.x_0[0].numpy(), x_0_hat=reconstruction.x_0_hat[0].numpy()),
+    )
