@@ -1,55 +1,32 @@
-"""A trained network with everything needed to use it, from a folder, a file, a name or the hub, and back to a folder.
+"""A trained network with everything needed to use it, from wherever it lies, and back to a folder."""
 
-A folder of ours holds `model.safetensors` and `config.json`:
-`{"kind": "unet", "network": {...}, "process": {...}, "training": {...}}`, the last of these free.
-"""
-
-import json
-import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Generic, Self, TypeVar
 
 import torch
-from torch import Tensor
 
-from rediffuse import records
 from rediffuse.diffusion.config import ProcessConfig
 from rediffuse.diffusion.process import GaussianDiffusion
-from rediffuse.errors import CheckpointError, ConfigError, InputError, nearest
-from rediffuse.files import write_bytes
-from rediffuse.models.checkpoints import load_into, read_state_dict, write_state_dict
+from rediffuse.errors import CheckpointError, ConfigError
+from rediffuse.models.checkpoints import load_into
 from rediffuse.models.config import EncoderConfig, Kind, UNetConfig
 from rediffuse.models.encoder import EncoderUNetModel
-from rediffuse.models.layout import infer
+from rediffuse.models.layout import Layout
 from rediffuse.models.superres import SuperResModel
 from rediffuse.models.unet import UNetModel
-from rediffuse.zoo.download import sha256_of
-from rediffuse.zoo.fetch import default_cache, fetch_from_hub, known_sha256, published_path
-from rediffuse.zoo.published import DEFAULT, PUBLISHED, default_folder
-
-CONFIG_FILE = "config.json"
-WEIGHTS_FILE = "model.safetensors"
+from rediffuse.zoo.find import find
+from rediffuse.zoo.folder import Found, Provenance, write_folder
+from rediffuse.zoo.published import DEFAULT
 
 _NETWORKS: Mapping[Kind, type[Any]] = {
     "unet": UNetModel,
     "superres": SuperResModel,
     "encoder": EncoderUNetModel,
 }
-_HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
 Network = TypeVar("Network", bound=UNetModel | SuperResModel | EncoderUNetModel)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Provenance:
-    """Where weights come from."""
-
-    source: str
-    """What was asked for: a name, a path, or a hub's `owner/name@revision`."""
-    sha256: str
-    """Of the file of weights, in hex."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,8 +64,6 @@ class _Model(Generic[Network]):
     def save(self, folder: Path, dtype: torch.dtype | None = None) -> None:
         """Write a folder that `load` reads.
 
-        The configuration is written last: a folder that has one is complete.
-
         Args:
             folder: made if it is missing; a model in it is replaced.
             dtype: precision on disk; None keeps the network's. Half precision is used as float32 when it is loaded.
@@ -96,16 +71,16 @@ class _Model(Generic[Network]):
         Raises:
             StorageError: the disk is full, or the folder cannot be written to.
         """
-        config = {
-            "kind": self.kind,
-            "network": records.dump(self.network.config),
-            "process": records.dump(self.process_config),
-            "training": dict(self.training),
-        }
-        (folder / CONFIG_FILE).unlink(missing_ok=True)
-        state = self.network.state_dict()
-        write_state_dict(folder / WEIGHTS_FILE, {name: tensor.to(dtype=dtype) for name, tensor in state.items()})
-        write_bytes(folder / CONFIG_FILE, (json.dumps(config, indent=2) + "\n").encode())
+        config = self.network.config
+        source = self.provenance.source
+        found = Found(
+            layout=Layout(source=source, kind=self.kind, fields=asdict(config), unknown=()),
+            process=self.process_config,
+            training=self.training,
+            state=self.network.state_dict(),
+            provenance=self.provenance,
+        )
+        write_folder(folder, found, dtype)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,14 +141,12 @@ def load(
         ConfigError: a configuration is wrong, or something about the network has to be given.
         FetchError: the hub does not have it or cannot be reached.
     """
-    found = _find(source, network, process, cache)
-    if found.kind == "encoder":
+    found = find(source, network, process, cache)
+    if found.layout.kind == "encoder":
         raise CheckpointError(f"{source}: a classifier, not a diffusion model; load_classifier loads it")
-    loaded = _network(found, device)
+    loaded, process = _network(found, device)
     assert not isinstance(loaded, EncoderUNetModel)
-    return DiffusionModel(
-        network=loaded, process_config=found.process, provenance=found.provenance, training=found.training
-    )
+    return DiffusionModel(network=loaded, process_config=process, provenance=found.provenance, training=found.training)
 
 
 def load_classifier(
@@ -185,123 +158,42 @@ def load_classifier(
     cache: Path | None = None,
 ) -> ClassifierModel:
     """A classifier of noisy images; arguments and errors are those of `load`."""
-    found = _find(source, network, process, cache)
-    if found.kind != "encoder":
+    found = find(source, network, process, cache)
+    if found.layout.kind != "encoder":
         raise CheckpointError(f"{source}: a diffusion model, not a classifier; load loads it")
-    loaded = _network(found, device)
+    loaded, process = _network(found, device)
     assert isinstance(loaded, EncoderUNetModel)
-    return ClassifierModel(
-        network=loaded, process_config=found.process, provenance=found.provenance, training=found.training
-    )
+    return ClassifierModel(network=loaded, process_config=process, provenance=found.provenance, training=found.training)
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Found:
-    """Tensors, and what describes them."""
-
-    kind: Kind
-    network: UNetConfig | EncoderConfig
-    process: ProcessConfig
-    training: Mapping[str, Any]
-    state: Mapping[str, Tensor]
-    provenance: Provenance
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Description:
-    """`config.json` as it is written."""
-
-    kind: Kind
-    network: dict[str, Any]
-    process: dict[str, Any]
-    training: dict[str, Any] = field(default_factory=dict)
-
-
-def _find(
-    source: str | Path, network: Mapping[str, Any] | None, process: ProcessConfig | None, cache: Path | None
-) -> _Found:
-    if source in PUBLISHED:
-        model = PUBLISHED[str(source)]
-        path = published_path(model, cache or default_cache())
-        if not path.is_file():
-            raise InputError(f"{source}: is not here yet; `rediffuse models fetch {source}` downloads it")
-        found = _from_weights(path, network, process)
-        expected = known_sha256(model, path)
-        if expected not in (None, found.provenance.sha256):
-            raise CheckpointError(f"{path}: sha256 is {found.provenance.sha256}, but {expected} was fetched; delete it")
-        return found
-    if source == DEFAULT:
-        folder, origin = default_folder(), DEFAULT
-    elif Path(source).is_dir():
-        folder, origin = Path(source), str(source)
-    elif Path(source).is_file():
-        return _from_weights(Path(source), network, process)
-    elif isinstance(source, str) and _HUB_NAME.fullmatch(source):
-        folder = fetch_from_hub(source, cache and cache / "hub")
-        origin = f"{source}@{folder.name}"  # the hub's client names the folder after the commit
-    else:
-        hint = nearest(str(source), [DEFAULT, *PUBLISHED])
-        raise InputError(f"{source}: no such folder or file, and no model of that name{hint}")
-    if network or process:
-        raise ConfigError(f"{source}: has its own configuration; network and process are for files of weights alone")
-    return _from_folder(folder, origin)
-
-
-def _from_folder(folder: Path, source: str) -> _Found:
-    path = folder / CONFIG_FILE
-    if not path.is_file():
-        raise InputError(f"{folder}: not a model's folder: there is no {CONFIG_FILE}")
-    try:
-        fields = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise ConfigError(f"{path}: not JSON: {error}") from None
-    if not isinstance(fields, dict):
-        raise ConfigError(f"{path}: a JSON object is needed")
-    description = records.parse(_Description, fields, str(path))
-    kind = EncoderConfig if description.kind == "encoder" else UNetConfig
-    weights = folder / WEIGHTS_FILE
-    return _Found(
-        kind=description.kind,
-        network=records.parse(kind, description.network, f"{path}: network"),
-        process=records.parse(ProcessConfig, description.process, f"{path}: process"),
-        training=description.training,
-        state=read_state_dict(weights),
-        provenance=Provenance(source=source, sha256=sha256_of(weights)),
-    )
-
-
-def _from_weights(path: Path, network: Mapping[str, Any] | None, process: ProcessConfig | None) -> _Found:
-    """A file without a configuration: its name may be a published one's, its tensors tell much, the user the rest."""
-    known = dict(network or {})
-    published = PUBLISHED.get(path.stem)
-    if published:
-        known = asdict(published.network) | {"kind": published.kind} | known
-        process = process or published.process
-    state = read_state_dict(path)
-    layout = infer(state, str(path), known)
-    if process is None:
-        layout = replace(layout, unknown=(*layout.unknown, "process"))
-    config = layout.config()
-    assert process is not None  # otherwise it is unknown, and the line above raises
-    return _Found(
-        kind=layout.kind,
-        network=config,
-        process=process,
-        training={},
-        state=state,
-        provenance=Provenance(source=str(path), sha256=sha256_of(path)),
-    )
-
-
-def _network(found: _Found, device: torch.device | str) -> UNetModel | SuperResModel | EncoderUNetModel:
-    """The network without the cost of initial weights: shaped on the meta device, then filled where it belongs."""
-    if device == "auto":
-        device = torch.accelerator.current_accelerator(check_available=True) or "cpu"
+def skeleton(kind: Kind, config: UNetConfig | EncoderConfig) -> UNetModel | SuperResModel | EncoderUNetModel:
+    """The network on the meta device: every name and shape of its tensors, and no numbers."""
     with torch.device("meta"):
-        network = _NETWORKS[found.kind](found.network)
+        return _NETWORKS[kind](config)
+
+
+def resolve_device(device: torch.device | str) -> torch.device:
+    """The device that a flag means: `"auto"` is the machine's accelerator, or the CPU if it has none.
+
+    Raises ConfigError where torch knows no such device.
+    """
+    if device == "auto":
+        return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     try:
-        network.to_empty(device=device)
+        return torch.device(device)
+    except RuntimeError as error:
+        raise ConfigError(f"device={device}: {str(error).splitlines()[0]}") from None
+
+
+def _network(
+    found: Found, device: torch.device | str
+) -> tuple[UNetModel | SuperResModel | EncoderUNetModel, ProcessConfig]:
+    """The network without the cost of initial weights: shaped on the meta device, then filled where it belongs."""
+    network = skeleton(found.layout.kind, found.layout.config())
+    assert found.process is not None  # otherwise it is unknown, and the line above raises
+    try:
+        network.to_empty(device=resolve_device(device))
     except (RuntimeError, AssertionError) as error:
         raise ConfigError(f"device={device}: {str(error).splitlines()[0]}") from None
     load_into(network, found.state, found.provenance.source)
-    return network.eval()
+    return network.eval(), found.process

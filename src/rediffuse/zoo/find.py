@@ -1,0 +1,76 @@
+"""From what a user calls a model to its tensors and what describes them, wherever they lie."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from rediffuse.diffusion.config import ProcessConfig
+from rediffuse.errors import CheckpointError, ConfigError, InputError, nearest
+from rediffuse.models.checkpoints import read_state_dict
+from rediffuse.models.layout import infer
+from rediffuse.zoo.download import sha256_of
+from rediffuse.zoo.fetch import default_cache, fetch_from_hub, known_sha256, published_path
+from rediffuse.zoo.folder import Found, Provenance, read_folder
+from rediffuse.zoo.published import DEFAULT, PUBLISHED, default_folder
+
+_HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+
+
+def find(
+    source: str | Path,
+    network: Mapping[str, Any] | None = None,
+    process: ProcessConfig | None = None,
+    cache: Path | None = None,
+) -> Found:
+    """The tensors of a model and what is known of it; arguments and errors are those of `model.load`.
+
+    Two things are left to the caller: of a file of weights something may still be unknown (`Layout.unknown`), and
+    whether the tensors of a folder fit its configuration was not looked at.
+    """
+    if source in PUBLISHED:
+        model = PUBLISHED[str(source)]
+        path = published_path(model, cache or default_cache())
+        if not path.is_file():
+            raise InputError(f"{source}: is not here yet; `rediffuse models fetch {source}` downloads it")
+        found = _from_weights(path, network, process)
+        expected = known_sha256(model, path)
+        if expected not in (None, found.provenance.sha256):
+            raise CheckpointError(f"{path}: sha256 is {found.provenance.sha256}, but {expected} was fetched; delete it")
+        return found
+    if source == DEFAULT:
+        folder, origin = default_folder(), DEFAULT
+    elif Path(source).is_dir():
+        folder, origin = Path(source), str(source)
+    elif Path(source).is_file():
+        return _from_weights(Path(source), network, process)
+    elif isinstance(source, str) and _HUB_NAME.fullmatch(source):
+        folder = fetch_from_hub(source, cache and cache / "hub")
+        origin = f"{source}@{folder.name}"  # the hub's client names the folder after the commit
+    else:
+        hint = nearest(str(source), [DEFAULT, *PUBLISHED])
+        raise InputError(f"{source}: no such folder or file, and no model of that name{hint}")
+    if network or process:
+        raise ConfigError(f"{source}: has its own configuration; network and process are for files of weights alone")
+    return read_folder(folder, origin)
+
+
+def _from_weights(path: Path, network: Mapping[str, Any] | None, process: ProcessConfig | None) -> Found:
+    """A file without a configuration: its name may be a published one's, its tensors tell much, the user the rest."""
+    known = dict(network or {})
+    published = PUBLISHED.get(path.stem)
+    if published:
+        known = asdict(published.network) | {"kind": published.kind} | known
+        process = process or published.process
+    state = read_state_dict(path)
+    layout = infer(state, str(path), known)
+    if process is None:
+        layout = replace(layout, unknown=(*layout.unknown, "process"))
+    return Found(
+        layout=layout,
+        process=process,
+        training={},
+        state=state,
+        provenance=Provenance(source=str(path), sha256=sha256_of(path)),
+    )

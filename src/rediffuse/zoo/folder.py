@@ -1,0 +1,115 @@
+"""The folder that a model is kept in, and what is known of weights once they are found.
+
+A folder holds `model.safetensors` and `config.json`:
+`{"kind": "unet", "network": {...}, "process": {...}, "training": {...}}`, the last of these free.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rediffuse import records
+from rediffuse.diffusion.config import ProcessConfig
+from rediffuse.errors import ConfigError, InputError
+from rediffuse.files import write_bytes
+from rediffuse.models.checkpoints import read_state_dict, write_state_dict
+from rediffuse.models.config import EncoderConfig, Kind, UNetConfig
+from rediffuse.models.layout import Layout
+from rediffuse.zoo.download import sha256_of
+
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "model.safetensors"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provenance:
+    """Where weights come from."""
+
+    source: str
+    """What was asked for: a name, a path, or a hub's `owner/name@revision`."""
+    sha256: str
+    """Of the file of weights, in hex."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """Tensors, and what describes them."""
+
+    layout: Layout
+    """The network, as far as it is known; `process` is among its unknowns where the process is."""
+    process: ProcessConfig | None
+    training: Mapping[str, Any]
+    """How it was trained; free, JSON values."""
+    state: Mapping[str, Tensor]
+    provenance: Provenance
+
+
+def read_folder(folder: Path, source: str) -> Found:
+    """What the folder holds; `source` is what it is called in errors and in the provenance.
+
+    Raises:
+        InputError: it is no model's folder, or a file is missing.
+        ConfigError: the configuration is none; names the field.
+        CheckpointError: the weights are damaged. That they fit the network is not looked at here.
+    """
+    path = folder / CONFIG_FILE
+    if not path.is_file():
+        raise InputError(f"{folder}: not a model's folder: there is no {CONFIG_FILE}")
+    try:
+        fields = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise ConfigError(f"{path}: not JSON: {error}") from None
+    if not isinstance(fields, dict):
+        raise ConfigError(f"{path}: a JSON object is needed")
+    description = records.parse(_Description, fields, str(path))
+    kind = EncoderConfig if description.kind == "encoder" else UNetConfig
+    network = records.parse(kind, description.network, f"{path}: network")
+    weights = folder / WEIGHTS_FILE
+    return Found(
+        layout=Layout(source=source, kind=description.kind, fields=asdict(network), unknown=()),
+        process=records.parse(ProcessConfig, description.process, f"{path}: process"),
+        training=description.training,
+        state=read_state_dict(weights),
+        provenance=Provenance(source=source, sha256=sha256_of(weights)),
+    )
+
+
+def write_folder(folder: Path, found: Found, dtype: torch.dtype | None = None) -> None:
+    """Write a folder that `read_folder` reads.
+
+    The configuration is written last: a folder that has one is complete.
+
+    Args:
+        folder: made if it is missing; a model in it is replaced.
+        found: everything about it is known.
+        dtype: precision on disk; None keeps each tensor's.
+
+    Raises:
+        ConfigError: something is not known; names it.
+        StorageError: the disk is full, or the folder cannot be written to.
+    """
+    config = {
+        "kind": found.layout.kind,
+        "network": records.dump(found.layout.config()),
+        "process": records.dump(found.process),
+        "training": dict(found.training),
+    }
+    (folder / CONFIG_FILE).unlink(missing_ok=True)
+    state = {name: tensor.to(dtype=dtype) for name, tensor in found.state.items()}
+    write_state_dict(folder / WEIGHTS_FILE, state)
+    write_bytes(folder / CONFIG_FILE, (json.dumps(config, indent=2) + "\n").encode())
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Description:
+    """`config.json` as it is written."""
+
+    kind: Kind
+    network: dict[str, Any]
+    process: dict[str, Any]
+    training: dict[str, Any] = field(default_factory=dict)
