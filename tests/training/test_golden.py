@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
-from golden_values import fill, load, relative_error, rnd
 
+from golden_values import fill, load, relative_error, rnd
 from rediffuse.diffusion.config import ProcessConfig
 from rediffuse.models.config import UNetConfig
 from rediffuse.models.unet import UNetModel

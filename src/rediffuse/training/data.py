@@ -136,7 +136,7 @@ def _permutation(seed: int, epoch: int, n: int) -> np.ndarray:
 
 
 def _read_all(paths: Sequence[Path], size: int, *, keep: bool) -> tuple[dict[int, np.ndarray], list[str]]:
-    """The centre crop (empty unless it is to be kept) of every readable file by index, and what is wrong with others."""
+    """The centre crop (empty unless it is to be kept) of every readable file by index, and what ails the others."""
 
     def read(path: Path) -> np.ndarray | ImageError:
         try:
@@ -161,10 +161,10 @@ def _read_labels(path: Path, found: dict[str, Path], folder: Path) -> dict[str, 
     try:
         with path.open(newline="", encoding="utf-8") as file:
             reader = csv.DictReader(file)
+            columns = reader.fieldnames or []
             rows = list(reader)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path}: cannot be read as a CSV file: {error}") from None
-    columns = reader.fieldnames or []
     if "path" not in columns or "label" not in columns:
         raise InputError(f"{path}: the columns path and label are needed, given {', '.join(columns) or 'nothing'}")
     of_file: dict[str, str] = {}

@@ -6,6 +6,7 @@ microbatches and a run on several processes compute what one uninterrupted proce
 
 import contextlib
 import importlib.util
+import math
 import signal
 import sys
 from collections.abc import Generator, Iterator
@@ -89,6 +90,7 @@ class _Run:
     def run(self, command: str) -> Outcome:
         self._resume()
         trainer, config = self.trainer, self.config
+        begun_at = trainer.step
         if self.accelerator.is_main_process:
             for reason in self.data.skipped:
                 tqdm.write(f"skipped: {reason}", file=sys.stderr)
@@ -103,7 +105,7 @@ class _Run:
                 bar.update()
                 if self._is_due(config.log_every):
                     self._log(values := meter.drain(config.batch_size))
-                    bar.set_postfix(loss=f"{values['loss']:.4f}")
+                    bar.set_postfix(loss=f"{values.get('loss', math.nan):.4f}")
                 stopped = self._stop_requested()
                 if stopped or self._is_due(config.save_every):
                     self._save()
@@ -111,7 +113,7 @@ class _Run:
                     return Outcome(trainer.step, self.stop.received or signal.SIGTERM)
                 if self._is_due(config.evaluate_every):
                     self._evaluate()
-        if self.accelerator.is_main_process and not self.folder.model.exists():
+        if self.accelerator.is_main_process and (trainer.step > begun_at or not self.folder.model.exists()):
             self._export()
         return Outcome(trainer.step)
 

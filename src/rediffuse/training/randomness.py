@@ -14,7 +14,7 @@ INITIAL_WEIGHTS, ORDER, CROP, TIMESTEPS, NOISE, DROPOUT, GRID = range(7)
 
 
 def derive(seed: int, stream: int, *place: int) -> int:
-    """A 64-bit seed that belongs to this stream and place alone."""
+    """A 64-bit seed that belongs to this stream and place alone; places of one stream have one length."""
     return int(np.random.SeedSequence((seed, stream, *place)).generate_state(1, np.uint64)[0])
 
 

@@ -39,7 +39,7 @@ def clothing32(data: str) -> DiffusionTraining:
 
 
 def imagenet64(data: str) -> DiffusionTraining:
-    """ADM at 64 px as it was published: the class-conditional network of arXiv:2105.05233, Table 11."""
+    """ADM at 64 px (arXiv:2105.05233, Appendix I), which was published trained with `--class-conditional`."""
     return DiffusionTraining(
         data=data,
         network=UNetConfig(

@@ -31,7 +31,8 @@ class Trainer:
     def __init__(self, task: Task, config: LoopConfig, accelerator: Accelerator) -> None:
         self.task, self.config, self.accelerator = task, config, accelerator
         torch.manual_seed(derive(config.seed, INITIAL_WEIGHTS))
-        network = task.build().to(cast(torch.device, accelerator.device)).to(memory_format=torch.channels_last).train()
+        network = task.build().to(cast(torch.device, accelerator.device)).train()
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         optimizer = AdamW(network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
         # Copied before `prepare`, which changes the network's forward.
         self.averages = [_average(network, rate) for rate in config.ema_rates]

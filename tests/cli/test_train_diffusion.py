@@ -1,0 +1,79 @@
+"""`rediffuse train diffusion`: a recipe, flags over it, a run folder."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rediffuse.cli.main import main
+from rediffuse.files import write_bytes
+from rediffuse.images.encode import png_bytes
+
+SMALL = ["--image-size", "8", "--channel-mult", "1", "--attention-resolutions", "1", "--batch-size", "2"]
+SMALL_GRID = ["--num-images", "2", "--num-sampling-steps", "2"]
+
+
+@pytest.fixture
+def words(tmp_path: Path) -> list[str]:
+    """A call that trains on six images of noise in two classes."""
+    rng = np.random.default_rng(0)
+    for index in range(6):
+        pixels = rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)
+        write_bytes(tmp_path / "images" / "ab"[index % 2] / f"{index}.png", png_bytes(pixels))
+    paths = ["--data", str(tmp_path / "images"), "--out", str(tmp_path / "run")]
+    return ["train", "diffusion", *paths, *SMALL, *SMALL_GRID]
+
+
+def test_trains_with_the_recipe_and_the_flags_over_it(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    call = [*words, "--recipe", "clothing32", "--num-steps", "2", "--class-conditional", "--no-random-flip"]
+    monkeypatch.setattr(sys, "argv", ["rediffuse", *call])
+    assert main(call) == 0
+    assert "trained 2 steps" in capsys.readouterr().out
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert (config["network"]["num_classes"], config["images"]["random_flip"]) == (2, False)
+    assert config["process"]["schedule"] == "cosine"
+    assert json.loads((tmp_path / "run" / "starts.jsonl").read_text())["command"].startswith(
+        "rediffuse train diffusion"
+    )
+    assert (tmp_path / "run" / "model" / "model.safetensors").is_file()
+
+
+def test_dry_run_prints_config_and_cost_and_writes_nothing(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*words, "--recipe=imagenet64", "--dry-run"]) == 0
+    printed = capsys.readouterr().out
+    assert '"model_channels": 192' in printed
+    for line in ("images               6", "parameters", "operations per step", "memory (estimate)"):
+        assert line in printed
+    assert not (tmp_path / "run").exists()
+
+
+def test_unknown_recipe_is_named(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*words, "--recipe", "clothing23"]) == 2
+    assert (
+        "--recipe clothing23: clothing32, imagenet64 are allowed; did you mean clothing32?" in capsys.readouterr().err
+    )
+
+
+def test_classes_are_needed_where_asked_for(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flat = [*words, "--data", str(tmp_path / "images" / "a"), "--class-conditional"]
+    assert main(flat) == 2
+    assert "has no classes" in capsys.readouterr().err
+
+
+def test_missing_folder_is_one_line(words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*words, "--data", str(tmp_path / "nowhere")]) == 2
+    assert "nowhere: does not exist" in capsys.readouterr().err
+
+
+def test_value_outside_its_range_is_refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main([*words, "--num-steps", "0"])
+    assert "num_steps=0: at least 1 is needed" in capsys.readouterr().err

@@ -1,0 +1,114 @@
+"""Images by position: a function of seed and position, whatever was asked before."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tiny import write_images
+
+from rediffuse.errors import InputError
+from rediffuse.files import write_bytes
+from rediffuse.images.crop import center_crop
+from rediffuse.images.decode import decode
+from rediffuse.images.encode import png_bytes
+from rediffuse.images.tensors import to_tensor
+from rediffuse.training.config import ImageConfig
+from rediffuse.training.data import ImageData, list_images
+
+PLAIN = ImageConfig(random_flip=False)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return write_images(tmp_path / "images")
+
+
+def test_first_subfolder_is_the_class(folder: Path) -> None:
+    listing = list_images(folder)
+    assert listing.classes == ("cat", "dog")
+    assert [listing.classes[label] for label in listing.labels] == [name.split("/")[0] for name in listing.names]
+
+
+def test_images_in_no_subfolder_have_no_classes(folder: Path) -> None:
+    assert list_images(folder / "cat").classes == ()
+
+
+def test_labels_file_chooses_files_and_classes(folder: Path, tmp_path: Path) -> None:
+    labels = tmp_path / "labels.csv"
+    labels.write_text("path,label\ndog/1.png,a\ncat/0.png,b\n")
+    listing = list_images(folder, labels)
+    assert listing.names == ("cat/0.png", "dog/1.png")
+    assert [listing.classes[label] for label in listing.labels] == ["b", "a"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "the columns path and label are needed, given nothing"),
+        ("file,label\na,b\n", "the columns path and label are needed, given file, label"),
+        ("path,label\n", "holds no labels"),
+        ("path,label\ncat/0.png,a\nno.png,a\n", r"line 3: 'no.png' is no image in"),
+        ("path,label\ncat/0.png\n", r"line 2: 'cat/0.png' has no label"),
+    ],
+)
+def test_labels_file_of_another_form_is_refused(text: str, message: str, folder: Path, tmp_path: Path) -> None:
+    labels = tmp_path / "labels.csv"
+    labels.write_text(text)
+    with pytest.raises(InputError, match=message):
+        list_images(folder, labels)
+
+
+def test_every_epoch_has_every_image_once_in_another_order(folder: Path) -> None:
+    data = ImageData(list_images(folder), PLAIN, 8, seed=0)
+    epochs = [[data.index_at(position) for position in range(first, first + 10)] for first in (0, 10)]
+    assert [sorted(epoch) for epoch in epochs] == [list(range(10))] * 2
+    assert epochs[0] != epochs[1]
+
+
+@pytest.mark.parametrize("config", [PLAIN, ImageConfig(), ImageConfig(random_crop=True), ImageConfig(cache_limit_mb=0)])
+def test_sample_depends_on_its_position_alone(config: ImageConfig, folder: Path) -> None:
+    data = ImageData(list_images(folder), config, 8, seed=3)
+    together = data[range(5, 25)]
+    one = data[range(17, 18)]
+    assert together["x_0"].shape == (20, 3, 8, 8)
+    assert torch.equal(one["x_0"][0], together["x_0"][12])
+    assert one["y"][0] == together["y"][12]
+
+
+def test_cache_changes_nothing(folder: Path) -> None:
+    listing = list_images(folder)
+    cached, read = (ImageData(listing, replace(PLAIN, cache_limit_mb=limit), 8, seed=0) for limit in (1, 0))
+    assert torch.equal(cached[range(10)]["x_0"], read[range(10)]["x_0"])
+
+
+def test_image_is_center_cropped_and_half_of_them_mirrored(folder: Path) -> None:
+    listing = list_images(folder).only([0])
+    x_0 = to_tensor(center_crop(decode(listing.paths[0]).pixels, 8))
+    seen = ImageData(listing, ImageConfig(), 8, seed=0)[range(200)]["x_0"]
+    is_plain = (seen == x_0).all(dim=(1, 2, 3))
+    is_mirrored = (seen == x_0.flip(-1)).all(dim=(1, 2, 3))
+    assert (is_plain ^ is_mirrored).all()
+    assert 70 < is_mirrored.sum() < 130
+
+
+def test_unreadable_files_are_left_out_and_reported(folder: Path) -> None:
+    (folder / "cat" / "broken.png").write_bytes(b"no image")
+    data = ImageData(list_images(folder), PLAIN, 8, seed=0)
+    assert len(data) == 10
+    assert len(data.skipped) == 1
+    assert "broken.png" in data.skipped[0]
+
+
+def test_nothing_readable_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    with pytest.raises(InputError, match=r"none of the 1 images can be read; the first: .*broken\.png"):
+        ImageData(list_images(tmp_path), PLAIN, 8, seed=0)
+
+
+def test_fingerprint_tells_names_and_labels_apart(folder: Path) -> None:
+    before = list_images(folder)
+    write_bytes(folder / "cat" / "new.png", png_bytes(np.zeros((8, 8, 3), np.uint8)))
+    assert list_images(folder).fingerprint != before.fingerprint
+    assert before.only(range(10)).fingerprint == before.fingerprint

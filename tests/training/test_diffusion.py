@@ -1,0 +1,66 @@
+"""What the diffusion task draws, learns and shows."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from tiny import run, tiny, weights, write_images
+
+from rediffuse.errors import ConfigError
+from rediffuse.training.diffusion import DiffusionTask, tile
+from rediffuse.training.randomness import Place
+from rediffuse.zoo.model import load
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    return write_images(tmp_path / "images")
+
+
+def test_two_processes_draw_the_halves_of_one(data: Path) -> None:
+    task = DiffusionTask(tiny(data))
+    images = task.data()
+    drawn = [
+        task.draw(images[positions], Place(0, 2, 4, positions))
+        for positions in (range(8, 12), range(8, 10), range(10, 12))
+    ]
+    for name, whole in drawn[0].items():
+        assert torch.equal(whole, torch.cat([drawn[1][name], drawn[2][name]])), name
+
+
+def test_loss_is_logged_by_quartile_of_t(data: Path) -> None:
+    task = DiffusionTask(tiny(data))
+    terms = {"loss": torch.arange(5.0), "unweighted": torch.arange(5.0), "t": torch.tensor([0, 9.0, 10, 20, 39])}
+    logged = task.observe(terms)
+    assert [logged[f"loss_q{q}"].tolist() for q in range(4)] == [[0, 1], [2], [3], [4]]
+    assert task.timestep_sampler.state_dict()["counts"].sum() == 5
+
+
+def test_class_conditional_training_uses_the_labels(data: Path, tmp_path: Path) -> None:
+    run(tiny(data, 2, network={"num_classes": 2}), tmp_path / "run")
+    assert load(tmp_path / "run" / "model").network.config.num_classes == 2
+    assert weights(tmp_path / "run")["label_emb.weight"].shape == (2, 128)
+
+
+def test_other_number_of_classes_is_refused(data: Path) -> None:
+    with pytest.raises(ConfigError, match=r"num_classes=3: .* has 2 classes"):
+        DiffusionTask(tiny(data, network={"num_classes": 3})).data()
+
+
+def test_grid_is_the_same_picture_every_time(data: Path, tmp_path: Path) -> None:
+    config = tiny(data)
+    task = DiffusionTask(replace(config, grid=replace(config.grid, num_images=3)))
+    network = task.build().eval()
+    for step in (1, 2):
+        task.evaluate(network, tmp_path, step)
+    first, second = (tmp_path / f"step_0000000{step}.png" for step in (1, 2))
+    assert first.read_bytes() == second.read_bytes()
+    with Image.open(first) as image:
+        assert image.size == (16, 16)
+
+
+def test_tile_fills_rows_first() -> None:
+    images = torch.arange(3.0).reshape(3, 1, 1, 1)
+    assert tile(images).tolist() == [[[0, 1], [2, -1]]]

@@ -1,0 +1,202 @@
+"""What a run computes depends on its config and data alone, not on kills, microbatches or processes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from tiny import run, tiny, weights, write_images
+from torch import Tensor
+
+from rediffuse.errors import CheckpointError, ConfigError, InputError
+from rediffuse.training.config import DiffusionTraining
+from rediffuse.training.diffusion import DiffusionTask
+from rediffuse.training.loop import train
+from rediffuse.training.task import Batch, Terms
+from rediffuse.training.trainer import TrainingDiverged
+from rediffuse.zoo.model import load
+
+PROGRAM = Path(__file__).with_name("tiny.py")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_images(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def whole_run(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six steps without interruption."""
+    folder = tmp_path_factory.mktemp("runs") / "whole"
+    run(tiny(data), folder)
+    return folder
+
+
+def equal(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def log(folder: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def assert_same_course(a: Path, b: Path) -> None:
+    """Losses and gradients agree in every step. (Weights need not: Adam takes steps of one size along gradients that
+    are zero but for rounding, such as those of a bias that the normalisation after it removes.)"""
+    for line, other in zip(log(a), log(b), strict=True):
+        del line["images_per_second"], other["images_per_second"]
+        assert line == pytest.approx(other, rel=1e-4)
+
+
+class Stopping(DiffusionTask):
+    """Sends this process a signal in its third step."""
+
+    def __init__(self, config: DiffusionTraining, number: signal.Signals) -> None:
+        super().__init__(config)
+        self.number, self.num_draws = number, 0
+
+    def draw(self, batch: Batch, place) -> Batch:
+        self.num_draws += 1
+        if self.num_draws == 3:
+            signal.raise_signal(self.number)
+        return super().draw(batch, place)
+
+
+class Exploding(DiffusionTask):
+    """Its loss is not a number from the fourth step on."""
+
+    num_losses = 0
+
+    def loss(self, network, batch: Batch) -> Terms:
+        self.num_losses += 1
+        terms = super().loss(network, batch)
+        return terms | {"loss": terms["loss"] * torch.nan} if self.num_losses > 3 else terms
+
+
+def test_run_folder_holds_config_log_samples_checkpoints_and_the_model(whole_run: Path) -> None:
+    assert [line["step"] for line in log(whole_run)] == [1, 2, 3, 4, 5, 6]
+    assert {"loss", "mse", "vb", "gradient_norm", "images_per_second"} <= log(whole_run)[0].keys()
+    assert json.loads((whole_run / "starts.jsonl").read_text())["versions"]["torch"] == torch.__version__
+    assert json.loads((whole_run / "config.json").read_text())["network"]["image_size"] == 8
+    assert [path.name for path in (whole_run / "samples").iterdir()] == ["step_00000006.png"]
+    model = load(whole_run / "model")
+    averaged = weights(whole_run)["0.module.out.2.weight"]
+    assert torch.equal(model.network.state_dict()["out.2.weight"], averaged)
+
+
+def test_finished_run_can_be_made_longer_and_exports_anew(data: Path, tmp_path: Path) -> None:
+    for num_steps in (2, 3):
+        assert run(tiny(data, num_steps), tmp_path).step == num_steps
+    exported = load(tmp_path / "model").network.state_dict()["out.2.weight"]
+    assert torch.equal(exported, weights(tmp_path)["0.module.out.2.weight"])
+
+
+def test_workers_change_nothing(data: Path, whole_run: Path, tmp_path: Path) -> None:
+    run(tiny(data, num_workers=2), tmp_path)
+    assert equal(weights(tmp_path), weights(whole_run))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signal_writes_a_checkpoint_from_which_the_run_goes_on_bit_equal(
+    number: signal.Signals, data: Path, whole_run: Path, tmp_path: Path
+) -> None:
+    config = tiny(data)
+    outcome = train(Stopping(config, number), config.loop, tmp_path / "run")
+    assert (outcome.step, outcome.stopped_by) == (3, number)
+    assert not (tmp_path / "run" / "model").exists()
+    assert run(config, tmp_path / "run").step == 6
+    assert equal(weights(tmp_path / "run"), weights(whole_run))
+    assert [line["step"] for line in log(tmp_path / "run")] == [1, 2, 3, 4, 5, 6]
+
+
+def test_killed_process_resumes_bit_equal(data: Path, tmp_path: Path) -> None:
+    killed, alone = tmp_path / "killed", tmp_path / "alone"
+    process = subprocess.Popen([sys.executable, str(PROGRAM), str(data), str(killed), "20"], stderr=subprocess.DEVNULL)
+    while not list(killed.glob("checkpoints/step_*")):
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    assert not (killed / "model").exists()
+    for folder in (killed, alone):
+        run(tiny(data, 20), folder)
+    assert len((killed / "starts.jsonl").read_text().splitlines()) == 2
+    assert equal(weights(killed), weights(alone))
+
+
+def test_two_processes_equal_one(data: Path, tmp_path: Path) -> None:
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone"]
+    subprocess.run(
+        [*launcher, str(PROGRAM), str(data), str(tmp_path / "two"), "4", "without dropout: it differs by process"],
+        env=os.environ | {"ACCELERATE_USE_CPU": "true"},
+        check=True,
+        capture_output=True,
+    )
+    run(tiny(data, 4, network={"dropout": 0.0}), tmp_path / "one")
+    assert_same_course(tmp_path / "two", tmp_path / "one")
+
+
+def test_microbatches_equal_one_batch(data: Path, tmp_path: Path) -> None:
+    for microbatch in (None, 3):
+        run(tiny(data, 4, network={"dropout": 0.0}, microbatch=microbatch), tmp_path / str(microbatch))
+    assert_same_course(tmp_path / "3", tmp_path / "None")
+
+
+def test_nan_streak_stops_and_keeps_the_last_good_checkpoint(data: Path, tmp_path: Path) -> None:
+    config = tiny(data, 50, save_every=2, max_bad_steps=3, network={"dropout": 0.0})
+    with pytest.raises(TrainingDiverged, match=r"step 6: the last 3 steps had no finite loss"):
+        train(Exploding(config), config.loop, tmp_path)
+    assert all(value.isfinite().all() for value in weights(tmp_path).values())
+
+
+def test_another_config_is_refused_by_the_fields_that_differ(data: Path, whole_run: Path) -> None:
+    before = weights(whole_run)
+    with pytest.raises(ConfigError, match=r"timestep_sampler was .*; loop\.learning_rate was 0\.001, given 0\.5"):
+        run(replace(tiny(data, learning_rate=0.5), timestep_sampler="uniform"), whole_run)
+    assert equal(weights(whole_run), before)
+
+
+def test_other_images_are_refused(whole_run: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="fingerprint was"):
+        run(tiny(write_images(tmp_path, 4)), whole_run)
+
+
+def test_fewer_steps_than_done_are_refused(data: Path, whole_run: Path) -> None:
+    with pytest.raises(ConfigError, match=r"num_steps=5: .* already has 6 steps"):
+        run(tiny(data, 5), whole_run)
+
+
+def test_folder_with_other_files_is_refused(data: Path, tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").touch()
+    with pytest.raises(InputError, match="is not empty and holds no run"):
+        run(tiny(data), tmp_path)
+
+
+def test_damaged_checkpoint_is_named(data: Path, tmp_path: Path) -> None:
+    run(tiny(data, 1), tmp_path)
+    newest = tmp_path / "checkpoints" / "step_00000001.pt"
+    newest.write_bytes(newest.read_bytes()[:1000])
+    with pytest.raises(CheckpointError, match=r"step_00000001\.pt: cannot be read"):
+        run(tiny(data, 2), tmp_path)
+
+
+def test_only_the_last_checkpoints_are_kept(data: Path, tmp_path: Path) -> None:
+    run(tiny(data, 5, save_every=1, keep=2), tmp_path)
+    assert sorted(path.stem for path in (tmp_path / "checkpoints").iterdir()) == ["step_00000004", "step_00000005"]
+
+
+def test_fp16_needs_a_gpu(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="precision=fp16: needs a GPU"):
+        run(tiny(data, precision="fp16", device="cpu"), tmp_path)
+
+
+def test_bf16_trains_on_a_cpu_with_full_precision_weights(data: Path, tmp_path: Path) -> None:
+    run(tiny(data, 2, precision="bf16"), tmp_path)
+    assert all(value.dtype != torch.bfloat16 for value in weights(tmp_path).values())
+    assert log(tmp_path)[1]["gradient_norm"] > 0
