@@ -1,0 +1,83 @@
+"""Reconstructions that are made once, for a search that looks at them many times and may be killed in between."""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+
+from rediffuse import files
+from rediffuse.dire.job import FileResult, load_file, reconstruct_files
+from rediffuse.dire.reconstruct import Reconstruction
+from rediffuse.dire.settings import DireSettings
+from rediffuse.errors import InputError
+from rediffuse.images.find import FoundImage
+from rediffuse.records import digest
+from rediffuse.zoo.model import DiffusionModel
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReconstructionCache:
+    """x_T and x_0_hat, exact, under the digest of the settings and the SHA-256 of the image file."""
+
+    folder: Path
+    model: DiffusionModel
+    batch_size: int
+    workers: int
+
+    def reconstruct(self, found: Sequence[FoundImage], settings: DireSettings) -> Iterator[FileResult]:
+        """One result per file: first those that are there, then the others as they are made.
+
+        Raises:
+            InputError: what is there is damaged; names the file.
+            ConfigError, SettingsMismatch, StorageError: see `dire.job.reconstruct_files` and `files.whole`.
+        """
+        paths = {image.name: self._path(image, settings) for image in found}
+        missing = []
+        for image in found:
+            path = paths[image.name]
+            if path is not None and path.exists():
+                yield _read(image, path, settings)
+            else:
+                missing.append(image)
+        for result in reconstruct_files(
+            missing, self.model, settings, batch_size=self.batch_size, workers=self.workers
+        ):
+            path = paths[result.found.name]
+            if result.reconstruction is not None and path is not None:
+                _write(path, result.reconstruction)
+            yield result
+
+    def _path(self, image: FoundImage, settings: DireSettings) -> Path | None:
+        """Where the result of a file belongs; nowhere if the file cannot be read."""
+        try:
+            with image.path.open("rb") as file:
+                content = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError:
+            return None
+        return self.folder / digest(settings) / content[:2] / f"{content}.safetensors"
+
+
+def _write(path: Path, reconstruction: Reconstruction) -> None:
+    tensors = {"x_T": reconstruction.x_T.contiguous(), "x_0_hat": reconstruction.x_0_hat.contiguous()}
+    files.write_bytes(path, safetensors.torch.save(tensors))
+
+
+def _read(image: FoundImage, path: Path, settings: DireSettings) -> FileResult:
+    loaded = load_file(image, settings)
+    if loaded.x_0 is None:
+        return FileResult(found=image, reason=loaded.reason)
+    try:
+        tensors = safetensors.torch.load(path.read_bytes())
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{path}: cannot be read ({error}); remove it") from None
+    shape = (1, 3, settings.image_size, settings.image_size)
+    if any(name not in tensors or tensors[name].shape != torch.Size(shape) for name in ("x_T", "x_0_hat")):
+        raise InputError(f"{path}: holds no reconstruction of {settings.image_size} px; remove it")
+    reconstruction = Reconstruction(
+        x_0=loaded.x_0[None], x_T=tensors["x_T"], x_0_hat=tensors["x_0_hat"], settings=settings
+    )
+    return FileResult(found=image, meta=loaded.meta, reconstruction=reconstruction)

@@ -1,0 +1,64 @@
+"""What classifiers are fitted to: every input of every image of a split, as arrays."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from rediffuse.detection.config import InputName
+from rediffuse.detection.evaluate import require_both_classes
+from rediffuse.detection.features import INPUTS
+from rediffuse.detection.labelled import LabelledImage
+from rediffuse.dire.job import FileResult
+
+
+@dataclass(frozen=True, kw_only=True)
+class Samples:
+    """The measurements of the images of one split, in the order of their names."""
+
+    labels: np.ndarray
+    """(N,) int, 1 for generated."""
+    sources: tuple[str, ...]
+    """`LabelledImage.source` of each."""
+    inputs: dict[InputName, np.ndarray]
+    """Features (N, F), maps (N, C, S, S)."""
+    num_skipped: int
+    """Files of which there is no reconstruction."""
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many images there are of each source."""
+        return {source: self.sources.count(source) for source in sorted(set(self.sources))}
+
+
+def measure(images: Sequence[LabelledImage], results: Iterable[FileResult], names: Iterable[InputName]) -> Samples:
+    """Take the inputs of these names from the reconstructions of labelled images.
+
+    Args:
+        images: whose class is known.
+        results: their reconstructions, in any order; a file without one is left out and counted.
+        names: of `features.INPUTS`.
+
+    Raises:
+        InputError: nothing could be reconstructed of one of the two classes.
+    """
+    of_name = {image.found.name: image for image in images}
+    rows: dict[InputName, list[np.ndarray]] = {name: [] for name in names}
+    kept: list[LabelledImage] = []
+    skipped = []
+    for result in results:
+        if result.reconstruction is None:
+            skipped.append(str(result.reason))
+            continue
+        kept.append(of_name[result.found.name])
+        for name, row in rows.items():
+            row.append(INPUTS[name].measure(result.reconstruction))
+    require_both_classes([image.label for image in kept], skipped)
+    # Results come in the order in which they get ready; a fit that is to repeat itself needs one that stays.
+    order = sorted(range(len(kept)), key=lambda index: kept[index].found.name)
+    return Samples(
+        labels=np.array([kept[index].label for index in order]),
+        sources=tuple(kept[index].source for index in order),
+        inputs={name: np.concatenate([row[index] for index in order]) for name, row in rows.items()},
+        num_skipped=len(skipped),
+    )
