@@ -1,0 +1,260 @@
+"""Training a detector: reconstruct, fit on `train`, choose and calibrate on `validation`, report on `test`.
+
+Real and generated images take one path: the same decoder, crop and reconstruction, whatever their file format.
+"""
+
+import dataclasses
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from sklearn.linear_model import LogisticRegression
+from tqdm import tqdm
+
+from rediffuse.detection.calibration import Calibration, choose_thresholds, fit_calibration
+from rediffuse.detection.config import InputName
+from rediffuse.detection.detector import Detector, load_detector
+from rediffuse.detection.evaluate import Evaluation, evaluate, evaluation_table
+from rediffuse.detection.familiarity import familiarity_limit, feature_scale, fit_familiarity
+from rediffuse.detection.features import INPUTS, FeatureSet, MapInput
+from rediffuse.detection.judge import require_model
+from rediffuse.detection.labelled import LabelledImage, find_labelled
+from rediffuse.detection.metrics import expected_calibration_error, roc_auc
+from rediffuse.detection.resnet import load_resnet50
+from rediffuse.detection.scorers import BandScorer, MapScorer, Scorer
+from rediffuse.dire.job import FileResult, reconstruct_files
+from rediffuse.dire.reconstruct import settings_for
+from rediffuse.dire.settings import DireSettings
+from rediffuse.errors import RediffuseError
+from rediffuse.files import write_bytes
+from rediffuse.images.find import FoundImage
+from rediffuse.records import digest, dump
+from rediffuse.training.detector_config import DetectorTraining
+from rediffuse.training.loop import train
+from rediffuse.training.map_task import WEIGHTS_NAME, MapTask
+from rediffuse.training.reconstructions import ReconstructionCache
+from rediffuse.training.samples import Samples, measure
+from rediffuse.zoo.model import DiffusionModel
+
+CONTROL = "control"
+"""The folder of the control inside a detector's folder."""
+UNCALIBRATED = Calibration(slope=1, offset=0)
+
+
+class TrainingStopped(RediffuseError):
+    """A signal ended the training; the same command goes on."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """What classifiers of one depth are fitted to, and chosen by."""
+
+    settings: DireSettings
+    train: Samples
+    validation: Samples
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """One thing that was tried, and how well it did."""
+
+    input: InputName
+    depth: int | None
+    inverse_penalty: float | None
+    """C of the logistic regression; None for a ResNet-50."""
+    validation_auc: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fit:
+    """A classifier with what it was fitted to."""
+
+    scorer: Scorer
+    candidate: Candidate
+    measured: Measured
+
+
+def train_detector(config: DetectorTraining, model: DiffusionModel, folder: Path) -> Evaluation:
+    """Search, fit and report; the same call resumes where it was stopped.
+
+    Args:
+        config: the data and the candidates.
+        model: what reconstructs the images.
+        folder: gets `detector/` (with `control/` inside), `report.json` and `report.txt`; `reconstructions/` and
+            `runs/` keep what a second call need not compute again, and may be removed.
+
+    Returns:
+        The figures on the test images.
+
+    Raises:
+        InputError: a folder of the data is missing, or none of its images can be used.
+        ConfigError: a setting does not fit the model.
+        StorageError: the disk is full.
+        TrainingStopped: a signal ended the training of a ResNet-50.
+    """
+    images = {split: find_labelled(config.data / split) for split in ("train", "validation", "test")}
+    cache = ReconstructionCache(
+        folder=folder / "reconstructions", model=model, batch_size=config.batch_size, workers=config.workers
+    )
+    fits = _search(config, cache, images, folder / "runs")
+    best = _best(fits)
+    controls = _fit(best.scorer.input.control, best.measured, config, folder / "runs")
+    control_fit = _best(controls)
+    detector, control = (_detector(fit, config) for fit in (best, control_fit))
+    detector.save(folder / "detector")
+    control.save(folder / "detector" / CONTROL)
+    results = cache.reconstruct(_found(images["test"]), best.measured.settings)
+    evaluation = evaluate(detector, control, images["test"], _shown(results, images["test"], "test"))
+    report = {
+        "settings": dump(best.measured.settings),
+        "detector": dump(best.candidate),
+        "control": dump(control_fit.candidate),
+        "candidates": [dump(fit.candidate) for fit in fits + controls],
+        "training": detector.training,
+        "test": dump(evaluation),
+    }
+    write_bytes(folder / "report.json", (json.dumps(report, indent=2) + "\n").encode())
+    write_bytes(folder / "report.txt", (evaluation_table(evaluation) + "\n").encode())
+    return evaluation
+
+
+def evaluate_detector(
+    folder: Path, model: DiffusionModel, data: Path, *, batch_size: int = 32, workers: int = 2
+) -> Evaluation:
+    """The figures of a saved detector and of its control on the images in `data` (`real/` and `generated/`).
+
+    Raises:
+        InputError: there is no detector in `folder`, or no images in `data`.
+        SettingsMismatch: the detector was trained with another model.
+    """
+    detector, control = (load_detector(path, model.device) for path in (folder, folder / CONTROL))
+    require_model(model, detector)
+    images = find_labelled(data)
+    results = reconstruct_files(_found(images), model, detector.settings, batch_size=batch_size, workers=workers)
+    return evaluate(detector, control, images, _shown(results, images, data.name))
+
+
+def fit_bands(feature_set: FeatureSet, features: np.ndarray, labels: np.ndarray, inverse_penalty: float) -> BandScorer:
+    """Logistic regression on standardised features (N, F), both classes weighing equally.
+
+    Args:
+        inverse_penalty: C, the weight of the data against that of |weights|^2 / 2.
+    """
+    mean, scale = features.mean(axis=0), feature_scale(features)
+    regression = LogisticRegression(C=inverse_penalty, class_weight="balanced", max_iter=10_000)
+    regression.fit((features - mean) / scale, labels)
+    offset = float(np.ravel(regression.intercept_)[0])
+    return BandScorer(input=feature_set, mean=mean, scale=scale, weight=regression.coef_[0], offset=offset)
+
+
+def _search(
+    config: DetectorTraining, cache: ReconstructionCache, images: dict[str, list[LabelledImage]], runs: Path
+) -> list[Fit]:
+    """Every input at every depth."""
+    fits = []
+    for settings in [_settings(config, cache.model, depth) for depth in config.depths]:
+        samples: dict[str, Samples] = {}
+        for split in ("train", "validation"):
+            results = cache.reconstruct(_found(images[split]), settings)
+            shown = _shown(results, images[split], f"depth {settings.depth}, {split}")
+            samples[split] = measure(images[split], shown, _needed(config.features))
+        measured = Measured(settings=settings, train=samples["train"], validation=samples["validation"])
+        for name in config.features:
+            fits += _fit(name, measured, config, runs)
+    return fits
+
+
+def _fit(name: InputName, measured: Measured, config: DetectorTraining, runs: Path) -> list[Fit]:
+    """The classifiers of one input at one depth."""
+    given = INPUTS[name]
+    if isinstance(given, MapInput):
+        return [_chosen(_train_map(given, measured, config, runs), None, measured)]
+    features, labels = measured.train.inputs[name], measured.train.labels
+    return [
+        _chosen(fit_bands(given, features, labels, inverse_penalty), inverse_penalty, measured)
+        for inverse_penalty in config.inverse_penalties
+    ]
+
+
+def _train_map(given: MapInput, measured: Measured, config: DetectorTraining, runs: Path) -> MapScorer:
+    run = runs / f"{given.name}-{digest(measured.settings)}"
+    train_maps, validation_maps = (
+        (samples.inputs[given.name], samples.labels) for samples in (measured.train, measured.validation)
+    )
+    task = MapTask(given, train_maps, validation_maps, config.resnet.seed, config.resnet_weights)
+    outcome = train(task, config.resnet, run)
+    if outcome.stopped_by is not None:
+        raise TrainingStopped(f"{run}: stopped at step {outcome.step}; the same command goes on")
+    network = load_resnet50(run / "model" / WEIGHTS_NAME, given.num_channels)
+    return MapScorer(input=given, network=network)
+
+
+def _chosen(scorer: Scorer, inverse_penalty: float | None, measured: Measured) -> Fit:
+    logits = scorer.logits_of(measured.validation.inputs[scorer.input.name])
+    candidate = Candidate(
+        input=scorer.input.name,
+        depth=measured.settings.depth,
+        inverse_penalty=inverse_penalty,
+        validation_auc=roc_auc(measured.validation.labels, logits),
+    )
+    return Fit(scorer=scorer, candidate=candidate, measured=measured)
+
+
+def _best(fits: Sequence[Fit]) -> Fit:
+    """The largest AUC on validation images; of equal ones the first."""
+    return max(fits, key=lambda fit: fit.candidate.validation_auc)
+
+
+def _detector(fit: Fit, config: DetectorTraining) -> Detector:
+    """Calibrate a classifier, and choose its thresholds, on validation images."""
+    scorer, train_samples, validation = fit.scorer, fit.measured.train, fit.measured.validation
+    familiarity = fit_familiarity(train_samples.inputs[scorer.input.familiar], train_samples.labels)
+    limit = familiarity_limit(familiarity, validation.inputs[scorer.input.familiar], 1 - config.unfamiliar_rate)
+    logits = scorer.logits_of(validation.inputs[scorer.input.name])
+    calibration = fit_calibration(validation.labels, logits)
+    probabilities = calibration.probabilities(logits)
+    return Detector(
+        scorer=scorer,
+        familiarity=dataclasses.replace(familiarity, limit=limit),
+        settings=fit.measured.settings,
+        calibration=calibration,
+        thresholds=choose_thresholds(validation.labels, probabilities, config.error_rate),
+        training={
+            **dump(fit.candidate),
+            "train": train_samples.counts,
+            "validation": validation.counts,
+            "num_skipped": train_samples.num_skipped + validation.num_skipped,
+            "calibration_error": {
+                "before": expected_calibration_error(validation.labels, UNCALIBRATED.probabilities(logits)),
+                "after": expected_calibration_error(validation.labels, probabilities),
+            },
+        },
+    )
+
+
+def _settings(config: DetectorTraining, model: DiffusionModel, depth: int) -> DireSettings:
+    return settings_for(
+        model,
+        steps=config.steps,
+        depth=depth,
+        clip=config.clip,
+        precision=config.precision,
+        grid=config.grid,
+        crop=config.crop,
+    )
+
+
+def _needed(names: Sequence[InputName]) -> list[InputName]:
+    """The inputs with their controls, and the features by which images are found familiar."""
+    with_controls: list[InputName] = [*names, *(INPUTS[name].control for name in names)]
+    return list(dict.fromkeys([*with_controls, *(INPUTS[name].familiar for name in with_controls)]))
+
+
+def _found(images: Sequence[LabelledImage]) -> list[FoundImage]:
+    return [image.found for image in images]
+
+
+def _shown(results: Iterable[FileResult], images: Sequence[LabelledImage], label: str) -> Iterable[FileResult]:
+    return tqdm(results, label, len(images), unit="image", leave=False, disable=None)

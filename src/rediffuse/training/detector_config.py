@@ -1,0 +1,56 @@
+"""The settings of a detector's training, as data that needs no torch."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rediffuse.detection.config import InputName
+from rediffuse.dire.settings import Crop, DireSettings, Grid
+from rediffuse.dire.settings import Precision as DirePrecision
+from rediffuse.errors import ConfigError
+from rediffuse.training.config import LoopConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectorTraining:
+    """A search over depths and inputs, judged by the AUC on validation images."""
+
+    data: Path
+    """Folder with train/, validation/ and test/, each with real/ and generated/ (subfolders of which name samplers)."""
+    features: tuple[InputName, ...] = ("bands",)
+    """What the classifier may look at; with several, validation chooses. `map`, `map_bands`: a ResNet-50."""
+    steps: int = DireSettings.steps
+    """Length of the timestep grid."""
+    depths: tuple[int, ...] = (5,)
+    """How many of those steps are walked; with several, validation chooses. `steps` is full depth."""
+    clip: bool = DireSettings.clip
+    """Clip the predicted x_0 to [-1, 1] in every step."""
+    precision: DirePrecision = DireSettings.precision
+    """Number format inside the diffusion network."""
+    grid: Grid = DireSettings.grid
+    """The original's inversion grid, or the one that mirrors sampling."""
+    crop: Crop = DireSettings.crop
+    """Cut the middle square, or squash the image into one."""
+    inverse_penalties: tuple[float, ...] = (0.001, 0.01, 0.1, 1.0, 10.0, 100.0)
+    """Candidates for the C of the logistic regression; validation chooses."""
+    error_rate: float = 0.05
+    """Largest share of each class's validation images that may be decided wrongly; between is `unsure`."""
+    unfamiliar_rate: float = 0.005
+    """Share of the validation images that counts as unlike the training images."""
+    resnet: LoopConfig = field(default_factory=lambda: LoopConfig(num_steps=2000, batch_size=32, ema_rates=()))
+    """How a ResNet-50 is trained."""
+    resnet_weights: Path | None = None
+    """Checkpoint that a ResNet-50 starts from; its last layer too, where that has one output."""
+    batch_size: int = 32
+    """Images per call of the diffusion network."""
+    workers: int = 2
+    """Threads that decode ahead."""
+
+    def __post_init__(self) -> None:
+        for name in ("features", "depths", "inverse_penalties"):
+            if not getattr(self, name):
+                raise ConfigError(f"{name}: at least one is needed")
+        if min(self.inverse_penalties) <= 0:
+            raise ConfigError(f"inverse_penalties={self.inverse_penalties}: more than 0 is needed")
+        for name in ("error_rate", "unfamiliar_rate"):
+            if not 0 < getattr(self, name) < 0.5:
+                raise ConfigError(f"{name}={getattr(self, name)}: more than 0 and less than 0.5 is allowed")

@@ -1,0 +1,132 @@
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from rediffuse.detection.calibration import Thresholds, fit_calibration
+from rediffuse.detection.detector import BETWEEN, UNFAMILIAR, Detector, load_detector
+from rediffuse.detection.familiarity import familiarity_limit, fit_familiarity
+from rediffuse.detection.features import FEATURES, INPUTS, MapInput
+from rediffuse.detection.metrics import roc_auc
+from rediffuse.detection.resnet import ResNet50
+from rediffuse.detection.scorers import MapScorer, Scorer
+from rediffuse.errors import CheckpointError, ConfigError, InputError, SettingsMismatch
+from rediffuse.training.detector import fit_bands
+
+LABELS = torch.arange(200) % 2
+FEW = torch.arange(4) % 2
+
+
+def detector_of(scorer: Scorer, make) -> Detector:
+    training = make(LABELS)
+    features, labels = FEATURES[scorer.input.familiar].measure(training), LABELS.numpy()
+    familiarity = fit_familiarity(features, labels)
+    return Detector(
+        scorer=scorer,
+        familiarity=dataclasses.replace(familiarity, limit=familiarity_limit(familiarity, features)),
+        settings=training.settings,
+        calibration=fit_calibration(labels, scorer.logits(training)),
+        thresholds=Thresholds(real=0.4, generated=0.6, error_rate=0.05),
+        training={"by": "a test"},
+    )
+
+
+@pytest.fixture(scope="module")
+def bands(make) -> Detector:
+    features = FEATURES["bands"].measure(make(LABELS))
+    return detector_of(fit_bands(FEATURES["bands"], features, LABELS.numpy(), 1.0), make)
+
+
+@pytest.fixture(scope="module")
+def maps(make) -> Detector:
+    given = INPUTS["map_bands"]
+    assert isinstance(given, MapInput)
+    torch.manual_seed(0)
+    return detector_of(MapScorer(input=given, network=ResNet50(in_channels=12).eval()), make)
+
+
+def test_bands_tell_images_apart_that_lose_different_frequencies(bands, make):
+    assert roc_auc(LABELS.numpy(), bands.probabilities(make(LABELS, seed=1))) > 0.95
+
+
+def test_the_bands_that_differ_are_the_ones_that_speak(bands, make):
+    loudest = np.abs(bands.explain(make(LABELS, seed=1))).mean(axis=0).argmax()
+    assert loudest >= 5  # see `make`
+
+
+def test_contributions_of_bands_and_offset_add_up_to_the_logit(bands, make):
+    reconstruction = make(FEW)
+    total = bands.scorer.contributions(reconstruction).sum(axis=1) + bands.scorer.offset
+    np.testing.assert_allclose(total, bands.scorer.logits(reconstruction), rtol=1e-12)
+
+
+def test_a_map_detector_says_what_its_logit_loses_without_a_band(maps, make):
+    explained = maps.explain(make(FEW))
+    assert explained.shape == (4, 8)
+    assert np.isfinite(explained).all()
+    assert (explained != 0).any()
+
+
+def test_probability_does_not_depend_on_the_batch(bands, make):
+    reconstruction = make(LABELS)
+    alone = np.concatenate([bands.probabilities(reconstruction[k : k + 1]) for k in range(5)])
+    np.testing.assert_allclose(bands.probabilities(reconstruction)[:5], alone, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["bands", "maps"])
+def test_saved_and_loaded_it_says_the_same(name, make, tmp_path: Path, request):
+    detector: Detector = request.getfixturevalue(name)
+    detector.save(tmp_path)
+    loaded = load_detector(tmp_path)
+    assert loaded.kind == detector.kind == {"bands": "bands", "maps": "map"}[name]
+    reconstruction = make(FEW, seed=2)
+    np.testing.assert_array_equal(loaded.probabilities(reconstruction), detector.probabilities(reconstruction))
+    np.testing.assert_array_equal(loaded.distances(reconstruction), detector.distances(reconstruction))
+    for field in ("settings", "calibration", "thresholds", "training"):
+        assert getattr(loaded, field) == getattr(detector, field)
+
+
+@pytest.mark.parametrize("method", ["probabilities", "distances", "explain"])
+def test_other_settings_are_refused_with_both_values(bands, make, method):
+    other = dataclasses.replace(bands.settings, steps=10, grid="aligned")
+    with pytest.raises(SettingsMismatch, match=r"steps=10 \(there 20\), grid=aligned \(there compat\)"):
+        getattr(bands, method)(dataclasses.replace(make(FEW), settings=other))
+
+
+def test_between_the_thresholds_it_is_unsure(bands):
+    decisions = [bands.decide(probability, distance=0) for probability in (0.39, 0.4, 0.59, 0.6)]
+    assert decisions == [("real", None), ("unsure", BETWEEN), ("unsure", BETWEEN), ("generated", None)]
+
+
+def test_an_image_unlike_the_training_images_is_unsure_whatever_its_probability(bands, make):
+    reconstruction = make(LABELS, seed=1)
+    flat = dataclasses.replace(reconstruction, x_0=torch.zeros_like(reconstruction.x_0))
+    assert (bands.distances(reconstruction) > bands.familiarity.limit).mean() < 0.05
+    for probability, distance in zip(bands.probabilities(flat), bands.distances(flat), strict=True):
+        assert bands.decide(probability, distance) == ("unsure", UNFAMILIAR)
+
+
+def test_a_folder_without_a_detector_is_refused(tmp_path: Path):
+    with pytest.raises(InputError, match=r"no detector: there is no detector\.json"):
+        load_detector(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"feature_names": ["mean"]}, CheckpointError, "train the detector again"),
+        ({"input": "bnads"}, ConfigError, "input"),
+        ({"input": "bands_mean"}, CheckpointError, "mean has shape"),
+        ({"input": "map"}, CheckpointError, "missing"),
+        ({"thresholds": {"real": 0.9, "generated": 0.1, "error_rate": 0.05}}, ConfigError, "thresholds"),
+    ],
+)
+def test_a_record_that_does_not_fit_is_refused_with_its_file(bands, tmp_path: Path, change, error, message):
+    bands.save(tmp_path)
+    path = tmp_path / "detector.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(error, match=rf"detector\.(json|safetensors): .*{message}"):
+        load_detector(tmp_path)

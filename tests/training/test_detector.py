@@ -1,0 +1,185 @@
+import io
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from golden_values import fill
+from rediffuse.detection.detector import load_detector
+from rediffuse.detection.features import INPUTS
+from rediffuse.detection.judge import judge
+from rediffuse.detection.labelled import find_labelled
+from rediffuse.diffusion.config import ProcessConfig
+from rediffuse.dire.reconstruct import settings_for
+from rediffuse.errors import ConfigError, InputError, SettingsMismatch
+from rediffuse.images.find import find_images
+from rediffuse.models.config import UNetConfig
+from rediffuse.models.unet import UNetModel
+from rediffuse.training.config import LoopConfig
+from rediffuse.training.detector import evaluate_detector, train_detector
+from rediffuse.training.detector_config import DetectorTraining
+from rediffuse.training.map_task import MapData
+from rediffuse.training.reconstructions import ReconstructionCache
+from rediffuse.training.samples import measure
+from rediffuse.zoo.model import DiffusionModel, Provenance
+
+SPLITS = {"train": 24, "validation": 16, "test": 16}
+SAMPLERS = ("ddim", "ddpm")
+
+
+def tiny_model(sha256: str = "0" * 64) -> DiffusionModel:
+    config = UNetConfig(image_size=16, model_channels=32, num_res_blocks=1, channel_mult=(1, 1))
+    return DiffusionModel(
+        network=fill(UNetModel(config)),
+        process_config=ProcessConfig(schedule="cosine", variance="fixed_large"),
+        provenance=Provenance(source="test", sha256=sha256),
+    )
+
+
+def picture(rng: np.random.Generator, is_generated: bool) -> Image.Image:
+    """A soft blob of colours, with more or less grain on it."""
+    coarse = Image.fromarray(rng.integers(0, 256, (4, 4, 3), dtype=np.uint8)).resize((16, 16), Image.Resampling.BICUBIC)
+    grain = rng.normal(size=(16, 16, 3)) * (6 if is_generated else 3)
+    return Image.fromarray((np.asarray(coarse) + grain).clip(0, 255).astype(np.uint8))
+
+
+@pytest.fixture(scope="module")
+def model() -> DiffusionModel:
+    return tiny_model()
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data")
+    rng = np.random.default_rng(0)
+    for split, count in SPLITS.items():
+        for number in range(count):
+            for place in ("real", f"generated/{SAMPLERS[number % 2]}"):
+                path = folder / split / place / f"{number:02}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                picture(rng, place != "real").save(path)
+    (folder / "test" / "real" / "broken.png").write_text("no image")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(data: Path, model: DiffusionModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("trained")
+    train_detector(DetectorTraining(data=data, steps=4, depths=(1, 2), features=("bands", "bands_mean")), model, folder)
+    return folder
+
+
+def test_report_has_detector_and_control_for_every_sampler(trained: Path):
+    report = json.loads((trained / "report.json").read_text())
+    comparisons = report["test"]["comparisons"]
+    assert [comparison["source"] for comparison in comparisons] == ["all", *SAMPLERS]
+    for comparison in comparisons:
+        auc = comparison["detector"]["figures"]["auc"]
+        assert auc["low"] <= auc["value"] <= auc["high"]
+        assert comparison["control"]["figures"]["num_generated"] == comparison["detector"]["figures"]["num_generated"]
+    assert comparisons[0]["control"]["figures"]["auc"]["value"] > 0.8  # twice the grain is in the image itself
+    assert report["test"]["control_input"] == "image"
+
+
+def test_unreadable_file_is_left_out_by_name(trained: Path):
+    (skipped,) = json.loads((trained / "report.json").read_text())["test"]["skipped"]
+    assert "real/broken.png: " in skipped
+
+
+def test_best_candidate_on_validation_is_taken(trained: Path):
+    report = json.loads((trained / "report.json").read_text())
+    tried = [candidate for candidate in report["candidates"] if candidate["input"] != "image"]
+    assert {(candidate["depth"], candidate["input"]) for candidate in tried} == {
+        (depth, name) for depth in (1, 2) for name in ("bands", "bands_mean")
+    }
+    assert report["detector"] == max(tried, key=lambda candidate: candidate["validation_auc"])
+    assert load_detector(trained / "detector").settings.depth == report["detector"]["depth"]
+
+
+def test_saved_detector_has_the_reported_figures(trained: Path, data: Path, model: DiffusionModel):
+    again = evaluate_detector(trained / "detector", model, data / "test", batch_size=5)
+    reported = json.loads((trained / "report.json").read_text())["test"]["comparisons"]
+    for one, other in zip(again.comparisons, reported, strict=True):
+        assert one.detector.figures.auc.value == pytest.approx(other["detector"]["figures"]["auc"]["value"], abs=0.01)
+
+
+def test_second_call_reconstructs_nothing_again(trained: Path, data: Path, tmp_path: Path):
+    shutil.copytree(trained / "reconstructions", tmp_path / "reconstructions")
+    other = tiny_model()
+    for parameter in other.network.parameters():
+        torch.nn.init.zeros_(parameter)  # would reconstruct something else
+    train_detector(
+        DetectorTraining(data=data, steps=4, depths=(1, 2), features=("bands", "bands_mean")), other, tmp_path
+    )
+    assert (tmp_path / "report.json").read_bytes() == (trained / "report.json").read_bytes()
+
+
+def test_file_format_of_a_class_moves_no_score(data: Path, model: DiffusionModel, tmp_path: Path):
+    settings = settings_for(model, steps=4, depth=2)
+    cache = ReconstructionCache(folder=tmp_path / "cache", model=model, batch_size=8, workers=1)
+    swapped = tmp_path / "swapped"
+    shutil.copytree(data / "validation", swapped)
+    for number, path in enumerate(sorted((swapped / "generated").rglob("*.png"))):
+        codec, suffix = (("BMP", ".bmp"), ("TIFF", ".tif"), ("WEBP", ".webp"))[number % 3]
+        content = io.BytesIO()
+        Image.open(path).save(content, codec, **({"lossless": True} if codec == "WEBP" else {}))
+        path.with_suffix(suffix).write_bytes(content.getvalue())
+        path.unlink()
+    before, after = (
+        measure(images, cache.reconstruct([image.found for image in images], settings), INPUTS)
+        for images in (find_labelled(data / "validation"), find_labelled(swapped))
+    )
+    for name in INPUTS:
+        np.testing.assert_allclose(after.inputs[name], before.inputs[name], rtol=1e-4, atol=1e-4)
+
+
+def test_verdicts_come_for_every_file_in_order(trained: Path, data: Path, model: DiffusionModel):
+    files = find_images([data / "test" / "real"])
+    verdicts = list(judge(files, model, load_detector(trained / "detector"), batch_size=4))
+    assert [verdict.file for verdict in verdicts] == [file.name for file in files]
+    judged = [verdict for verdict in verdicts if verdict.judged]
+    assert [verdict.file for verdict in verdicts if not verdict.judged] == ["broken.png"]
+    for verdict in judged:
+        assert verdict.evidence is not None
+        assert verdict.evidence.x_0.shape == (3, 16, 16)
+        assert len(verdict.bands) == len(verdict.coherences) == len(verdict.contributions) == 8
+        assert (verdict.reason is None) == (verdict.decision != "unsure")
+
+
+def test_another_model_is_refused_before_any_work(trained: Path):
+    with pytest.raises(SettingsMismatch, match="model_sha256=1111"):
+        judge([], tiny_model(sha256="1" * 64), load_detector(trained / "detector"))
+
+
+def test_missing_folder_is_named(tmp_path: Path, model: DiffusionModel):
+    (tmp_path / "train" / "real").mkdir(parents=True)
+    with pytest.raises(InputError, match=r"train"):
+        train_detector(DetectorTraining(data=tmp_path), model, tmp_path / "out")
+
+
+@pytest.mark.parametrize("wrong", [{"features": ()}, {"error_rate": 0.5}, {"inverse_penalties": (0.0,)}])
+def test_settings_that_make_no_sense_are_refused(wrong):
+    with pytest.raises(ConfigError, match=next(iter(wrong))):
+        DetectorTraining(data=Path(), **wrong)
+
+
+def test_map_batches_are_balanced_and_a_function_of_the_position():
+    maps, labels = np.arange(12, dtype=np.float32)[:, None, None, None], np.array([0] * 9 + [1] * 3)
+    data = MapData(maps, labels, seed=0)
+    whole, parts = data[range(36)], [data[range(start, start + 6)] for start in range(0, 36, 6)]
+    assert torch.equal(whole["map"], torch.cat([part["map"] for part in parts]))
+    assert whole["label"].mean() == 0.5
+    assert sorted(whole["map"][whole["label"] == 0].flatten()[:9].tolist()) == list(range(9))
+
+
+def test_map_detector_is_trained_saved_and_reported(data: Path, model: DiffusionModel, tmp_path: Path):
+    loop = LoopConfig(num_steps=1, batch_size=4, ema_rates=(), device="cpu")
+    config = DetectorTraining(data=data, steps=4, depths=(1,), features=("map",), resnet=loop)
+    evaluation = train_detector(config, model, tmp_path)
+    assert (evaluation.input, evaluation.control_input) == ("map", "pixels")
+    assert load_detector(tmp_path / "detector").kind == "map"
+    shutil.rmtree(tmp_path)  # two ResNet-50s with the state of their optimisers
