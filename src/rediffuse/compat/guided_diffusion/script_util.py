@@ -16,7 +16,8 @@ from rediffuse.compat.guided_diffusion.respace import SpacedDiffusion, space_tim
 from rediffuse.compat.guided_diffusion.unet import EncoderUNetModel, SuperResModel, UNetModel
 from rediffuse.diffusion.config import ScheduleName
 from rediffuse.diffusion.script_flags import ProcessFlags, process_config
-from rediffuse.models.config import Pool
+from rediffuse.models import script_flags
+from rediffuse.models.config import Pool, UNetConfig
 from rediffuse.models.script_flags import (
     ClassifierFlags,
     UNetFlags,
@@ -26,6 +27,9 @@ from rediffuse.models.script_flags import (
 )
 
 Flags = dict[str, Any]
+
+NUM_CLASSES = script_flags.NUM_CLASSES
+"""Classes of a class-conditional network; programs with other data assign to it."""
 
 
 def diffusion_defaults() -> Flags:
@@ -96,7 +100,7 @@ def create_model(
         resblock_updown=resblock_updown,
         use_new_attention_order=use_new_attention_order,
     )
-    return UNetModel(**asdict(unet_config(flags)), use_fp16=use_fp16)
+    return UNetModel(**_arguments(unet_config(flags)), use_fp16=use_fp16)
 
 
 def create_model_and_diffusion(
@@ -257,7 +261,7 @@ def sr_create_model(
         dropout=dropout,
         resblock_updown=resblock_updown,
     )
-    return SuperResModel(**asdict(superres_config(flags)), use_fp16=use_fp16)
+    return SuperResModel(**_arguments(superres_config(flags)), use_fp16=use_fp16)
 
 
 def sr_create_model_and_diffusion(
@@ -372,3 +376,8 @@ def str2bool(v: str | bool) -> bool:
     if v.lower() not in yes + no:
         raise ArgumentTypeError(f"{v!r}: {', '.join(yes + no)} are allowed")
     return v.lower() in yes
+
+
+def _arguments(config: UNetConfig) -> Flags:
+    """What a network's constructor takes, with the number of classes that stands in this module."""
+    return asdict(config) | {"num_classes": None if config.num_classes is None else NUM_CLASSES}
