@@ -44,10 +44,10 @@ class NoiseSchedule:
     def linear(cls, num_timesteps: int) -> Self:
         """beta from 1e-4 to 2e-2 at T = 1000, scaled so that other T reach the same noise (DDPM, Sec. 4).
 
-        Raises ConfigError for T up to 20, where beta would reach 1.
+        Raises ConfigError for T below 20, where beta would exceed 1.
         """
-        if num_timesteps <= 20:
-            raise ConfigError(f"num_timesteps={num_timesteps}: a linear schedule needs more than 20")
+        if num_timesteps < 20:
+            raise ConfigError(f"num_timesteps={num_timesteps}: a linear schedule needs at least 20")
         scale = 1000 / num_timesteps
         return cls.from_betas(np.linspace(scale * 1e-4, scale * 2e-2, num_timesteps, dtype=np.float64))
 
