@@ -40,14 +40,14 @@ class Flags:
     out: Path
     model: str = "default"
     """The model that generates: a name, a folder or a file."""
-    num_train: int = 640
+    num_train: int = 400
     """Real images for training, evenly from all; as many are generated."""
-    num_validation: int = 320
+    num_validation: int = 240
     """Generated images for validation."""
-    num_test: int = 384
+    num_test: int = 288
     """Generated images for the test, over three samplers."""
-    ddpm_steps: int = 50
-    ddim_steps: int = 25
+    ddpm_steps: int = 40
+    ddim_steps: int = 20
     dpm_solver_steps: int = 15
     batch_size: int = 64
     device: str = "auto"
