@@ -2,11 +2,15 @@
 
 import contextlib
 import os
-import tempfile
+import re
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
 from rediffuse.errors import StorageError
+
+_PARTIAL = re.compile(r"\..+(\.\w+)\.[0-9a-f]{8}\1")
+"""How `whole` names what is not whole yet: `.map.png.0c3f81ab.png`."""
 
 
 @contextlib.contextmanager
@@ -21,11 +25,10 @@ def whole(path: Path) -> Iterator[Path]:
     partial = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
-        os.close(handle)
-        partial = Path(name)
+        beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}{path.suffix}")
+        beside.touch(exist_ok=False)  # with the rights that the process's mask leaves, unlike tempfile's
+        partial = beside
         yield partial
-        partial.chmod(0o666 & ~_umask())
         with partial.open("rb") as written:
             os.fsync(written.fileno())
         partial.replace(path)
@@ -36,13 +39,30 @@ def whole(path: Path) -> Iterator[Path]:
             partial.unlink(missing_ok=True)
 
 
+def remove_partial(folder: Path, *, below: bool = True) -> None:
+    """Remove what `whole` left in `folder`, and below it, when its process was killed. Nobody may be writing there.
+
+    Raises:
+        StorageError: a file cannot be removed; names it.
+    """
+    for path in folder.rglob(".*") if below else folder.glob(".*"):
+        if _PARTIAL.fullmatch(path.name):
+            remove(path)
+
+
 def write_bytes(path: Path, content: bytes) -> None:
     """Write `content` to `path` as a whole (see `whole`)."""
     with whole(path) as partial:
         partial.write_bytes(content)
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+def remove(path: Path) -> None:
+    """Remove a file, if it is there.
+
+    Raises:
+        StorageError: it is there and cannot be removed.
+    """
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise StorageError(f"{path}: could not be removed: {error.strerror or error}") from error

@@ -1,0 +1,57 @@
+"""Results are whole or absent."""
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from rediffuse.errors import StorageError
+from rediffuse.files import remove_partial, whole, write_bytes
+
+
+def test_failed_block_leaves_what_was_there_and_nothing_else(tmp_path: Path) -> None:
+    def fail_half_way() -> None:
+        with whole(tmp_path / "a.txt") as partial:
+            partial.write_bytes(b"half")
+            raise ZeroDivisionError
+
+    write_bytes(tmp_path / "a.txt", b"before")
+    with pytest.raises(ZeroDivisionError):
+        fail_half_way()
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"before"]
+
+
+def test_full_disk_names_the_file_and_the_reason(tmp_path: Path) -> None:
+    def write_to_a_full_disk() -> None:
+        with whole(tmp_path / "a.txt") as partial:
+            partial.unlink()
+            partial.symlink_to("/dev/full")
+            partial.write_bytes(b"x")
+
+    with pytest.raises(StorageError, match=r"a\.txt: could not be written: No space left on device"):
+        write_to_a_full_disk()
+    assert not list(tmp_path.iterdir())
+
+
+def test_name_too_long_for_the_file_system_gives_one_line(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match="File name too long"):
+        write_bytes(tmp_path / ("a" * 250 + ".txt"), b"")
+
+
+def test_threads_write_with_the_rights_that_the_mask_leaves(tmp_path: Path) -> None:
+    mask = os.umask(0o027)
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(lambda name: write_bytes(tmp_path / f"{name}.txt", b""), range(64)))
+        assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o640}
+    finally:
+        assert os.umask(mask) == 0o027
+
+
+def test_what_a_killed_process_left_goes_and_hidden_files_stay(tmp_path: Path) -> None:
+    kept = [".hidden.png", ".photo.jpg.png", "photo.0c3f81ab.png"]
+    for name in (*kept, ".photo.jpg.png.0c3f81ab.png"):
+        (tmp_path / name).write_bytes(b"")
+    remove_partial(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(kept)
