@@ -62,6 +62,8 @@ def fill(
         manifest.add(row)
         return row
 
+    if manifest.resumes:
+        store.remove_partial()
     with contextlib.closing(results):
         yield from in_threads(keep, results, workers, ahead=workers)
 

@@ -65,7 +65,7 @@ class Manifest:
     """`manifest.parquet` in a folder, open for adding rows by one process at a time, from any of its threads.
 
     Every row is appended to `manifest.journal.jsonl` at once; closing writes the table as a whole and removes the
-    journal. A job that is killed leaves the journal, and whoever opens the folder next reads both.
+    journal. A job that is killed leaves the journal; whoever opens the folder next reads both and `resumes`.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -85,6 +85,7 @@ class Manifest:
             raise StorageError(f"{folder}: could not be written: {error.strerror or error}") from error
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the system drops it when the process dies
+            self.resumes = self._journal.exists()
             self._rows = {row.name: row for row in read(folder)}
             self._truncate_torn_line()
             self._appending = self._journal.open("a", encoding="utf-8")

@@ -16,7 +16,6 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Literal
 
 import safetensors.torch
 import torch
@@ -25,7 +24,7 @@ from safetensors import SafetensorError
 from rediffuse import files, records
 from rediffuse.dire.reconstruct import DireMap, Reconstruction
 from rediffuse.dire.settings import DireSettings, Kind, MapFormat, require_same
-from rediffuse.errors import ConfigError, ImageError, InputError, StorageError
+from rediffuse.errors import ConfigError, ImageError, InputError
 from rediffuse.images.encode import png16_bytes, png_bytes, read_png16
 from rediffuse.images.tensors import map_to_uint8_floor, to_uint8_floor
 
@@ -107,12 +106,18 @@ class MapStore:
         Raises:
             StorageError: a file is there and cannot be removed.
         """
-        for output in (*_outputs("maps", "png16"), *_outputs("maps", "safetensors"), *_REST.values()):
-            path = self._path(output, name)
-            try:
-                path.unlink(missing_ok=True)
-            except OSError as error:
-                raise StorageError(f"{path}: could not be removed: {error.strerror or error}") from error
+        for output in _ALL:
+            files.remove(self._path(output, name))
+
+    def remove_partial(self) -> None:
+        """Remove what a killed process had half written. Nobody may be writing to the folder.
+
+        Raises:
+            StorageError: a file cannot be removed.
+        """
+        files.remove_partial(self.folder, below=False)
+        for name in {output.folder for output in _ALL}:
+            files.remove_partial(self.folder / name)
 
     def read(self, name: str) -> DireMap:
         """The map of one image, (1, 3, S, S), with its settings; the exact one where there are two.
@@ -162,16 +167,20 @@ def _latent(reconstruction: Reconstruction) -> bytes:
 
 _PNG16_MAP = _Output("maps", ".png", _png16)
 _EXACT_MAP = _Output("maps", ".safetensors", _exact)
-_REST: dict[Literal["reconstructions", "latents"], _Output] = {
-    "reconstructions": _Output("reconstructions", ".png", _image),
-    "latents": _Output("latents", ".safetensors", _latent),
-}
+_8BIT_MAP = _Output("maps_8bit", ".png", _to_look_at)
+_RECONSTRUCTION = _Output("reconstructions", ".png", _image)
+_LATENT = _Output("latents", ".safetensors", _latent)
+_ALL = (_PNG16_MAP, _EXACT_MAP, _8BIT_MAP, _RECONSTRUCTION, _LATENT)
 
 
 def _outputs(kind: Kind, map_format: MapFormat) -> tuple[_Output, ...]:
-    if kind == "maps":
-        return {"png16": _PNG16_MAP, "safetensors": _EXACT_MAP}[map_format], _Output("maps_8bit", ".png", _to_look_at)
-    return (_REST[kind],)
+    match kind:
+        case "maps":
+            return (_PNG16_MAP if map_format == "png16" else _EXACT_MAP), _8BIT_MAP
+        case "reconstructions":
+            return (_RECONSTRUCTION,)
+        case "latents":
+            return (_LATENT,)
 
 
 def _shortened(part: str) -> str:
