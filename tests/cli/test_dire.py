@@ -1,0 +1,147 @@
+"""`rediffuse dire` as it is called: on real files, killed, run again, and called wrongly."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from golden_values import fill
+from rediffuse.cli.main import main
+from rediffuse.diffusion.config import ProcessConfig
+from rediffuse.dire.manifest import read
+from rediffuse.models.config import UNetConfig
+from rediffuse.models.unet import UNetModel
+from rediffuse.zoo.model import DiffusionModel, Provenance
+
+
+def save_model(folder: Path, num_classes: int | None = None) -> str:
+    config = UNetConfig(
+        image_size=16, model_channels=32, num_res_blocks=1, channel_mult=(1, 1), num_classes=num_classes
+    )
+    DiffusionModel(
+        network=fill(UNetModel(config)),
+        process_config=ProcessConfig(variance="fixed_large"),
+        provenance=Provenance(source="test", sha256=""),
+    ).save(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return save_model(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for index in range(8):
+        Image.fromarray(rng.integers(0, 256, (16, 16, 3), dtype=np.uint8)).save(folder / f"{index}.png")
+    return folder
+
+
+def call(pictures: Path, out: Path, model: str, *flags: str) -> int:
+    return main(["dire", str(pictures), "--out", str(out), "--model", model, "--device", "cpu", *flags])
+
+
+def state(folder: Path) -> dict[str, int]:
+    return {str(path): path.stat().st_mtime_ns for path in folder.rglob("*.p*") if path.is_file()}
+
+
+def test_killed_run_is_taken_up_where_it_was_and_a_third_does_nothing(
+    pictures: Path, tmp_path: Path, model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, flags = tmp_path / "out", ("--batch-size", "1", "--steps", "20")
+    words = ["dire", str(pictures), "--out", str(out), "--model", model, "--device", "cpu", *flags]
+    run = subprocess.Popen([sys.executable, "-m", "rediffuse", *words], stderr=subprocess.DEVNULL)
+    journal = out / "manifest.journal.jsonl"
+    while run.poll() is None and (not journal.exists() or journal.read_bytes().count(b"\n") < 1):
+        time.sleep(0.005)
+    os.kill(run.pid, signal.SIGKILL)
+    run.wait()
+    (out / "maps" / ".0.png.png.0c3f81ab.png").write_bytes(b"half written")
+    done = len(read(out))
+    assert 1 <= done < 8
+
+    assert call(pictures, out, model, *flags) == 0
+    assert f"{8 - done} done, 0 failed, {done} done before" in capsys.readouterr().out
+    assert not list(out.rglob(".*.png"))
+    before = state(out)
+    assert len(before) == 2 * 8 + 1  # two images of each map, and the manifest
+
+    assert call(pictures, out, model, *flags) == 0
+    assert "0 done, 0 failed, 8 done before" in capsys.readouterr().out
+    assert state(out) == before
+
+
+def test_failed_file_is_named_and_the_others_are_done(
+    pictures: Path, tmp_path: Path, model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (pictures / "broken.png").write_bytes((pictures / "0.png").read_bytes()[:100])
+    assert call(pictures, tmp_path / "out", model, "--steps", "2", "--save", "maps,reconstructions,latents") == 1
+    printed = capsys.readouterr()
+    assert "8 done, 1 failed, 0 done before" in printed.out
+    [line] = [line for line in printed.err.splitlines() if line.startswith("rediffuse:")]
+    assert "broken.png" in line
+    for folder in ("maps", "maps_8bit", "reconstructions", "latents"):
+        assert len(list((tmp_path / "out" / folder).iterdir())) == 8
+
+
+def test_force_does_everything_again(
+    pictures: Path, tmp_path: Path, model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for flags in ((), ("--force",)):
+        assert call(pictures, tmp_path / "out", model, "--steps", "2", *flags) == 0
+        assert "8 done, 0 failed, 0 done before" in capsys.readouterr().out
+
+
+def test_class_conditional_model_needs_a_class_and_takes_a_labels_file(
+    pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, out = save_model(tmp_path / "model", num_classes=2), tmp_path / "out"
+    assert call(pictures, out, model) == 2
+    assert "0.png: no class is given; this class-conditional model needs a class" in capsys.readouterr().err
+    assert call(pictures, out, model, "--class", "2") == 2
+    assert not out.exists()
+    labels = tmp_path / "labels.csv"
+    labels.write_text("path,label\n" + "".join(f"{index}.png,{index % 2}\n" for index in range(8)))
+    assert call(pictures, out, model, "--labels", str(labels), "--steps", "2") == 0
+    assert [row.label for row in read(out)] == [0, 1] * 4
+
+
+@pytest.mark.parametrize(
+    ("flags", "line"),
+    [
+        (("--save", "maps,latent"), "'latent' is not one of maps, reconstructions, latents; did you mean latents?"),
+        (("--class", "1", "--labels", "x.csv"), "only one of them"),
+        (("--class", "1"), "not class-conditional"),
+        (("--steps", "600"), "ddim600"),
+        (("--depth", "21"), "depth=21: from 1 to steps=20 are allowed"),
+        (("--batch-size", "0"), "batch_size=0: at least 1 is needed"),
+        (("--model", "nowhere"), "nowhere"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_wrong_call_is_one_line_and_leaves_nothing(
+    flags: tuple[str, ...], line: str, pictures: Path, tmp_path: Path, model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(pictures, tmp_path / "out", model, *flags) == 2
+    [printed] = capsys.readouterr().err.splitlines()
+    assert printed.startswith("rediffuse: ")
+    assert line in printed
+    assert not (tmp_path / "out" / "settings.json").exists()
+
+
+def test_other_settings_in_the_same_folder_are_refused(
+    pictures: Path, tmp_path: Path, model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(pictures, tmp_path / "out", model, "--steps", "2") == 0
+    assert call(pictures, tmp_path / "out", model, "--steps", "4") == 2
+    assert "has other settings: steps=4 (there 2)" in capsys.readouterr().err

@@ -1,0 +1,47 @@
+"""A tiny random model and a folder of images for it."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from golden_values import fill
+from rediffuse.diffusion.config import ProcessConfig
+from rediffuse.models.config import UNetConfig
+from rediffuse.models.unet import UNetModel
+from rediffuse.zoo.model import DiffusionModel, Provenance
+
+
+def tiny_model(num_classes: int | None = None) -> DiffusionModel:
+    config = UNetConfig(
+        image_size=16, model_channels=32, num_res_blocks=1, channel_mult=(1, 1), num_classes=num_classes
+    )
+    return DiffusionModel(
+        network=fill(UNetModel(config)),
+        process_config=ProcessConfig(schedule="cosine", variance="fixed_large"),
+        provenance=Provenance(source="test", sha256="0" * 64),
+    )
+
+
+@pytest.fixture(scope="session")
+def model() -> DiffusionModel:
+    return tiny_model()
+
+
+@pytest.fixture(scope="session")
+def class_model() -> DiffusionModel:
+    return tiny_model(num_classes=3)
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """Five images, of which two differ in their suffix only, and one text file that is called an image."""
+    folder = tmp_path / "pictures"
+    (folder / "sub").mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for name in ("photo.jpg", "photo.png", "sub/a.png", "sub/b.webp", "wide.bmp"):
+        pixels = rng.integers(0, 256, (20, 40 if name == "wide.bmp" else 24, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / name)
+    (folder / "notes.png").write_text("no image")
+    return folder

@@ -1,0 +1,100 @@
+"""A folder of results: what is done is skipped, what changed is done again, what fails is said."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from rediffuse.dire.folder import fill, unfinished
+from rediffuse.dire.job import reconstruct_files
+from rediffuse.dire.manifest import Manifest, Row, read
+from rediffuse.dire.maps import MapStore
+from rediffuse.dire.reconstruct import settings_for
+from rediffuse.errors import StorageError
+from rediffuse.images.find import find_images
+from rediffuse.zoo.model import DiffusionModel
+
+
+def fill_folder(pictures: Path, out: Path, model: DiffusionModel, kinds=("maps",), labels=None) -> list[Row]:
+    """Do what is unfinished and return its rows."""
+    settings = settings_for(model, steps=2)
+    store = MapStore(out, settings, kinds=kinds)
+    with Manifest(out) as manifest:
+        todo = unfinished(find_images([pictures]), store, manifest, labels=labels)
+        results = reconstruct_files(todo, model, settings, batch_size=4, labels=labels)
+        return list(fill(results, store, manifest))
+
+
+def test_rows_say_what_became_of_every_file(model: DiffusionModel, pictures: Path, tmp_path: Path) -> None:
+    rows = {row.name: row for row in fill_folder(pictures, tmp_path / "out", model)}
+    assert list(rows) == ["notes.png", "photo.jpg", "photo.png", "sub/a.png", "sub/b.webp", "wide.bmp"]
+    assert rows == {row.name: row for row in read(tmp_path / "out")}
+    wide, notes = rows["wide.bmp"], rows["notes.png"]
+    assert (wide.status, wide.codec, wide.width, wide.height, wide.reason) == ("done", "BMP", 40, 20, None)
+    assert (notes.status, notes.codec, notes.mean_error) == ("failed", None, None)
+    assert "notes.png" in (notes.reason or "")
+    values = MapStore.open(tmp_path / "out").read("wide.bmp").values
+    assert wide.mean_error == pytest.approx(values.mean().item(), abs=1e-4)
+
+
+def test_second_time_only_the_failed_file_is_tried(model: DiffusionModel, pictures: Path, tmp_path: Path) -> None:
+    fill_folder(pictures, tmp_path / "out", model)
+    assert [row.name for row in fill_folder(pictures, tmp_path / "out", model)] == ["notes.png"]
+
+
+def test_changed_lost_and_mended_files_are_done_again(model: DiffusionModel, pictures: Path, tmp_path: Path) -> None:
+    fill_folder(pictures, tmp_path / "out", model)
+    for name in ("photo.png", "notes.png"):
+        Image.fromarray(np.full((16, 16, 3), 200, np.uint8)).save(pictures / name)
+    (tmp_path / "out" / "maps" / "wide.bmp.png").unlink()
+    again = fill_folder(pictures, tmp_path / "out", model)
+    assert [(row.name, row.status) for row in again] == [(n, "done") for n in ("notes.png", "photo.png", "wide.bmp")]
+    assert fill_folder(pictures, tmp_path / "out", model) == []
+
+
+def test_map_of_a_file_that_became_unreadable_goes(model: DiffusionModel, pictures: Path, tmp_path: Path) -> None:
+    fill_folder(pictures, tmp_path / "out", model)
+    (pictures / "photo.png").write_bytes(b"")
+    fill_folder(pictures, tmp_path / "out", model)
+    assert not (tmp_path / "out" / "maps" / "photo.png.png").exists()
+    assert (tmp_path / "out" / "maps" / "photo.jpg.png").exists()
+
+
+def test_another_kind_of_result_is_made_and_the_maps_stay(
+    model: DiffusionModel, pictures: Path, tmp_path: Path
+) -> None:
+    fill_folder(pictures, tmp_path / "out", model)
+    assert len(fill_folder(pictures, tmp_path / "out", model, kinds=("latents",))) == 6
+    assert (tmp_path / "out" / "maps" / "sub" / "a.png.png").exists()
+    assert (tmp_path / "out" / "latents" / "sub" / "a.png.safetensors").exists()
+
+
+def test_file_of_another_class_is_done_again(class_model: DiffusionModel, pictures: Path, tmp_path: Path) -> None:
+    labels = {found.name: 0 for found in find_images([pictures])}
+    fill_folder(pictures, tmp_path / "out", class_model, labels=labels)
+    again = fill_folder(pictures, tmp_path / "out", class_model, labels=labels | {"sub/a.png": 1})
+    assert [(row.name, row.label) for row in again] == [("notes.png", None), ("sub/a.png", 1)]
+
+
+def test_result_that_cannot_be_written_stops_the_job(model: DiffusionModel, pictures: Path, tmp_path: Path) -> None:
+    (tmp_path / "out" / "maps").mkdir(parents=True)
+    (tmp_path / "out" / "maps" / "sub").write_text("in the way of a folder")
+    with pytest.raises(StorageError, match="sub"):
+        fill_folder(pictures, tmp_path / "out", model)
+    names = {row.name for row in read(tmp_path / "out")}
+    assert "sub/a.png" not in names
+    assert "photo.jpg" in names
+
+
+def test_what_is_kept_does_not_depend_on_the_batch(model: DiffusionModel, pictures: Path, tmp_path: Path) -> None:
+    settings = settings_for(model, steps=2)
+    maps = {}
+    for batch_size in (1, 5):
+        store = MapStore(tmp_path / str(batch_size), settings, map_format="safetensors")
+        with Manifest(store.folder) as manifest:
+            results = reconstruct_files(find_images([pictures]), model, settings, batch_size=batch_size)
+            done = [row.name for row in fill(results, store, manifest) if row.status == "done"]
+        maps[batch_size] = torch.cat([store.read(name).values for name in done])
+    assert torch.allclose(maps[1], maps[5], rtol=0, atol=1e-4)

@@ -1,0 +1,163 @@
+"""An image, its inversion and its reconstruction: against the original, and against misuse."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import golden_values
+from rediffuse.diffusion.config import ProcessConfig
+from rediffuse.dire.reconstruct import DireMap, reconstruct, settings_for
+from rediffuse.errors import ConfigError, SettingsMismatch
+from rediffuse.images.crop import center_crop
+from rediffuse.images.decode import decode_bytes
+from rediffuse.images.tensors import map_to_uint8_floor, to_tensor, to_uint8_floor
+from rediffuse.models.config import UNetConfig
+from rediffuse.models.unet import UNetModel
+from rediffuse.zoo.model import DiffusionModel, Provenance
+
+
+@pytest.fixture(scope="module")
+def golden() -> tuple[dict, dict]:
+    return golden_values.load("dire_end_to_end")
+
+
+@pytest.fixture(scope="module")
+def golden_model(golden) -> DiffusionModel:
+    meta, _ = golden
+    config = UNetConfig(**{key: tuple(v) if isinstance(v, list) else v for key, v in meta["kwargs"].items()})
+    network = UNetModel(config)
+    network.load_state_dict({k: v.float() for k, v in load_file(golden_values.FOLDER / meta["weights"]).items()})
+    return DiffusionModel(
+        network=network.eval(),
+        process_config=ProcessConfig(schedule=meta["schedule"], prediction="eps", variance="fixed_large"),
+        provenance=Provenance(source="golden", sha256="0" * 64),
+    )
+
+
+def images(count: int, side: int = 16) -> torch.Tensor:
+    return golden_values.rnd("images", count, 3, side, side).clamp(-1, 1)
+
+
+def test_files_become_the_original_x_0(golden) -> None:
+    meta, arrays = golden
+    for index, name in enumerate(meta["files"]):
+        image = decode_bytes(arrays[f"file_{name}"].numpy().tobytes(), name)
+        x_0 = to_tensor(center_crop(image.pixels, meta["image_size"]))
+        assert torch.equal(x_0, arrays["x_0"][index]), name
+
+
+@pytest.mark.parametrize("depth", [0, 5])
+def test_reconstruction_is_the_original_one(golden, golden_model: DiffusionModel, depth: int) -> None:
+    _, arrays = golden
+    settings = settings_for(golden_model, steps=20, depth=depth or None, grid="compat")
+    result = reconstruct(golden_model, arrays["x_0"], settings)
+    assert golden_values.relative_error(result.x_T, arrays[f"x_T_{depth}"]) < 1e-3
+    assert golden_values.relative_error(result.x_0_hat, arrays[f"x_0_hat_{depth}"]) < 1e-3
+    dire, original = map_to_uint8_floor(result.map.values), arrays[f"dire_u8_{depth}"].numpy()
+    assert np.mean(dire != original) <= 1e-3
+    assert np.mean(to_uint8_floor(result.x_0_hat) != arrays[f"recon_u8_{depth}"].numpy()) <= 1e-3
+
+
+@pytest.mark.parametrize("grid", ["compat", "aligned"])
+def test_results_do_not_depend_on_the_batch(golden, golden_model: DiffusionModel, grid) -> None:
+    x_0 = golden[1]["x_0"][:3]
+    settings = settings_for(golden_model, steps=2, grid=grid)
+    together = reconstruct(golden_model, x_0, settings)
+    apart = [reconstruct(golden_model, part, settings) for part in x_0.split((1, 2))]
+    # Convolutions round differently for other batch sizes: 1e-6 of the output in every call of the network.
+    assert torch.allclose(torch.cat([part.x_0_hat for part in apart]), together.x_0_hat, rtol=0, atol=5e-5)
+
+
+def test_class_decides_what_a_class_conditional_model_returns(class_model: DiffusionModel) -> None:
+    settings = settings_for(class_model, steps=2)
+    one, other = (
+        reconstruct(class_model, images(1), settings, labels=torch.tensor([label])).x_0_hat for label in (0, 2)
+    )
+    assert not torch.equal(one, other)
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [None, torch.tensor([0]), torch.tensor([0.0, 1.0]), torch.tensor([0, 3]), torch.tensor([-1, 0])],
+    ids=["none", "too few", "float", "too high", "negative"],
+)
+def test_class_conditional_model_refuses_other_labels(class_model: DiffusionModel, labels) -> None:
+    with pytest.raises(ConfigError, match="one class from 0 to 2 per image"):
+        reconstruct(class_model, images(2), settings_for(class_model, steps=2), labels=labels)
+
+
+def test_labels_for_an_unconditional_model_are_refused(model: DiffusionModel) -> None:
+    with pytest.raises(ConfigError, match="not class-conditional"):
+        reconstruct(model, images(1), settings_for(model, steps=2), labels=torch.tensor([0]))
+
+
+@pytest.mark.parametrize(
+    ("x_0", "reason"),
+    [
+        (images(1, side=8), r"given \(1, 3, 8, 8\) float32; \(N, 3, 16, 16\) float32 is allowed"),
+        (images(1).double(), "float64"),
+        (images(0), "no image"),
+        (images(1) * 255, "numbers from -1 to 1 are allowed"),
+        (images(1) * torch.nan, "nan to nan"),
+    ],
+    ids=["shape", "dtype", "empty", "range", "nan"],
+)
+def test_other_images_are_refused(model: DiffusionModel, x_0: torch.Tensor, reason: str) -> None:
+    with pytest.raises(ConfigError, match=reason):
+        reconstruct(model, x_0, settings_for(model, steps=2))
+
+
+def test_settings_of_another_model_are_refused(model: DiffusionModel) -> None:
+    settings = replace(settings_for(model, steps=2), model_sha256="f" * 64, image_size=32)
+    with pytest.raises(SettingsMismatch, match=r"image_size=32 \(there 16\), model_sha256=f+ \(there 0+\)"):
+        reconstruct(model, images(1, side=32), settings)
+
+
+def test_grid_without_an_integer_stride_is_refused_at_once(model: DiffusionModel) -> None:
+    with pytest.raises(ConfigError, match="ddim600"):
+        settings_for(model, steps=600)
+
+
+def test_network_in_training_mode_is_refused(model: DiffusionModel) -> None:
+    settings = settings_for(model, steps=2)
+    model.network.train()
+    try:
+        with pytest.raises(ConfigError, match="eval"):
+            reconstruct(model, images(1), settings)
+    finally:
+        model.network.eval()
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_half_precision_stays_in_the_network(model: DiffusionModel, precision) -> None:
+    settings = settings_for(model, steps=2, precision=precision)
+    half = reconstruct(model, images(2), settings)
+    full = reconstruct(model, images(2), settings_for(model, steps=2))
+    assert half.x_0_hat.dtype == half.x_T.dtype == torch.float32
+    assert {parameter.dtype for parameter in model.network.parameters()} == {torch.float32}
+    assert not torch.equal(half.x_0_hat, full.x_0_hat)
+    assert (half.x_T - full.x_T).abs().mean() < 0.05
+
+
+def test_result_can_enter_a_graph(model: DiffusionModel) -> None:
+    result = reconstruct(model, images(1), settings_for(model, steps=2))
+    weight = torch.ones(3, requires_grad=True)
+    (result.map.values * weight[:, None, None]).sum().backward()
+    assert weight.grad is not None
+
+
+def test_map_is_the_absolute_error_between_0_and_2(model: DiffusionModel) -> None:
+    result = reconstruct(model, images(2), settings_for(model, steps=2, clip=False))
+    assert result.error.abs().max() > 2
+    assert torch.equal(result.map.values, result.error.abs().clamp(max=2))
+
+
+@pytest.mark.parametrize(
+    "values", [torch.full((1, 3, 16, 16), 2.1), torch.full((1, 3, 16, 16), torch.nan), torch.zeros(3, 16, 16)]
+)
+def test_what_is_no_map_is_refused(model: DiffusionModel, values: torch.Tensor) -> None:
+    with pytest.raises(ConfigError, match="DireMap"):
+        DireMap(values=values, settings=settings_for(model))
