@@ -52,7 +52,7 @@ def png16_bytes(values: np.ndarray) -> bytes:
     assert values.shape[2] == 3, values.shape
     assert np.all((values >= 0) & (values <= 2)), "a map lies in [0, 2]"
     height, width, _ = values.shape
-    levels = np.rint(values.astype(np.float64) / PNG16_STEP).astype(">u2")  # big-endian, as PNG wants
+    levels = np.rint(values.astype(np.float64) / PNG16_STEP).astype(">u2", order="C")  # big-endian, as PNG wants
     rows = levels.view(np.uint8).reshape(height, 6 * width)
     differences = np.diff(rows, axis=0, prepend=np.zeros((1, 6 * width), np.uint8))  # modulo 256
     filtered = np.insert(differences, 0, _ROW_ABOVE, axis=1)
