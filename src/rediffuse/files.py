@@ -28,7 +28,9 @@ def whole(path: Path) -> Iterator[Path]:
         beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}{path.suffix}")
         beside.touch(exist_ok=False)  # with the rights that the process's mask leaves, unlike tempfile's
         partial = beside
+        rights = partial.stat().st_mode
         yield partial
+        partial.chmod(rights)  # safetensors puts a file of its own in the place, which only its owner may read
         with partial.open("rb") as written:
             os.fsync(written.fileno())
         partial.replace(path)

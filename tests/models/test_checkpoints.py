@@ -144,3 +144,9 @@ def test_a_network_that_does_not_fit_is_left_as_it_was() -> None:
     with pytest.raises(CheckpointError, match=r"w\.pt: does not fit this Linear: 1 missing: bias"):
         load_into(network, {"weight": STATE["weight"]}, "w.pt")
     assert same(network.state_dict(), before)
+
+
+def test_weights_are_as_readable_as_any_other_file(tmp_path: Path) -> None:
+    write_state_dict(tmp_path / "model.safetensors", {"a": torch.zeros(2)})
+    (tmp_path / "other").touch()
+    assert (tmp_path / "model.safetensors").stat().st_mode == (tmp_path / "other").stat().st_mode
