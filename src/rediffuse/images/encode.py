@@ -39,6 +39,15 @@ def webp_bytes(pixels: np.ndarray, quality: int = 80) -> bytes:
     return _save(pixels, "WEBP", quality=quality)
 
 
+def gif_bytes(frames: np.ndarray, milliseconds: int = 100) -> bytes:
+    """A GIF that repeats for ever, of uint8 pixels (N, H, W, 3); 256 colours per frame, the last one stays longer."""
+    pictures = [Image.fromarray(frame) for frame in frames]
+    times = [milliseconds] * (len(pictures) - 1) + [20 * milliseconds]
+    file = BytesIO()
+    pictures[0].save(file, "GIF", save_all=True, append_images=pictures[1:], duration=times, loop=0)
+    return file.getvalue()
+
+
 def png16_bytes(values: np.ndarray) -> bytes:
     """A 16-bit RGB PNG of a map, 0 black and 2 white.
 

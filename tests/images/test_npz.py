@@ -1,0 +1,66 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rediffuse.errors import InputError
+from rediffuse.images.npz import read_npz, write_npz
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (3, 4, 5, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("labels", [None, [2, 0, 1]], ids=["plain", "with classes"])
+def test_a_batch_is_what_numpy_reads_and_what_was_written(labels: list[int] | None, tmp_path: Path) -> None:
+    path = tmp_path / "batch.npz"
+    write_npz(path, iter(PIXELS), PIXELS.shape, labels)
+    with np.load(path) as archive:
+        assert archive.files == (["arr_0"] if labels is None else ["arr_0", "arr_1"])
+        np.testing.assert_array_equal(archive["arr_0"], PIXELS)
+        assert archive["arr_0"].dtype == np.uint8
+    pixels, read = read_npz(path)
+    np.testing.assert_array_equal(pixels, PIXELS)
+    assert (None if read is None else read.tolist()) == labels
+
+
+def test_what_numpy_saves_is_read(tmp_path: Path) -> None:
+    np.savez(tmp_path / "saved.npz", PIXELS, np.array([1, 1, 0]))
+    pixels, labels = read_npz(tmp_path / "saved.npz")
+    np.testing.assert_array_equal(pixels, PIXELS)
+    assert labels is not None
+    assert labels.tolist() == [1, 1, 0]
+
+
+def test_equal_batches_are_equal_files(tmp_path: Path) -> None:
+    for name in "ab":
+        write_npz(tmp_path / name, PIXELS, PIXELS.shape, [0, 1, 2])
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("arrays", "line"),
+    [
+        ({"x": PIXELS}, "holds no arr_0"),
+        ({"arr_0": PIXELS.astype(np.float32)}, r"arr_0 is \(3, 4, 5, 3\) float32; \(N, H, W, 3\) uint8 is needed"),
+        ({"arr_0": PIXELS[..., 0]}, r"arr_0 is \(3, 4, 5\) uint8"),
+        ({"arr_0": PIXELS[:0]}, r"arr_0 is \(0, 4, 5, 3\) uint8"),
+        ({"arr_0": PIXELS, "arr_1": np.zeros(2, np.int64)}, r"arr_1 is \(2,\) int64; \(3,\) whole numbers are needed"),
+        ({"arr_0": PIXELS, "arr_1": np.zeros(3)}, r"arr_1 is \(3,\) float64"),
+    ],
+)
+def test_other_arrays_are_refused(arrays: dict[str, np.ndarray], line: str, tmp_path: Path) -> None:
+    np.savez(tmp_path / "batch.npz", **arrays)
+    with pytest.raises(InputError, match=line):
+        read_npz(tmp_path / "batch.npz")
+
+
+def test_other_files_are_refused_in_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "batch.npz"
+    for content in (b"", b"PK\x03\x04", b"no archive"):
+        path.write_bytes(content)
+        with pytest.raises(InputError, match=r"batch\.npz: cannot be read"):
+            read_npz(path)
+    np.save(tmp_path / "array.npy", PIXELS)
+    with pytest.raises(InputError, match=r"array\.npy: cannot be read as an \.npz of samples"):
+        read_npz(tmp_path / "array.npy")
+    with pytest.raises(InputError, match=r"missing\.npz: cannot be read: No such file or directory"):
+        read_npz(tmp_path / "missing.npz")
