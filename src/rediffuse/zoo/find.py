@@ -70,7 +70,7 @@ def _from_weights(path: Path, network: Mapping[str, Any] | None, process: Proces
     return Found(
         layout=layout,
         process=process,
-        training={},
+        training=published.training if published else {},
         state=state,
         provenance=Provenance(source=str(path), sha256=sha256_of(path)),
     )

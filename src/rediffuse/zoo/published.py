@@ -5,9 +5,10 @@ Networks and processes follow from the flags that OpenAI gives for each file. Op
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 from rediffuse.diffusion.config import ProcessConfig
 from rediffuse.diffusion.script_flags import ProcessFlags, process_config
@@ -30,6 +31,8 @@ class PublishedModel:
     """A classifier's is that of the diffusion model which it guides."""
     address: str
     sha256: str | None = None
+    training: Mapping[str, Any] = field(default_factory=dict)
+    """What is known of how it was trained, by the names that our own runs give it."""
 
     @property
     def file(self) -> str:
@@ -90,7 +93,7 @@ def _diffusion(
     )
 
 
-def _superres(name: str, parameters: int, flags: UNetFlags) -> PublishedModel:
+def _superres(name: str, parameters: int, flags: UNetFlags, small_size: int) -> PublishedModel:
     return PublishedModel(
         name=name,
         kind="superres",
@@ -98,6 +101,7 @@ def _superres(name: str, parameters: int, flags: UNetFlags) -> PublishedModel:
         network=superres_config(flags),
         process=_LINEAR,
         address=f"{_ADDRESS}/{name}.pt",
+        training={"small_size": small_size},
     )
 
 
@@ -132,8 +136,8 @@ PUBLISHED: Mapping[str, PublishedModel] = {
         _diffusion("lsun_cat", 552_814_086, _LSUN),
         _diffusion("lsun_horse", 552_814_086, _LSUN),
         _diffusion("lsun_horse_nodropout", 552_814_086, replace(_LSUN, dropout=0.0)),
-        _superres("64_256_upsampler", 311_795_910, _UPSAMPLER_256),
-        _superres("128_512_upsampler", 308_835_270, _UPSAMPLER_512),
+        _superres("64_256_upsampler", 311_795_910, _UPSAMPLER_256, small_size=64),
+        _superres("128_512_upsampler", 308_835_270, _UPSAMPLER_512, small_size=128),
         _classifier("64x64_classifier", 65_438_568, 64, depth=4, process=_COSINE),
         _classifier("128x128_classifier", 42_568_040, 128),
         _classifier("256x256_classifier", 54_096_360, 256),
