@@ -16,7 +16,7 @@ LAYERS = (
     {"errors", "records", "files"},
     {"diffusion", "models", "images"},
     {"zoo"},
-    {"dire"},
+    {"dire", "sampling", "evaluation"},
     {"detection"},
     {"training", "report"},
     {"compat", "cli"},

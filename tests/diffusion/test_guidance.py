@@ -1,8 +1,13 @@
+import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
+from golden_processes import GaussianData
+from rediffuse.diffusion import ddim, ddpm, dpm_solver
+from rediffuse.diffusion.config import ProcessConfig
 from rediffuse.diffusion.guidance import classifier_guidance
+from rediffuse.diffusion.process import SamplerOptions
 
 
 def test_classifier_guidance_is_the_gradient_of_the_chosen_class():
@@ -21,3 +26,28 @@ def test_guidance_leaves_no_gradient_in_the_classifier():
             torch.randn(2, 1, 2, 2), torch.zeros(2), y=torch.tensor([0, 1])
         )
     assert all(parameter.grad is None for parameter in classifier.parameters())
+
+
+@pytest.mark.parametrize("sampler", ["ddpm", "ddim", "dpm_solver"])
+def test_guidance_moves_the_mean_of_a_gaussian_as_bayes_says(sampler: str):
+    """x_0 ~ N(0, c^2) and p(y | x_0) ~ exp(g x_0) give x_0 | y ~ N(c^2 g, c^2)."""
+    c, g, scale = 0.5, 1.2, 2.0
+    # Alg. 1 of ADM, for DDPM, is of first order in the step, and its error larger
+    num_steps = 1600 if sampler == "ddpm" else 400
+    process = ProcessConfig(num_timesteps=4000, variance="fixed_small").build(str(num_steps))
+    data = GaussianData(c, process)
+    alpha_bar_of = torch.from_numpy(ProcessConfig(num_timesteps=4000).build().schedule.alpha_bar)
+
+    def guidance(x_t: Tensor, timesteps: Tensor) -> Tensor:
+        # log p(y | x_t) = g E[x_0 | x_t] + const, for x_0 | x_t is Gaussian with a variance that x_t does not change
+        alpha_bar = alpha_bar_of[timesteps].view(-1, 1, 1)
+        return (scale * g * alpha_bar.sqrt() * c**2 / (alpha_bar * c**2 + 1 - alpha_bar)).expand_as(x_t)
+
+    options = SamplerOptions(clip_denoised=False, guidance=guidance)
+    x_T = torch.tensor([0.0, 1.0], dtype=torch.float64).view(1, 1, 2)
+    if sampler == "ddpm":  # every step is linear: without noise, x_0 is the mean
+        x_0 = ddpm.sample(process, data.eps, x_T, torch.zeros_like, options)
+    else:
+        x_0 = {"ddim": ddim, "dpm_solver": dpm_solver}[sampler].sample(process, data.eps, x_T, options)
+        assert (x_0[..., 1] - x_0[..., 0]).item() == pytest.approx(c, rel=0.02)
+    assert x_0[..., 0].item() == pytest.approx(scale * c**2 * g, rel=0.02)

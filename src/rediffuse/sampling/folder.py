@@ -1,0 +1,178 @@
+"""A folder of images that a model made: what it lacks, and what it is all made with.
+
+settings.json           what all images in it depend on, besides seed and class
+images/NAME.png         the images
+small/NAME.png          what each was enlarged from, if it was
+progressive/NAME.png    the way from noise to each (or NAME.gif), where it was asked for
+grid.png                the images of the last call in one, where it was asked for
+"""
+
+import filecmp
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rediffuse.errors import ConfigError, InputError, SettingsMismatch
+from rediffuse.files import remove, whole, write_bytes
+from rediffuse.images.decode import Limits, decode
+from rediffuse.images.encode import gif_bytes, png_bytes
+from rediffuse.images.montage import tile
+from rediffuse.images.npz import write_npz
+from rediffuse.records import dump
+from rediffuse.sampling.config import Progressive, SampleRecord, UpscaleRecord
+
+MAX_IN_GRID = 1024
+"""A grid shows the first so many images."""
+
+_FOLDERS = ("images", "small", "progressive")
+_SUFFIXES = {"strip": ".png", "gif": ".gif"}
+
+
+class ImageFolder:
+    """Results of one record below a folder.
+
+    Args:
+        path: made with the first result.
+        record: what all of them depend on.
+        progressive: whether, and how, the way to each is kept as well.
+        force: take over a folder of another record; its images are removed when the first result is written.
+
+    Raises:
+        SettingsMismatch: the folder holds images of another record, and `force` is not given; names the fields.
+        ConfigError: its `settings.json` cannot be read.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        record: SampleRecord | UpscaleRecord,
+        *,
+        progressive: Progressive | None = None,
+        force: bool = False,
+    ) -> None:
+        self.path = path
+        self.progressive: Progressive | None = progressive
+        self._record = dump(record)
+        self._differing = _differing(self._record, self._written_record())
+        if self._differing and not force:
+            raise SettingsMismatch(
+                f"{path} was made with other settings: {', '.join(self._differing)}; --force makes it anew"
+            )
+
+    def holds(self, name: str, small: np.ndarray | None = None) -> bool:
+        """Whether everything that `write` makes for `name` is there, of this record and enlarged from `small`."""
+        wanted = [self._image(name)] + ([self._way(name)] if self.progressive else [])
+        if self._differing or not all(path.exists() for path in wanted):
+            return False
+        return small is None or (self._small(name).exists() and np.array_equal(_read(self._small(name)), small))
+
+    def write(
+        self, name: str, pixels: np.ndarray, *, way: np.ndarray | None = None, small: np.ndarray | None = None
+    ) -> None:
+        """Keep one image.
+
+        Args:
+            name: of its files, without the suffix; may hold folders.
+            pixels: uint8 (S, S, 3).
+            way: uint8 (F, H, W, 3), the moments on its way, where the folder is progressive.
+            small: uint8 (s, s, 3), what it was enlarged from, if it was.
+
+        Raises:
+            StorageError: the disk is full, or the folder cannot be written to.
+        """
+        self._claim()
+        if self.progressive is not None:
+            assert way is not None
+            content = gif_bytes(way) if self.progressive == "gif" else png_bytes(tile(way, columns=len(way)))
+            write_bytes(self._way(name), content)
+        write_bytes(self._image(name), png_bytes(pixels))
+        if small is not None:  # the last, so that what stands beside it is always enlarged from it
+            write_bytes(self._small(name), png_bytes(small))
+
+    def read(self, name: str) -> np.ndarray:
+        """The pixels of one image, uint8 (S, S, 3).
+
+        Raises:
+            ImageError: its file is missing or damaged.
+        """
+        return _read(self._image(name))
+
+    def write_grid(self, names: Sequence[str]) -> Path:
+        """Put the first `MAX_IN_GRID` images of these names into one; returns its path."""
+        path = self.path / "grid.png"
+        write_bytes(path, png_bytes(tile(np.stack([self.read(name) for name in names[:MAX_IN_GRID]]))))
+        return path
+
+    def write_npz(self, path: Path, names: Sequence[str], labels: Sequence[int] | None, *, force: bool) -> None:
+        """Write the images of these names as a batch in guided-diffusion's format.
+
+        Raises:
+            InputError: there is another file under `path`, and `force` is not given.
+        """
+        shape = (len(names), *self.read(names[0]).shape)
+        with whole(path) as partial:
+            write_npz(partial, (self.read(name) for name in names), shape, labels)
+            if path.exists() and not force and not filecmp.cmp(partial, path, shallow=False):
+                raise InputError(f"{path}: holds other samples already; --force replaces it")
+
+    def _claim(self) -> None:
+        """Write the record; remove what was made under another one."""
+        if self._differing:
+            for folder in _FOLDERS:
+                for old in (self.path / folder).rglob("*.*"):
+                    if old.is_file():
+                        remove(old)
+            self._differing = []
+        elif self._settings.exists():
+            return
+        write_bytes(self._settings, (json.dumps(self._record, indent=2) + "\n").encode())
+
+    def _written_record(self) -> dict[str, Any]:
+        if not self._settings.exists():
+            return self._record
+        try:
+            record = json.loads(self._settings.read_bytes())
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"{self._settings}: cannot be read: {error}") from None
+        if not isinstance(record, dict):
+            raise ConfigError(f"{self._settings}: holds no settings")
+        return record
+
+    @property
+    def _settings(self) -> Path:
+        return self.path / "settings.json"
+
+    def _image(self, name: str) -> Path:
+        return self.path / "images" / f"{name}.png"
+
+    def _small(self, name: str) -> Path:
+        return self.path / "small" / f"{name}.png"
+
+    def _way(self, name: str) -> Path:
+        assert self.progressive is not None
+        return self.path / "progressive" / f"{name}{_SUFFIXES[self.progressive]}"
+
+
+def _read(path: Path) -> np.ndarray:
+    return decode(path, Limits(min_side=1)).pixels  # our own files: a small image may be smaller than a photograph
+
+
+def _differing(given: dict[str, Any], there: dict[str, Any]) -> list[str]:
+    """`field=value (there value)` of every field that is not the same, nested ones under their own names."""
+    given, there = _flat(given), _flat(there)
+    absent = object()
+    return [
+        f"{name}={given.get(name)} (there {there.get(name)})"
+        for name in dict.fromkeys((*given, *there))
+        if given.get(name, absent) != there.get(name, absent)
+    ]
+
+
+def _flat(record: dict[str, Any]) -> dict[str, Any]:
+    flat = {}
+    for name, value in record.items():
+        flat |= _flat(value) if isinstance(value, dict) else {name: value}
+    return flat

@@ -1,0 +1,53 @@
+"""A classifier of noisy images as the guide of a diffusion model."""
+
+import math
+
+from torch import Tensor
+
+from rediffuse.diffusion.config import ProcessConfig
+from rediffuse.diffusion.guidance import Guidance, classifier_guidance
+from rediffuse.errors import ConfigError
+from rediffuse.zoo.model import ClassifierModel, DiffusionModel
+
+
+def guide(model: DiffusionModel, classifier: ClassifierModel, scale: float) -> Guidance:
+    """Guidance of `model` by `classifier` (ADM, arXiv:2105.05233, Sec. 4), for `sample`.
+
+    Args:
+        model: class-conditional, with the same classes, or unconditional.
+        classifier: of noisy images; on the model's device.
+        scale: 0 or more; 1 follows the classifier's own posterior.
+
+    Raises:
+        ConfigError: the scale is not allowed, or the two differ in image size, channels, classes or noise; names both
+            values. Later, from the guidance itself: a label is out of range.
+    """
+    if not 0 <= scale < math.inf:
+        raise ConfigError(f"scale={scale}: 0 or more is needed")
+    fits = {
+        "image size": (classifier.image_size, model.image_size),
+        "channels": (classifier.network.config.in_channels, model.network.config.in_channels),
+        "noise": (_noise(classifier.process_config), _noise(model.process_config)),
+    }
+    if model.num_classes is not None:
+        fits["number of classes"] = (classifier.num_classes, model.num_classes)
+    for name, (given, needed) in fits.items():
+        if given != needed:
+            source = classifier.provenance.source
+            raise ConfigError(f"{source}: a classifier of {name} {given} cannot guide a model of {name} {needed}")
+    gradient = classifier_guidance(classifier.network, scale)
+    largest = classifier.num_classes - 1
+
+    def guidance(x_t: Tensor, timesteps: Tensor, *, y: Tensor, **_: object) -> Tensor:
+        # On an accelerator this look would wait for the device; there the gradient itself refuses.
+        if y.device.type == "cpu" and y.max() > largest:
+            raise ConfigError(f"labels: class {y.max().item()} is given; the classifier knows 0 to {largest}")
+        return gradient(x_t, timesteps, y=y)
+
+    return guidance
+
+
+def _noise(process: ProcessConfig) -> str:
+    """What a network has to know of a process to read its x_t and its timesteps."""
+    rescaled = " (rescaled)" if process.rescale_timesteps and process.num_timesteps != 1000 else ""
+    return f"{process.schedule} over {process.num_timesteps}{rescaled}"

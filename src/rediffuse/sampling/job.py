@@ -1,0 +1,112 @@
+"""Filling a folder with images, batch after batch: each is written as soon as it is made."""
+
+from collections.abc import Iterator, Sequence
+from typing import TypeVar
+
+import numpy as np
+import torch
+
+from rediffuse.diffusion.ddpm import Step
+from rediffuse.diffusion.guidance import Guidance
+from rediffuse.errors import ConfigError
+from rediffuse.images.tensors import to_tensor, to_uint8
+from rediffuse.sampling.config import Progressive, Request, SamplingSettings
+from rediffuse.sampling.folder import ImageFolder
+from rediffuse.sampling.sample import check, check_finite, denoise, moments, upscale
+from rediffuse.sampling.small import SmallImage
+from rediffuse.zoo.model import DiffusionModel
+
+T = TypeVar("T")
+
+NUM_MOMENTS: dict[Progressive, int] = {"strip": 10, "gif": 40}
+"""How much of the way from noise to an image is shown."""
+
+
+def fill_with_samples(
+    folder: ImageFolder,
+    model: DiffusionModel,
+    settings: SamplingSettings,
+    todo: Sequence[Request],
+    *,
+    guidance: Guidance | None = None,
+    batch_size: int = 16,
+) -> Iterator[str]:
+    """Make and keep the requested samples.
+
+    Args:
+        folder: of a `SampleRecord` of this model and these settings.
+        model, settings, guidance, batch_size: see `sample.sample`.
+        todo: what is missing.
+
+    Yields:
+        The name of each image once it is on the disk.
+
+    Raises:
+        ConfigError: see `sample.sample`; or the model's images are not RGB.
+        StorageError: an image could not be written.
+    """
+    _check_rgb(model)
+    for batch in batches(todo, batch_size):
+        seeds, labels = [request.seed for request in batch], _labels(batch)
+        check(model, settings, "unet", num_samples=len(batch), labels=labels, guided=guidance is not None)
+        walk = denoise(model, settings, seeds, labels=labels, guidance=guidance)
+        num_moments = NUM_MOMENTS[folder.progressive] if folder.progressive else 1
+        kept = moments(walk, settings.steps, num_moments)
+        x_0 = kept[-1].sample
+        check_finite(x_0, [f"seed {seed}" for seed in seeds])
+        ways = _ways(kept) if folder.progressive else [None] * len(batch)
+        for request, pixels, way in zip(batch, to_uint8(x_0), ways, strict=True):
+            folder.write(request.name, pixels, way=way)
+            yield request.name
+
+
+def fill_with_enlarged(
+    folder: ImageFolder,
+    model: DiffusionModel,
+    settings: SamplingSettings,
+    todo: Sequence[SmallImage],
+    *,
+    seed: int = 0,
+    batch_size: int = 16,
+) -> Iterator[str]:
+    """Enlarge images and keep the results; see `fill_with_samples`, and `SmallImage.seed` for the seeds."""
+    _check_rgb(model)
+    for batch in batches(todo, batch_size):
+        low_res = to_tensor(np.stack([small.pixels for small in batch]))
+        seeds = [small.seed(seed) for small in batch]
+        images = upscale(model, settings, low_res, seeds, labels=_labels(batch), batch_size=len(batch))
+        for small, x_0 in zip(batch, images, strict=True):
+            folder.write(small.name, to_uint8(x_0), small=small.pixels)
+            yield small.name
+
+
+def batches(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    """Runs of `size` items, the last of which may be shorter.
+
+    Raises:
+        ConfigError: `size` is below 1.
+    """
+    if size < 1:
+        raise ConfigError(f"batch_size={size}: at least 1 is needed")
+    return (items[first : first + size] for first in range(0, len(items), size))
+
+
+def _labels(batch: Sequence[Request] | Sequence[SmallImage]) -> list[int] | None:
+    labels = [one.label for one in batch if one.label is not None]
+    assert len(labels) in (0, len(batch))
+    return labels or None
+
+
+def _ways(steps: Sequence[Step]) -> np.ndarray:
+    """(N, F, 2S, S, 3): at every moment x_t above, and below it the x_0 that the model sees ahead."""
+    pixels = [to_uint8(torch.cat([step.sample, step.x_0], dim=2)) for step in steps]
+    return np.stack(pixels, axis=1)
+
+
+def _check_rgb(model: DiffusionModel) -> None:
+    config = model.network.config
+    if config.in_channels != 3 or config.dims != 2:
+        raise ConfigError(
+            f"{model.provenance.source}: makes {config.in_channels} channels in {config.dims} dimensions; "
+            "3 channels in 2 dimensions can be written as images"
+        )

@@ -1,0 +1,127 @@
+"""Images to latents and back, and the images between two latents."""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from rediffuse.diffusion import ddim
+from rediffuse.diffusion.process import SamplerOptions
+from rediffuse.errors import ConfigError
+from rediffuse.sampling.config import SamplingSettings
+from rediffuse.sampling.sample import check, moments, walk
+from rediffuse.zoo.model import DiffusionModel
+
+
+def invert(
+    model: DiffusionModel, settings: SamplingSettings, x_0: Tensor, *, labels: Sequence[int] | None = None
+) -> Tensor:
+    """The latents from which `decode` leads back to images, by DDIM on the grid that mirrors sampling.
+
+    Args:
+        model: a U-Net.
+        settings: of the sampler ddim with eta 0, the only one that has a way back.
+        x_0: (N, C, S, S) float32 in [-1, 1], of the model's size.
+        labels: see `sample.sample`.
+
+    Returns:
+        x_T (N, C, S, S) float32, on the model's device.
+
+    Raises:
+        ConfigError: the settings draw noise, or x_0 or the labels do not fit the model.
+    """
+    _check(model, settings, x_0, labels)
+    conditioning = {} if labels is None else {"y": torch.tensor(labels, device=model.device)}
+    options = SamplerOptions(clip_denoised=settings.clip, conditioning=conditioning)
+    process = model.process(settings.respacing)
+    return ddim.invert(process, model.network, x_0.to(model.device), options, grid="aligned")
+
+
+def decode(
+    model: DiffusionModel, settings: SamplingSettings, x_T: Tensor, *, labels: Sequence[int] | None = None
+) -> Tensor:
+    """The images x_0 (N, C, S, S), on the CPU, of latents x_T; arguments and errors are those of `invert`."""
+    _check(model, settings, x_T, labels)
+    steps = walk(model, settings, x_T.to(model.device), _no_noise, labels=labels)
+    [last] = moments(steps, settings.steps, 1)
+    return last.sample
+
+
+def slerp(a: Tensor, b: Tensor, fraction: float) -> Tensor:
+    """Spherical interpolation of two latents: the point at `fraction` of the arc from a to b.
+
+    A straight line would pass through latents shorter than noise ever is; the arc keeps the length of equally long
+    ones.
+
+    Args:
+        a, b: of one shape, each taken as one long vector.
+        fraction: 0 gives a, 1 gives b.
+
+    Raises:
+        ConfigError: a and b are exactly opposite, so that no arc is the shortest; or one of them is 0.
+    """
+    # DDIM (arXiv:2010.02502), Eq. 67 (from Shoemake, "Animating rotation with quaternion curves", SIGGRAPH 1985):
+    # sin((1 - f) theta) / sin(theta) a + sin(f theta) / sin(theta) b, cos(theta) = <a, b> / (|a| |b|)
+    u, v = a.double().flatten(), b.double().flatten()
+    lengths = u.norm() * v.norm()
+    if not lengths > 0:
+        raise ConfigError("slerp: a latent is 0, which has no direction")
+    theta = torch.acos((u @ v / lengths).clamp(-1, 1))
+    if torch.pi - theta < 1e-6:
+        raise ConfigError("slerp: the two latents are opposite: every arc between them is as short as any other")
+    if theta < 1e-6:  # the limit, where sin(theta) vanishes
+        return torch.lerp(a, b, fraction)
+    weights = torch.sin(torch.stack([(1 - fraction) * theta, fraction * theta])) / torch.sin(theta)
+    return (weights[0] * a.double() + weights[1] * b.double()).to(a.dtype)
+
+
+def interpolate(
+    model: DiffusionModel,
+    settings: SamplingSettings,
+    a: Tensor,
+    b: Tensor,
+    *,
+    num_frames: int = 8,
+    label: int | None = None,
+    batch_size: int = 16,
+) -> Iterator[Tensor]:
+    """The images along the arc between two latents, both ends included.
+
+    Args:
+        model, settings: those that the latents were inverted with.
+        a, b: (C, S, S) each, from `invert`.
+        num_frames: at least 2.
+        label: the class of all frames, for a class-conditional model.
+        batch_size: frames per call of the network.
+
+    Yields:
+        x_0 (C, S, S) float32 on the CPU.
+
+    Raises:
+        ConfigError: as `invert` and `slerp`, or a number is too small.
+    """
+    if num_frames < 2:
+        raise ConfigError(f"frames={num_frames}: at least 2, the two ends, are needed")
+    if batch_size < 1:
+        raise ConfigError(f"batch_size={batch_size}: at least 1 is needed")
+    latents = torch.stack([slerp(a, b, frame / (num_frames - 1)) for frame in range(num_frames)])
+    for part in latents.split(batch_size):
+        yield from decode(model, settings, part, labels=None if label is None else [label] * len(part))
+
+
+def _check(model: DiffusionModel, settings: SamplingSettings, x: Tensor, labels: Sequence[int] | None) -> None:
+    if settings.sampler != "ddim" or settings.eta:
+        given = f"sampler={settings.sampler}, eta={settings.eta}"
+        raise ConfigError(f"{given}: latents need the way without noise, sampler=ddim and eta=0")
+    check(model, settings, "unet", num_samples=len(x), labels=labels)
+    config = model.network.config
+    needed = (config.in_channels, *[config.image_size] * config.dims)
+    if x.shape[1:] != needed or x.dtype != torch.float32:
+        raise ConfigError(
+            f"given {tuple(x.shape)} {str(x.dtype).removeprefix('torch.')}; (N, {', '.join(map(str, needed))}) float32 "
+            "is needed"
+        )
+
+
+def _no_noise(x: Tensor) -> Tensor:
+    raise AssertionError("a deterministic walk drew noise")

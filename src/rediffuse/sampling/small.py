@@ -1,0 +1,111 @@
+"""What a super-resolution model enlarges: small images, out of image files or out of a batch of samples."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rediffuse.errors import ConfigError, ImageError, InputError
+from rediffuse.images.crop import CROPS
+from rediffuse.images.decode import decode
+from rediffuse.images.find import FoundImage
+from rediffuse.images.npz import read_npz
+from rediffuse.sampling.config import Crop, Request
+from rediffuse.zoo.model import DiffusionModel
+
+
+@dataclass(frozen=True, kw_only=True)
+class SmallImage:
+    """One image to enlarge."""
+
+    name: str
+    """Of its result, without the suffix."""
+    pixels: np.ndarray
+    """uint8, (s, s, 3)."""
+    label: int | None = None
+    """Its class, for a class-conditional model."""
+
+    def seed(self, base: int) -> int:
+        """The seed of its noise: of its pixels and of `base`, whatever other images there are, and in what order."""
+        return int.from_bytes(hashlib.sha256(base.to_bytes(8) + self.pixels.tobytes()).digest()[:4])
+
+
+def small_size(model: DiffusionModel, given: int | None) -> int:
+    """The side of the images that a super-resolution model enlarges, in pixels.
+
+    Args:
+        model: what it was trained on says so, or does not (a checkpoint of another program).
+        given: by the user; None where the model has to know.
+
+    Raises:
+        ConfigError: the model does not say and neither does the user, the two differ, or the size is not allowed.
+    """
+    known: Mapping[str, Any] = model.training
+    recorded = known.get("small_size")
+    if given is None and recorded is None:
+        raise ConfigError(f"{model.provenance.source}: does not say what it enlarges; --small-size has to")
+    if None not in (given, recorded) and given != recorded:
+        raise ConfigError(f"--small-size {given}: {model.provenance.source} was trained to enlarge {recorded} px")
+    size = given if recorded is None else int(recorded)
+    assert size is not None
+    if not 1 <= size <= model.image_size:
+        raise ConfigError(f"--small-size {size}: from 1 to {model.image_size}, the model's own size, are allowed")
+    return size
+
+
+def from_npz(path: Path, size: int, label: int | None, num_classes: int | None) -> list[SmallImage]:
+    """The images of a batch of samples, named by their class, if any, and their place in it.
+
+    Args:
+        path: in guided-diffusion's format.
+        size: that its images have to have, in pixels.
+        label: the class of all of them; None takes those of the file.
+        num_classes: of the model; None where it has none, and those of the file do not matter.
+
+    Raises:
+        InputError: the file cannot be read, its images are of another size, or a class is missing or out of range.
+    """
+    pixels, labels = read_npz(path)
+    height, width = pixels.shape[1:3]
+    if (height, width) != (size, size):
+        raise InputError(f"{path}: its images are {width}x{height} px; this model enlarges {size}x{size}")
+    of_place: Sequence[int | None] = [label] * len(pixels)
+    if num_classes is not None and label is None:
+        if labels is None:
+            raise InputError(f"{path}: has no classes (arr_1), which this model needs; --class can give one to all")
+        if labels.min() < 0 or labels.max() >= num_classes:
+            given = f"{labels.min()} to {labels.max()}"
+            raise InputError(f"{path}: its classes (arr_1) span {given}; 0 to {num_classes - 1} are allowed")
+        of_place = labels.tolist()
+    return [
+        SmallImage(name=Request(place, label).name, pixels=image, label=label)
+        for place, (image, label) in enumerate(zip(pixels, of_place, strict=True))
+    ]
+
+
+def from_files(
+    files: Sequence[FoundImage], size: int, crop: Crop, label: int | None
+) -> tuple[list[SmallImage], list[str]]:
+    """Image files as squares of `size` pixels, named after themselves; and why some could not be read.
+
+    Args:
+        files: from `find_images`.
+        size: in pixels.
+        crop: `center` scales the shorter side to `size` and cuts the middle; `squash` scales both sides.
+        label: the class of all of them, for a class-conditional model.
+
+    Returns:
+        The images, and one line for each file that is none.
+    """
+    images, reasons = [], []
+    for found in files:
+        try:
+            pixels = CROPS[crop](decode(found.path).pixels, size)
+        except ImageError as error:
+            reasons.append(str(error))
+        else:
+            images.append(SmallImage(name=found.name, pixels=pixels, label=label))
+    return images, reasons

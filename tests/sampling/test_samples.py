@@ -1,0 +1,135 @@
+import pytest
+import torch
+from torch import Tensor
+
+from rediffuse.diffusion import ddim, ddpm, dpm_solver
+from rediffuse.diffusion.noise import PerSampleNoise
+from rediffuse.errors import ConfigError
+from rediffuse.sampling.config import SamplingSettings
+from rediffuse.sampling.guide import guide
+from rediffuse.sampling.sample import denoise, moments, sample, upscale
+from sampling.tiny import classifier, unet, upsampler, without_noise
+
+QUICK = SamplingSettings(steps=2)
+SETTINGS = [
+    SamplingSettings(sampler="ddpm", steps=3),
+    SamplingSettings(sampler="ddim", steps=4),
+    SamplingSettings(sampler="ddim", steps=4, eta=0.7),
+    SamplingSettings(sampler="dpm_solver", steps=3),
+]
+
+
+@pytest.mark.parametrize("settings", SETTINGS, ids=lambda s: f"{s.sampler}-{s.eta}")
+def test_a_sample_depends_on_its_own_seed_alone(settings: SamplingSettings) -> None:
+    model, seeds = unet(num_classes=3), [5, 3, 8]
+    together = dict(zip(seeds, sample(model, settings, seeds, labels=[0, 1, 2]), strict=True))
+    in_pairs = dict(zip([8, 5, 3], sample(model, settings, [8, 5, 3], labels=[2, 0, 1], batch_size=2), strict=True))
+    for seed in seeds:
+        torch.testing.assert_close(together[seed], in_pairs[seed], rtol=0, atol=1e-5)
+    assert (together[5] - together[3]).abs().max() > 0.1
+
+
+def test_samplers_are_those_of_the_diffusion_package() -> None:
+    model, seeds = unet(), [1, 2]
+    noise = PerSampleNoise(seeds)
+    x_T = noise.normal((3, 16, 16))
+    expected = {
+        "ddpm": ddpm.sample(model.process("3"), model.network, x_T, noise),
+        "ddim": ddim.sample(model.process("ddim4"), model.network, x_T),
+        "dpm_solver": dpm_solver.sample(model.process("3"), model.network, x_T),
+    }
+    for settings in (SETTINGS[0], SETTINGS[1], SETTINGS[3]):
+        x_0 = torch.stack(list(sample(model, settings, seeds)))
+        torch.testing.assert_close(x_0, expected[settings.sampler], rtol=0, atol=0)
+
+
+def test_moments_are_evenly_spaced_and_end_with_the_sample() -> None:
+    model, settings = unet(), SamplingSettings(sampler="dpm_solver", steps=7)
+    steps = list(denoise(model, settings, [0]))
+    kept = moments(denoise(model, settings, [0]), 7, 3)
+    assert len(kept) == 3
+    for step, place in zip(kept, (0, 3, 6), strict=True):
+        torch.testing.assert_close(step.sample, steps[place].sample)
+    assert len(moments(iter(steps), 7, 50)) == 7
+
+
+@pytest.mark.parametrize("num_classes", [None, 3], ids=["unconditional", "class-conditional"])
+def test_guidance_makes_samples_that_the_classifier_takes_for_their_class(num_classes: int | None) -> None:
+    # Without eps of its own, what the guidance adds stays where it is.
+    model, judge, labels = without_noise(num_classes), classifier(), [0, 1, 2]
+
+    def log_p(scale: float) -> Tensor:
+        guidance = guide(model, judge, scale)
+        x_0 = torch.stack(list(sample(model, SamplingSettings(steps=5), range(3), labels=labels, guidance=guidance)))
+        with torch.no_grad():
+            return judge.network(x_0, torch.zeros(3)).log_softmax(dim=-1).diagonal()
+
+    assert (log_p(1000.0) > log_p(0.0) + 0.01).all()
+
+
+@pytest.mark.parametrize(
+    ("fields", "line"),
+    [
+        ({"image_size": 32}, "a classifier of image size 32 cannot guide a model of image size 16"),
+        ({"num_classes": 4}, "a classifier of number of classes 4 cannot guide a model of number of classes 3"),
+        ({"schedule": "linear"}, "noise linear over 1000 cannot guide a model of noise cosine over 1000"),
+    ],
+)
+def test_a_classifier_that_does_not_fit_is_refused_with_both_values(fields: dict, line: str) -> None:
+    with pytest.raises(ConfigError, match=line):
+        guide(unet(num_classes=3), classifier(**fields), 1.0)
+
+
+def test_wrong_scales_and_classes_beyond_the_classifier_are_refused() -> None:
+    with pytest.raises(ConfigError, match="scale=-1: 0 or more"):
+        guide(unet(), classifier(), -1)
+    guidance = guide(unet(), classifier(), 1.0)
+    with pytest.raises(ConfigError, match="class 3 is given; the classifier knows 0 to 2"):
+        next(sample(unet(), QUICK, [0], labels=[3], guidance=guidance))
+
+
+@pytest.mark.parametrize(
+    ("num_classes", "labels", "line"),
+    [
+        (None, [0], "give none"),
+        (3, None, "needs one from 0 to 2 per sample"),
+        (3, [0], "given 1; one per sample, 2, is needed"),
+        (3, [0, 3], "class 3 is given; 0 to 2 is allowed"),
+    ],
+)
+def test_labels_that_do_not_fit_are_refused_at_once(num_classes: int | None, labels: list | None, line: str) -> None:
+    with pytest.raises(ConfigError, match=line):
+        sample(unet(num_classes), QUICK, [0, 1], labels=labels)
+
+
+def test_other_mistakes_are_refused_at_once() -> None:
+    with pytest.raises(ConfigError, match="is a superres model; sample takes a unet"):
+        sample(upsampler(), QUICK, [0])
+    with pytest.raises(ConfigError, match="is a unet model; upscale takes a superres model"):
+        upscale(unet(), QUICK, torch.zeros(1, 3, 8, 8), [0])
+    with pytest.raises(ConfigError, match="guidance needs a class per sample"):
+        sample(unet(), QUICK, [0], guidance=guide(unet(), classifier(), 1.0))
+    with pytest.raises(ConfigError, match="seeds: given none"):
+        sample(unet(), QUICK, [])
+    with pytest.raises(ConfigError, match="batch_size=0"):
+        sample(unet(), QUICK, [0], batch_size=0)
+    with pytest.raises(ConfigError, match="ddim600"):
+        sample(unet(), SamplingSettings(steps=600), [0])
+    with pytest.raises(ConfigError, match=r"low_res: given \(2, 3, 8, 8\); \(1, 3, s, s\)"):
+        upscale(upsampler(), QUICK, torch.zeros(2, 3, 8, 8), [0])
+
+
+def test_a_sample_that_is_no_number_is_named() -> None:
+    model = unet()
+    model.network.out[-1].bias.data.fill_(torch.nan)
+    with pytest.raises(ConfigError, match="seed 7: the sample is not finite"):
+        list(sample(model, QUICK, [7]))
+
+
+def test_enlarged_images_depend_on_what_is_enlarged() -> None:
+    model, low_res = upsampler(), torch.linspace(-1, 1, 2 * 3 * 64).view(2, 3, 8, 8)
+    together = torch.stack(list(upscale(model, QUICK, low_res, [4, 4])))
+    [alone] = upscale(model, QUICK, low_res[1:], [4])
+    assert together.shape == (2, 3, 16, 16)
+    torch.testing.assert_close(together[1], alone, rtol=0, atol=1e-5)
+    assert (together[0] - together[1]).abs().max() > 0.01
