@@ -19,6 +19,8 @@ loaded = sorted({{"torch", "numpy", "matplotlib", "sklearn", "pyarrow"}} & set(s
 sys.exit(f"help loaded {{loaded}}" if loaded else status)
 """
 
+NAMES = ", ".join(dict.fromkeys(name.split()[0] for name in cli.COMMANDS))
+TRAINED = [name.removeprefix("train ") for name in cli.COMMANDS if name.startswith("train ")]
 HELP = [["--help"], ["--version"], ["train", "--help"], *([*name.split(), "--help"] for name in cli.COMMANDS)]
 
 
@@ -45,13 +47,14 @@ def test_no_command_shows_the_overview_and_fails(capsys: pytest.CaptureFixture[s
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (["dectect"], "dectect is not a command (detect, dire, models, train); did you mean detect?"),
+        (["dectect"], f"dectect is not a command ({NAMES}); did you mean detect?"),
         (
             ["train", "difusion"],
-            "train difusion is not a command (train diffusion, train detector); did you mean train diffusion?",
+            f"train difusion is not a command ({', '.join(f'train {name}' for name in TRAINED)}); "
+            "did you mean train diffusion?",
         ),
-        (["zzz"], "zzz is not a command (detect, dire, models, train)"),
-        (["train"], "train needs one of diffusion, detector after it; `rediffuse train --help` explains them"),
+        (["zzz"], f"zzz is not a command ({NAMES})"),
+        (["train"], f"train needs one of {', '.join(TRAINED)} after it; `rediffuse train --help` explains them"),
     ],
 )
 def test_a_misspelt_command_is_one_line_with_the_nearest_match(

@@ -33,6 +33,10 @@ COMMANDS = {
     "dire": Command("dire", "run", "reconstruct images and keep the error maps"),
     "models": Command("models", "run", "list the embedded model and the published ones"),
     "models fetch": Command("models", "fetch", "download a published model and verify it"),
+    "sample": Command("sample", "run", "make images, each from its own seed"),
+    "upscale": Command("upscale", "run", "enlarge images with a super-resolution model"),
+    "invert": Command("invert", "run", "turn images into the latents that lead back to them"),
+    "interpolate": Command("interpolate", "run", "make the images between two images"),
     "train diffusion": Command("train_diffusion", "run", "train a diffusion model on a folder of images"),
     "train detector": Command("train_detector", "run", "train a detector on real and generated images"),
 }

@@ -1,0 +1,231 @@
+"""`rediffuse sample`, `upscale`, `invert` and `interpolate` as they are called."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from rediffuse.cli.main import main
+from rediffuse.dire.manifest import read
+from rediffuse.images.npz import read_npz, write_npz
+from sampling.tiny import classifier, unet, upsampler
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models")
+    unet().save(folder / "plain")
+    unet(num_classes=3).save(folder / "classes")
+    upsampler().save(folder / "upsampler")
+    classifier().save(folder / "classifier")
+    classifier(image_size=32).save(folder / "larger")
+    return folder
+
+
+def call(*words: object, steps: int = 2) -> int:
+    return main([*map(str, words), "--device", "cpu", "--steps", str(steps)])
+
+
+def pixels(path: Path) -> np.ndarray:
+    with Image.open(path) as image:
+        return np.asarray(image)
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_second_call_makes_only_what_is_missing(
+    models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("sample", "--model", models / "plain", "--out", tmp_path, "--seeds")
+    assert call(*words, "0-2") == 0
+    assert names(tmp_path / "images") == ["000000.png", "000001.png", "000002.png"]
+    (tmp_path / "images" / "000001.png").unlink()
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "images").iterdir()}
+    capsys.readouterr()
+    assert call(*words, "0-3", "--grid") == 0
+    assert "2 made, 2 there before" in capsys.readouterr().out
+    assert all(path.stat().st_mtime_ns == time for path, time in before.items())
+    assert pixels(tmp_path / "grid.png").shape == (32, 32, 3)
+
+
+def test_batches_in_the_original_format_hold_the_images_and_their_classes(models: Path, tmp_path: Path) -> None:
+    batch = tmp_path / "batch.npz"
+    words = ("sample", "--model", models / "classes", "--out", tmp_path, "--seeds", "0-3", "--class", "1,2")
+    assert call(*words, "--npz", batch) == 0
+    arr_0, arr_1 = read_npz(batch)
+    assert arr_1 is not None
+    assert arr_1.tolist() == [1, 2, 1, 2]
+    for image, seed, label in zip(arr_0, range(4), arr_1, strict=True):
+        np.testing.assert_array_equal(image, pixels(tmp_path / "images" / f"{label:03d}_{seed:06d}.png"))
+    assert call(*words, "--npz", batch) == 0  # the same images again
+
+
+def test_a_batch_of_other_samples_is_not_overwritten(
+    models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    batch = tmp_path / "batch.npz"
+    batch.write_bytes(b"precious")
+    words = ("sample", "--model", models / "plain", "--out", tmp_path, "--seeds", "0", "--npz", batch)
+    assert call(*words) == 2
+    assert "already there; --force replaces it" in capsys.readouterr().err
+    assert not (tmp_path / "images").exists()
+    assert call(*words[:-2]) == 0
+    assert call(*words) == 2  # now that none is missing, it is compared
+    assert "holds other samples already; --force replaces it" in capsys.readouterr().err
+    assert batch.read_bytes() == b"precious"
+    assert call(*words, "--force") == 0
+
+
+def test_other_settings_are_refused_by_name_and_forced_by_removing_the_old(
+    models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("sample", "--model", models / "plain", "--out", tmp_path, "--seeds")
+    assert call(*words, "0-1") == 0
+    other = (*words, "2", "--sampler", "ddpm")
+    assert call(*other, steps=3) == 2
+    [line] = capsys.readouterr().err.splitlines()[-1:]
+    assert "sampler=ddpm (there ddim), steps=3 (there 2); --force makes it anew" in line
+    assert names(tmp_path / "images") == ["000000.png", "000001.png"]
+    assert call(*other, "--force", steps=3) == 0
+    assert names(tmp_path / "images") == ["000002.png"]
+    assert json.loads((tmp_path / "settings.json").read_text())["settings"]["sampler"] == "ddpm"
+
+
+@pytest.mark.parametrize(("kind", "suffix"), [("strip", "png"), ("gif", "gif")])
+def test_the_way_to_each_image_is_shown(kind: str, suffix: str, models: Path, tmp_path: Path) -> None:
+    words = ("sample", "--model", models / "plain", "--out", tmp_path, "--seeds", "5")
+    assert call(*words, "--progressive", kind, steps=4) == 0
+    assert names(tmp_path / "progressive") == [f"000005.{suffix}"]
+    way = pixels(tmp_path / "progressive" / f"000005.{suffix}")
+    if kind == "strip":
+        assert way.shape == (32, 4 * 16, 3)
+        np.testing.assert_array_equal(way[:16, -16:], pixels(tmp_path / "images" / "000005.png"))
+    else:
+        assert way.shape[:2] == (32, 16)
+
+
+def test_processes_of_torchrun_share_the_seeds_and_the_last_one_gathers(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("sample", "--model", models / "plain", "--seeds", "0-2", "--out")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for rank, seeds in (("1", ["000001"]), ("0", ["000000", "000001", "000002"])):
+        assert not (tmp_path / "shared" / "grid.png").exists()
+        monkeypatch.setenv("RANK", rank)
+        assert call(*words, tmp_path / "shared", "--grid") == 0
+        assert names(tmp_path / "shared" / "images") == [f"{seed}.png" for seed in seeds]
+    assert (tmp_path / "shared" / "grid.png").exists()
+    assert call(*words, tmp_path / "shared", "--force") == 2
+    assert "--force: is for one process, WORLD_SIZE=2" in capsys.readouterr().err
+
+
+def test_a_classifier_guides_by_class(models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    guided = ("--classifier", models / "classifier", "--scale", "4")
+    words = ("sample", "--seeds", "0-1", "--class", "cycle", "--out")
+    for model in ("plain", "classes"):
+        assert call(*words, tmp_path / model, "--model", models / model, *guided) == 0
+        assert names(tmp_path / model / "images") == ["000_000000.png", "001_000001.png"]
+    assert call(*words, tmp_path / "classes", "--model", models / "classes") == 2
+    assert "scale=None (there 4.0)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("model", "flags", "line"),
+    [
+        ("classes", (), "--class is needed: one of 0 to 2, several such as 0-2, or cycle"),
+        ("classes", ("--class", "3"), "3 is too large; 0 to 2 are allowed"),
+        ("plain", ("--class", "0"), "neither the model nor a classifier has classes"),
+        ("plain", ("--scale", "2"), "--classifier is not given"),
+        ("plain", ("--eta", "2"), "eta=2.0: from 0 to 1 is allowed"),
+        ("plain", ("--seeds", "5-1"), "5-1 runs backwards"),
+        ("plain", ("--batch-size", "0"), "batch_size=0: at least 1"),
+        ("upsampler", (), "is a superres model; sample takes a unet"),
+        (
+            "plain",
+            ("--classifier", "{larger}", "--class", "0"),
+            "of image size 32 cannot guide a model of image size 16",
+        ),
+        ("plain", ("--classifier", "{plain}"), "a diffusion model, not a classifier"),
+        ("classifier", (), "a classifier, not a diffusion model"),
+    ],
+)
+def test_a_wrong_call_is_one_line_and_leaves_nothing(
+    model: str, flags: tuple[str, ...], line: str, models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    named = [flag.format(larger=models / "larger", plain=models / "plain") for flag in flags]
+    assert call("sample", "--model", models / model, "--out", tmp_path / "out", *named) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("rediffuse: ")
+    assert line in error
+    assert not (tmp_path / "out").exists()
+
+
+def test_samples_and_images_are_enlarged(models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    small = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), dtype=np.uint8)
+    batch, pictures = tmp_path / "batch.npz", tmp_path / "pictures"
+    write_npz(batch, small, small.shape)
+    pictures.mkdir()
+    Image.fromarray(small[0]).save(pictures / "a.png")
+    (pictures / "broken.png").write_bytes(b"no image")
+    words = ("--model", models / "upsampler", "--out")
+    assert call("upscale", batch, *words, tmp_path / "one") == 0
+    assert call("upscale", pictures, *words, tmp_path / "two") == 1
+    printed = capsys.readouterr()
+    assert "1 made, 1 failed, 0 there before" in printed.out
+    assert "broken.png" in printed.err
+    # A picture of the model's small size is taken as it is, and its noise is its own: both ways are the same.
+    enlarged = pixels(tmp_path / "one" / "images" / "000000.png")
+    assert enlarged.shape == (16, 16, 3)
+    assert np.abs(enlarged.astype(int) - pixels(tmp_path / "two" / "images" / "a.png.png")).max() <= 1
+    np.testing.assert_array_equal(pixels(tmp_path / "two" / "small" / "a.png.png"), small[0])
+
+    Image.fromarray(small[1]).save(pictures / "a.png")  # another image under the same name is enlarged anew
+    assert call("upscale", pictures, *words, tmp_path / "two") == 1
+    assert call("upscale", pictures, *words, tmp_path / "two") == 1
+    assert ["1 made" in line for line in capsys.readouterr().out.splitlines()] == [True, False]
+
+
+def test_samples_of_another_size_are_not_enlarged(
+    models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_npz(tmp_path / "batch.npz", np.zeros((1, 4, 4, 3), np.uint8), (1, 4, 4, 3))
+    assert call("upscale", tmp_path / "batch.npz", "--model", models / "upsampler", "--out", tmp_path / "out") == 2
+    assert "its images are 4x4 px; this model enlarges 8x8" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> list[Path]:
+    paths = [tmp_path / "a.png", tmp_path / "b.png"]
+    for seed, path in enumerate(paths):
+        Image.fromarray(np.random.default_rng(seed).integers(0, 256, (16, 20, 3), dtype=np.uint8)).save(path)
+    return paths
+
+
+def test_inverted_images_leave_latents_and_how_well_they_come_back(
+    models: Path, pictures: list[Path], tmp_path: Path
+) -> None:
+    assert call("invert", *pictures, "--model", models / "plain", "--out", tmp_path / "out") == 0
+    assert names(tmp_path / "out" / "latents") == ["a.png.safetensors", "b.png.safetensors"]
+    assert all(row.mean_error is not None for row in read(tmp_path / "out"))
+
+
+def test_interpolation_writes_frames_and_a_strip_between_the_two_images(
+    models: Path, pictures: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    words = ("interpolate", *pictures, "--model", models / "plain", "--out", out, "--frames")
+    assert call(*words, "4") == 0
+    assert len(names(out / "frames")) == 4
+    strip = pixels(out / "strip.png")
+    assert strip.shape == (16, 6 * 16, 3)
+    np.testing.assert_array_equal(strip[:, :16], pixels(pictures[0])[:, 2:18])
+    np.testing.assert_array_equal(strip[:, 16:32], pixels(out / "frames" / "000.png"))
+    assert call(*words, "2") == 2
+    assert "strip.png is already there; --force replaces it" in capsys.readouterr().err
+    assert call(*words, "2", "--force") == 0
+    assert len(names(out / "frames")) == 2
