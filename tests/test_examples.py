@@ -12,6 +12,21 @@ from rediffuse.images.find import find_images
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
+@pytest.mark.parametrize(
+    ("name", "written"),
+    [
+        ("sample.py", {"ddpm.png", "ddim.png", "dpm_solver.png", "way.png"}),
+        ("invert_and_interpolate.py", {"interpolation.png"}),
+    ],
+)
+def test_example_runs_on_the_embedded_model(
+    name: str, written: set[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", [name, str(tmp_path)])
+    runpy.run_path(str(EXAMPLES / name), run_name="__main__")
+    assert {path.name for path in tmp_path.iterdir()} == written
+
+
 def test_demo_images_are_gathered_and_readable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["demo_images.py", str(tmp_path)])
     runpy.run_path(str(EXAMPLES / "demo_images.py"), run_name="__main__")
