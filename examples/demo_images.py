@@ -9,13 +9,12 @@ from pathlib import Path
 
 import skimage
 import sklearn.datasets
-import torch
 
-from rediffuse.diffusion import ddim
-from rediffuse.diffusion.noise import PerSampleNoise
 from rediffuse.files import write_bytes
 from rediffuse.images.encode import png_bytes
 from rediffuse.images.tensors import to_uint8
+from rediffuse.sampling.config import SamplingSettings
+from rediffuse.sampling.sample import sample
 from rediffuse.zoo.model import load
 
 SEEDS = range(6)
@@ -25,13 +24,9 @@ CLOTHING = Path(__file__).parents[1] / ".." / "shared" / "data" / "clothing" / "
 
 def generated(folder: Path) -> None:
     """DDIM samples of the embedded model in 50 steps; a seed gives the same image every time."""
-    model = load("default")
-    side = model.image_size
-    x_T = PerSampleNoise(SEEDS).normal((3, side, side))
-    with torch.inference_mode():
-        x_0 = ddim.sample(model.process("ddim50"), model.network, x_T)
-    for seed, pixels in zip(SEEDS, to_uint8(x_0), strict=True):
-        write_bytes(folder / f"seed-{seed}.png", png_bytes(pixels))
+    images = sample(load("default"), SamplingSettings(sampler="ddim", steps=50), SEEDS)
+    for seed, x_0 in zip(SEEDS, images, strict=True):
+        write_bytes(folder / f"seed-{seed}.png", png_bytes(to_uint8(x_0)))
 
 
 def photographs(folder: Path) -> None:
