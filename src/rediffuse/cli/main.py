@@ -37,6 +37,8 @@ COMMANDS = {
     "upscale": Command("upscale", "run", "enlarge images with a super-resolution model"),
     "invert": Command("invert", "run", "turn images into the latents that lead back to them"),
     "interpolate": Command("interpolate", "run", "make the images between two images"),
+    "convert": Command("convert", "run", "turn weights into a model folder, or into a plain .pt"),
+    "info": Command("info", "run", "say what a model is, how large, and what it costs"),
     "train diffusion": Command("train_diffusion", "run", "train a diffusion model on a folder of images"),
     "train detector": Command("train_detector", "run", "train a detector on real and generated images"),
 }

@@ -39,8 +39,28 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     """
     if not path.is_file():
         raise InputError(f"{path}: there is no such file")
-    content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
+    content = _read_safetensors(path) if path.suffix == ".safetensors" else read_pickle(path)
     return _unwrap(content, path)
+
+
+def read_pickle(path: Path) -> Any:
+    """What `torch.save` wrote: tensors and plain values, memory-mapped where the format allows it; no code is run.
+
+    Raises:
+        CheckpointError: the file is damaged, or needs code to be run.
+    """
+    zipped = zipfile.is_zipfile(path)  # the format since torch 1.6; only that one can be mapped
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+    except pickle.UnpicklingError as error:
+        refused = _REFUSED_GLOBAL.search(str(error))
+        if refused:
+            raise CheckpointError(
+                f"{path}: refused, because loading it would run {refused[1]}; save its state_dict alone"
+            ) from None
+        raise CheckpointError(f"{path}: not a checkpoint, or a damaged one") from None
+    except Exception:  # damaged bytes make an unpickler fail in any way at all
+        raise CheckpointError(f"{path}: not a checkpoint, or a damaged one") from None
 
 
 def write_state_dict(path: Path, state: Mapping[str, Tensor]) -> None:
@@ -88,21 +108,6 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         return load_file(path)
     except SafetensorError as error:
         raise CheckpointError(f"{path}: not a safetensors file, or a damaged one ({_first_line(error)})") from None
-
-
-def _read_pickle(path: Path) -> Any:
-    zipped = zipfile.is_zipfile(path)  # the format since torch 1.6; only that one can be mapped
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
-    except pickle.UnpicklingError as error:
-        refused = _REFUSED_GLOBAL.search(str(error))
-        if refused:
-            raise CheckpointError(
-                f"{path}: refused, because loading it would run {refused[1]}; save its state_dict alone"
-            ) from None
-        raise CheckpointError(f"{path}: not a checkpoint, or a damaged one") from None
-    except Exception:  # damaged bytes make an unpickler fail in any way at all
-        raise CheckpointError(f"{path}: not a checkpoint, or a damaged one") from None
 
 
 def _unwrap(content: Any, path: Path) -> dict[str, Tensor]:

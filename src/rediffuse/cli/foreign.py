@@ -1,0 +1,44 @@
+"""Flags for what a file of weights does not tell about its network."""
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from rediffuse.models.config import Kind
+
+_FLAGS = {"process": "schedule", "use_new_attention_order": "attention_order"}
+"""Where a flag has another name than what it gives."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkFlags:
+    """For files of weights alone: what their tensors do not tell. Other sources bring their configuration."""
+
+    kind: Kind | None = None
+    """Which network, where the tensors fit several."""
+    image_size: int | None = None
+    """Side of the images it was trained on, in pixels."""
+    num_res_blocks: int | None = None
+    """Residual blocks per resolution, where the tensors fit several numbers."""
+    num_heads: int | None = None
+    """Attention heads."""
+    num_head_channels: int | None = None
+    """Channels per attention head, instead of the number of heads."""
+    num_heads_upsample: int | None = None
+    """Heads in the decoder, where they differ."""
+    attention_order: Literal["legacy", "new"] | None = None
+    """How attention splits its channels: heads outermost (legacy), or q, k and v (new)."""
+    dropout: float | None = None
+    """What it was trained with; outputs do not depend on it."""
+
+    def told(self) -> dict[str, Any]:
+        """What was given, as `zoo.model.load` takes it."""
+        given = {name: value for name, value in asdict(self).items() if value is not None}
+        if "attention_order" in given:
+            given["use_new_attention_order"] = given.pop("attention_order") == "new"
+        return given
+
+
+def as_flags(unknown: tuple[str, ...]) -> str:
+    """The flags that give what a `Layout` does not know."""
+    names = (name.split(" or ") for name in unknown)
+    return ", ".join(" or ".join(f"--{_FLAGS.get(part, part).replace('_', '-')}" for part in parts) for parts in names)

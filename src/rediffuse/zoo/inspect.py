@@ -1,0 +1,139 @@
+"""What is known of weights before anything is computed with them, be it much or little."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from rediffuse.diffusion.config import ProcessConfig
+from rediffuse.errors import CheckpointError, ConfigError
+from rediffuse.models.checkpoints import compare, read_state_dict
+from rediffuse.models.config import EncoderConfig, UNetConfig
+from rediffuse.models.flops import flops
+from rediffuse.models.layout import Layout
+from rediffuse.models.memory import peak_activation_bytes
+from rediffuse.zoo.download import sha256_of
+from rediffuse.zoo.find import find
+from rediffuse.zoo.folder import Found, Provenance
+from rediffuse.zoo.model import skeleton
+
+_UNTOLD = {"image_size": 64, "use_new_attention_order": False}
+"""Where the tensors do not tell these, any value gives a network with the same names and shapes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """What one call of the network takes, in float32."""
+
+    batch_size: int
+    operations: int
+    """Multiplications and additions of convolutions, linear maps and attention, of the whole batch."""
+    weight_bytes: int
+    activation_bytes: int
+    """The most that lie in activations at one time; an estimate (`models.memory`)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Totals:
+    """The tensors, counted."""
+
+    num_tensors: int
+    num_parameters: int
+    dtypes: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inspection:
+    """What a source of weights tells."""
+
+    provenance: Provenance
+    totals: Totals
+    layout: Layout | None = None
+    """None where the tensors are of no network that is known."""
+    reason: str = ""
+    """Why there is no layout."""
+    process: ProcessConfig | None = None
+    training: Mapping[str, Any] = field(default_factory=dict)
+    difference: str = ""
+    """Names that are missing or unexpected, and other shapes; empty where the tensors fit the layout."""
+    cost: Cost | None = None
+    """None where the image size is not known, or the tensors do not fit."""
+
+
+def inspect(
+    source: str | Path,
+    *,
+    network: Mapping[str, Any] | None = None,
+    batch_size: int = 1,
+    cache: Path | None = None,
+) -> Inspection:
+    """Look at everything that `model.load` accepts, and at files of weights that it does not.
+
+    Args:
+        source, network, cache: see `model.load`.
+        batch_size: images per call of the network, for its cost; at least 1.
+
+    Raises:
+        InputError: there is no such file, folder or model.
+        CheckpointError: it holds no tensors, or what is in a folder is damaged.
+        ConfigError: `batch_size` is below 1, or the configuration in a folder is wrong.
+    """
+    if batch_size < 1:
+        raise ConfigError(f"batch_size={batch_size}: at least 1 is needed")
+    try:
+        return inspect_found(find(source, network, None, cache), batch_size)
+    except (CheckpointError, ConfigError) as error:
+        path = Path(source)
+        if not path.is_file():
+            raise
+        provenance = Provenance(source=str(source), sha256=sha256_of(path))
+        return Inspection(provenance=provenance, totals=_totals(read_state_dict(path)), reason=str(error))
+
+
+def inspect_found(found: Found, batch_size: int = 1) -> Inspection:
+    """Look at weights that were found already; see `inspect`."""
+    layout = found.layout
+    difference = misfit(found)
+    is_known = not difference and "image_size" in layout.fields
+    return Inspection(
+        provenance=found.provenance,
+        totals=_totals(found.state),
+        layout=layout,
+        process=found.process,
+        training=found.training,
+        difference=difference,
+        cost=_cost(layout, batch_size) if is_known else None,
+    )
+
+
+def misfit(found: Found) -> str:
+    """How the tensors differ from those of the network that they are said to be; empty where they fit."""
+    return compare(skeleton(found.layout.kind, _any_config(found.layout)).state_dict(), found.state)
+
+
+def _cost(layout: Layout, batch_size: int) -> Cost:
+    config = _any_config(layout)
+    network = skeleton(layout.kind, config)
+    shape = (batch_size, config.in_channels, *(config.image_size,) * config.dims)
+    return Cost(
+        batch_size=batch_size,
+        operations=flops(network, shape),
+        weight_bytes=4 * sum(parameter.numel() for parameter in network.parameters()),
+        activation_bytes=peak_activation_bytes(network, shape),
+    )
+
+
+def _any_config(layout: Layout) -> UNetConfig | EncoderConfig:
+    """A configuration whose network has the layout's tensors, whatever is unknown."""
+    kind = EncoderConfig if layout.kind == "encoder" else UNetConfig
+    return kind(**{**_UNTOLD, **layout.fields})
+
+
+def _totals(state: Mapping[str, Tensor]) -> Totals:
+    return Totals(
+        num_tensors=len(state),
+        num_parameters=sum(tensor.numel() for tensor in state.values()),
+        dtypes=tuple(sorted({str(tensor.dtype).removeprefix("torch.") for tensor in state.values()})),
+    )
