@@ -1,0 +1,35 @@
+"""The public names: what they are, that they work, and that they cost nothing before they are used."""
+
+import subprocess
+import sys
+
+import pytest
+
+import rediffuse
+
+NAMES = ["DiffusionModel", "DireSettings", "errors", "load", "load_classifier", "reconstruct", "settings_for"]
+
+
+def test_the_public_names_are_these() -> None:
+    assert rediffuse.__all__ == NAMES
+    assert dir(rediffuse) == NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_public_name_is_the_thing_of_that_name(name: str) -> None:
+    thing = getattr(rediffuse, name)
+    assert thing.__name__.rpartition(".")[2] == name
+    assert thing.__doc__
+
+
+def test_another_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'sampel'"):
+        rediffuse.sampel  # noqa: B018
+
+
+def test_names_are_listed_and_light_ones_used_without_torch() -> None:
+    program = (
+        "import sys, rediffuse; dir(rediffuse); rediffuse.errors.ConfigError; "
+        "rediffuse.DireSettings(image_size=64, model_sha256=''); sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
