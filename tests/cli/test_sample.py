@@ -95,6 +95,18 @@ def test_other_settings_are_refused_by_name_and_forced_by_removing_the_old(
     assert json.loads((tmp_path / "settings.json").read_text())["settings"]["sampler"] == "ddpm"
 
 
+def test_images_of_unknown_origin_are_neither_taken_for_samples_nor_removed(
+    models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "000000.png").write_bytes(b"precious")
+    words = ("sample", "--model", models / "plain", "--out", tmp_path, "--seeds", "0")
+    for flags in ((), ("--force",)):
+        assert call(*words, *flags) == 2
+        assert "holds images/ of unknown origin (no settings.json)" in capsys.readouterr().err
+    assert (tmp_path / "images" / "000000.png").read_bytes() == b"precious"
+
+
 @pytest.mark.parametrize(("kind", "suffix"), [("strip", "png"), ("gif", "gif")])
 def test_the_way_to_each_image_is_shown(kind: str, suffix: str, models: Path, tmp_path: Path) -> None:
     words = ("sample", "--model", models / "plain", "--out", tmp_path, "--seeds", "5")

@@ -42,6 +42,7 @@ class ImageFolder:
 
     Raises:
         SettingsMismatch: the folder holds images of another record, and `force` is not given; names the fields.
+        InputError: it holds images and no record: whose they are is not known, so they are not removed.
         ConfigError: its `settings.json` cannot be read.
     """
 
@@ -131,7 +132,12 @@ class ImageFolder:
         write_bytes(self._settings, (json.dumps(self._record, indent=2) + "\n").encode())
 
     def _written_record(self) -> dict[str, Any]:
+        """The record of what is there; ours where nothing is."""
         if not self._settings.exists():
+            if any((self.path / "images").glob("*")):
+                raise InputError(
+                    f"{self.path}: holds images/ of unknown origin (no settings.json); name another folder"
+                )
             return self._record
         try:
             record = json.loads(self._settings.read_bytes())
