@@ -70,7 +70,7 @@ def run(args: DireFlags) -> int:
     from rediffuse.dire.reconstruct import settings_for
     from rediffuse.zoo.model import load
 
-    labels = _labels(args, [found.name for found in files])
+    labels = choose_labels(args.class_, args.labels, [found.name for found in files])
     model = load(args.model, device=args.device)
     check_labels(model, files, labels)
     settings = settings_for(
@@ -103,14 +103,15 @@ def _kinds(save: str) -> tuple[Kind, ...]:
     return tuple(allowed[kind] for kind in given)
 
 
-def _labels(args: DireFlags, names: list[str]) -> dict[str, int] | None:
+def choose_labels(label: int | None, labels: Path | None, names: list[str]) -> dict[str, int] | None:
+    """The class of every file, from `--class` or from `--labels`; None where neither is given."""
     from rediffuse.dire.labels import read_labels
 
-    if args.class_ is not None and args.labels is not None:
+    if label is not None and labels is not None:
         raise ConfigError("--class and --labels: only one of them can say what the classes are")
-    if args.labels is not None:
-        return read_labels(args.labels)
-    return None if args.class_ is None else dict.fromkeys(names, args.class_)
+    if labels is not None:
+        return read_labels(labels)
+    return None if label is None else dict.fromkeys(names, label)
 
 
 def _show(rows: "Iterable[Row]", *, num_files: int, num_skipped: int) -> int:

@@ -37,6 +37,8 @@ COMMANDS = {
     "upscale": Command("upscale", "run", "enlarge images with a super-resolution model"),
     "invert": Command("invert", "run", "turn images into the latents that lead back to them"),
     "interpolate": Command("interpolate", "run", "make the images between two images"),
+    "eval fid": Command("eval_fid", "run", "how near samples are to a reference: FID, precision, recall and others"),
+    "eval nll": Command("eval_nll", "run", "bits per dimension of images under a model"),
     "convert": Command("convert", "run", "turn weights into a model folder, or into a plain .pt"),
     "info": Command("info", "run", "say what a model is, how large, and what it costs"),
     "train diffusion": Command("train_diffusion", "run", "train a diffusion model on a folder of images"),

@@ -1,0 +1,168 @@
+"""Features of images from a network in a TorchScript file, such as NVIDIA's translation of the Inception of 2015.
+
+The calling convention is that of NVIDIA's `inception-2015-12-05.pt`: images are uint8 NCHW of any size, which the
+network itself resizes and scales; `network(images, return_features=True)` gives the pooled features (N, D), and
+`network(images, no_output_bias=True)` the probabilities (N, K) that the inception score takes.
+
+TorchScript is a program: loading a file runs what it holds. Take it from a source you trust, or give its checksum.
+"""
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from rediffuse.errors import CheckpointError, ConfigError, InputError
+from rediffuse.zoo.download import sha256_of
+
+SPATIAL_CHANNELS = 7
+"""Of the first branch of mixed_6, as guided-diffusion's evaluator: 7 * 17 * 17 numbers, about as many as are pooled."""
+_SIDE = 299
+_TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Features:
+    """What a network sees in N images; float32 on the CPU."""
+
+    pooled: Tensor
+    """(N, D)."""
+    probabilities: Tensor
+    """(N, K); rows sum to 1."""
+    spatial: Tensor | None
+    """(N, h * w * 7), channels innermost as in guided-diffusion's statistics; None where they cannot be had."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureNetwork:
+    """A loaded network; call it with uint8 images (N, 3, H, W)."""
+
+    compute: Callable[[Tensor], Features]
+    sha256: str
+    """Of the file."""
+    device: torch.device
+    why_no_spatial: str
+    """Why there are no spatial features, and so no sFID; empty where there are."""
+
+    def __call__(self, images: Tensor) -> Features:
+        with torch.inference_mode():
+            return self.compute(images.to(self.device))
+
+
+def load_feature_network(path: Path, *, device: torch.device, sha256: str | None = None) -> FeatureNetwork:
+    """Load the file, call it once, and find out whether it has spatial features.
+
+    Args:
+        path: a TorchScript file; running it is a matter of trust.
+        device: where it runs.
+        sha256: what the file must be, checked before anything of it is run.
+
+    Raises:
+        InputError: there is no such file.
+        CheckpointError: another checksum, no TorchScript, or another calling convention.
+        ConfigError: there is no such device.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: there is no such file")
+    found = sha256_of(path)
+    if sha256 is not None and sha256.lower() != found:
+        raise CheckpointError(f"{path}: sha256 is {found}, but {sha256} was given; nothing of it was run")
+    network = _load(path, device)
+    probe = torch.arange(2 * 3 * 32 * 32).remainder(251).to(device, torch.uint8).view(2, 3, 32, 32)
+    with torch.inference_mode():
+        called = _checked(network, probe, path)
+        why_no_spatial = _why_no_spatial(network, probe, called)
+    by = _by_calls if why_no_spatial else _by_layers
+    return FeatureNetwork(
+        compute=lambda images: by(network, images), sha256=found, device=device, why_no_spatial=why_no_spatial
+    )
+
+
+def _load(path: Path, device: torch.device) -> torch.jit.ScriptModule:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # torch prefers torch.export; the published file is this
+        try:
+            network = torch.jit.load(path, map_location="cpu").eval()
+        except (RuntimeError, ValueError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise CheckpointError(f"{path}: not a TorchScript file, or a damaged one ({reason})") from None
+    try:
+        return network.to(device)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"device={device}: {str(error).splitlines()[0]}") from None
+
+
+def _checked(network: Any, probe: Tensor, path: Path) -> Features:
+    """The features of the probe, once they are known to be what the calling convention says."""
+    try:
+        features = _by_calls(network, probe)
+    except (RuntimeError, TypeError) as error:
+        reason = [line for line in str(error).splitlines() if line.strip()][-1].strip()
+        raise CheckpointError(
+            f"{path}: cannot be called as the Inception network is, with uint8 images and return_features=True or "
+            f"no_output_bias=True ({reason})"
+        ) from None
+    for name, values in (("return_features", features.pooled), ("no_output_bias", features.probabilities)):
+        if values.ndim != 2 or len(values) != len(probe):
+            raise CheckpointError(
+                f"{path}: {name}=True gives {tuple(values.shape)} for {len(probe)} images; (N, D) is needed"
+            )
+    sums = features.probabilities.sum(dim=1)
+    if not torch.allclose(sums, torch.ones_like(sums), atol=1e-3):
+        raise CheckpointError(
+            f"{path}: no_output_bias=True gives rows that sum to {sums[0]:.3g}; probabilities are needed"
+        )
+    return features
+
+
+def _why_no_spatial(network: Any, probe: Tensor, called: Features) -> str:
+    """Take the network apart as NVIDIA's is built; the parts are believed if together they do what the whole does."""
+    try:
+        taken_apart = _by_layers(network, probe)
+    except (AttributeError, RuntimeError, TypeError):
+        return "it has no layers.mixed_6.conv"
+    pairs = ((taken_apart.pooled, called.pooled), (taken_apart.probabilities, called.probabilities))
+    same = all(a.shape == b.shape and (a - b).norm() <= _TOLERANCE * b.norm() for a, b in pairs)
+    return "" if same else "its layers, called one by one, give other features than the whole"
+
+
+def _by_calls(network: Any, images: Tensor) -> Features:
+    return Features(
+        pooled=network(images, return_features=True).float().cpu(),
+        probabilities=network(images, no_output_bias=True).float().cpu(),
+        spatial=None,
+    )
+
+
+def _by_layers(network: Any, images: Tensor) -> Features:
+    """All features from one pass: TorchScript calls no hooks, but its layers can be called one after the other."""
+    x, spatial = _resized(images), None
+    for name, layer in network.layers.named_children():
+        if name == "mixed_6":
+            spatial = layer.conv(x)[:, :SPATIAL_CHANNELS].permute(0, 2, 3, 1).flatten(1)
+        x = layer(x)
+    if spatial is None:
+        raise AttributeError("mixed_6")
+    pooled = x.flatten(1)
+    probabilities = F.linear(pooled, network.output.weight).softmax(dim=1)
+    return Features(
+        pooled=pooled.float().cpu(), probabilities=probabilities.float().cpu(), spatial=spatial.float().cpu()
+    )
+
+
+def _resized(images: Tensor) -> Tensor:
+    """uint8 (N, 3, H, W) to float (N, 3, 299, 299) in [-1, 1), as TensorFlow of 2015 and NVIDIA's network do.
+
+    Bilinear, where pixel i of the result lies at i * H / 299 of the image: corners, not centres, are aligned.
+    """
+    n, _, height, width = images.shape
+    shifts = [1 / side - 1 / _SIDE for side in (width, height)]  # half a pixel of each, where a side spans 2
+    theta = torch.tensor([[1, 0, shifts[0]], [0, 1, shifts[1]]], device=images.device).expand(n, 2, 3)
+    grid = F.affine_grid(theta, [n, 3, _SIDE, _SIDE], align_corners=False)
+    resized = F.grid_sample(images.float(), grid, mode="bilinear", padding_mode="border", align_corners=False)
+    return (resized - 128) / 128

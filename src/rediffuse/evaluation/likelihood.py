@@ -1,0 +1,143 @@
+"""Bits per dimension of images under a model, with the terms of the bound, as guided-diffusion's `image_nll.py`."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rediffuse.diffusion.likelihood import BitsPerDimension, bits_per_dimension
+from rediffuse.diffusion.noise import PerSampleNoise
+from rediffuse.errors import ConfigError, ImageError, InputError
+from rediffuse.files import whole
+from rediffuse.images.crop import center_crop
+from rediffuse.images.decode import decode
+from rediffuse.images.find import FoundImage
+from rediffuse.images.tensors import to_tensor
+from rediffuse.zoo.model import DiffusionModel
+
+Progress = Callable[[int], object]
+"""Told the number of files after each batch."""
+
+_THREADS = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Likelihoods:
+    """The bounds of the images that could be read, in the order of the files."""
+
+    names: tuple[str, ...]
+    bits: BitsPerDimension
+    """On the CPU; its columns run from the noisiest timestep to the first."""
+    failures: tuple[str, ...]
+    """Reasons for the other files, a line each."""
+
+    def save(self, path: Path) -> None:
+        """Write an `.npz`: means over the images by timestep, as `image_nll.py` does, and every image's own numbers.
+
+        `vb_terms`, `xstart_mse`, `mse` are (T,), from the noisiest timestep to the first; `total_bpd` and `prior_bpd`
+        are (N,), in the order of `names`.
+
+        Raises:
+            StorageError: it cannot be written.
+        """
+        bits = self.bits
+        arrays: dict[str, Any] = {
+            "names": self.names,
+            "vb_terms": bits.vb.mean(dim=0),
+            "xstart_mse": bits.x_0_mse.mean(dim=0),
+            "mse": bits.eps_mse.mean(dim=0),
+            "total_bpd": bits.total,
+            "prior_bpd": bits.prior,
+        }
+        with whole(path) as partial, partial.open("wb") as file:
+            np.savez(file, **arrays)
+
+
+def likelihoods(
+    files: Sequence[FoundImage],
+    model: DiffusionModel,
+    *,
+    steps: int | None = None,
+    seed: int = 0,
+    batch_size: int = 16,
+    labels: Mapping[str, int] | None = None,
+    progress: Progress | None = None,
+) -> Likelihoods:
+    """Estimate the bound for every file, scaled and cut to the model's square as in training.
+
+    Args:
+        files: from `images.find.find_images`.
+        model: a unet of RGB images.
+        steps: keep so many timesteps of the chain, evenly spread; None keeps all of them.
+        seed: the noise of file i comes from `seed + i`, whatever batch the file is in.
+        batch_size: images per call of the network, at least 1.
+        labels: the class of each file by `FoundImage.name`, for a class-conditional model; that every file has one
+            was checked.
+        progress: told how far it is.
+
+    Raises:
+        ConfigError: the model is not one of RGB images, or a number is not allowed.
+        InputError: no file could be read.
+    """
+    _check_model(model)
+    if batch_size < 1:
+        raise ConfigError(f"batch_size={batch_size}: at least 1 is needed")
+    process = model.process("" if steps is None else str(steps))
+    names: list[str] = []
+    failures: list[str] = []
+    parts: list[BitsPerDimension] = []
+    for indices, images, reasons in _batches(files, model.image_size, batch_size):
+        failures += reasons
+        if indices:
+            read = [files[index].name for index in indices]
+            conditioning = {}
+            if labels is not None:
+                conditioning["y"] = torch.tensor([labels[name] for name in read], device=model.device)
+            noise = PerSampleNoise([seed + index for index in indices])
+            x_0 = torch.stack(images).to(model.device)
+            bits = bits_per_dimension(process, model.network, x_0, noise, conditioning=conditioning)
+            parts.append(BitsPerDimension(*(values.cpu() for values in bits)))
+            names += read
+        if progress:
+            progress(len(indices) + len(reasons))
+    if not parts:
+        raise InputError(f"none of the {len(files)} files could be read; the first: {failures[0]}")
+    bits = BitsPerDimension(*(torch.cat(values) for values in zip(*parts, strict=True)))
+    return Likelihoods(names=tuple(names), bits=bits, failures=tuple(failures))
+
+
+def _batches(
+    files: Sequence[FoundImage], size: int, batch_size: int
+) -> Iterator[tuple[list[int], list[Tensor], list[str]]]:
+    """The readable ones of every `batch_size` files, by index, each (3, size, size); and why the others are not."""
+    with ThreadPoolExecutor(_THREADS) as pool:
+        for first in range(0, len(files), batch_size):
+            batch = files[first : first + batch_size]
+            results = list(pool.map(lambda file: _x_0(file, size), batch))
+            images = {first + i: image for i, image in enumerate(results) if isinstance(image, Tensor)}
+            yield (
+                list(images),
+                list(images.values()),
+                [str(error) for error in results if isinstance(error, ImageError)],
+            )
+
+
+def _x_0(file: FoundImage, size: int) -> Tensor | ImageError:
+    try:
+        return to_tensor(center_crop(decode(file.path).pixels, size))
+    except ImageError as error:
+        return error
+
+
+def _check_model(model: DiffusionModel) -> None:
+    config = model.network.config
+    if model.kind != "unet" or config.dims != 2 or config.in_channels != 3:
+        raise ConfigError(
+            f"{model.provenance.source}: a {model.kind} of {config.in_channels} channels in {config.dims} dimensions "
+            "gives no likelihood of images; a unet of 3 channels in 2 dimensions does"
+        )
