@@ -7,7 +7,10 @@ import pytest
 
 import rediffuse
 
-NAMES = ["DiffusionModel", "DireSettings", "errors", "load", "load_classifier", "reconstruct", "settings_for"]
+NAMES = [
+    *("DiffusionModel", "DireSettings", "SamplingSettings", "errors", "interpolate", "invert", "load"),
+    *("load_classifier", "reconstruct", "sample", "settings_for", "upscale"),
+]
 
 
 def test_the_public_names_are_these() -> None:

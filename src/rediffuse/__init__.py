@@ -10,25 +10,38 @@ if TYPE_CHECKING:
     from rediffuse import errors
     from rediffuse.dire.reconstruct import reconstruct, settings_for
     from rediffuse.dire.settings import DireSettings
+    from rediffuse.sampling.config import SamplingSettings
+    from rediffuse.sampling.latents import interpolate, invert
+    from rediffuse.sampling.sample import sample, upscale
     from rediffuse.zoo.model import DiffusionModel, load, load_classifier
 
 __all__ = [
     "DiffusionModel",
     "DireSettings",
+    "SamplingSettings",
     "errors",
+    "interpolate",
+    "invert",
     "load",
     "load_classifier",
     "reconstruct",
+    "sample",
     "settings_for",
+    "upscale",
 ]
 
 _HOMES = {
     "DiffusionModel": "rediffuse.zoo.model",
     "DireSettings": "rediffuse.dire.settings",
+    "SamplingSettings": "rediffuse.sampling.config",
+    "interpolate": "rediffuse.sampling.latents",
+    "invert": "rediffuse.sampling.latents",
     "load": "rediffuse.zoo.model",
     "load_classifier": "rediffuse.zoo.model",
     "reconstruct": "rediffuse.dire.reconstruct",
+    "sample": "rediffuse.sampling.sample",
     "settings_for": "rediffuse.dire.reconstruct",
+    "upscale": "rediffuse.sampling.sample",
 }
 """The module that each name is defined in."""
 
