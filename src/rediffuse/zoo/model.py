@@ -195,6 +195,7 @@ def _network(
         network.to_empty(device=resolve_device(device))
     except (RuntimeError, AssertionError) as error:
         raise ConfigError(f"device={device}: {str(error).splitlines()[0]}") from None
-    network.to(memory_format=torch.channels_last)  # faster convolutions: benchmarks/network.py
+    # Faster convolutions: benchmarks/network.py
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     load_into(network, found.state, found.provenance.source)
     return network.eval(), found.process
