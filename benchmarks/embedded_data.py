@@ -7,28 +7,29 @@ by one encoder, so that nothing but the pixels tells the classes apart. Samples 
 in test/ alone: what the detector has never seen. A second call makes only what is missing.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 import tyro
-from torch import Tensor
 from tqdm import tqdm
 
-from rediffuse.diffusion import ddim, ddpm, dpm_solver
-from rediffuse.diffusion.noise import PerSampleNoise
 from rediffuse.files import write_bytes
 from rediffuse.images.crop import center_crop
 from rediffuse.images.decode import decode
 from rediffuse.images.encode import png_bytes
 from rediffuse.images.find import find_images
 from rediffuse.images.tensors import to_uint8
+from rediffuse.sampling.config import Sampler, SamplingSettings
+from rediffuse.sampling.sample import sample
 from rediffuse.zoo.model import DiffusionModel, load
 
 SPLITS = ("train", "validation", "test")
-SAMPLERS = {"train": ("ddpm", "ddim"), "validation": ("ddpm", "ddim"), "test": ("ddpm", "ddim", "dpm_solver")}
+SAMPLERS: dict[str, tuple[Sampler, ...]] = {
+    "train": ("ddpm", "ddim"),
+    "validation": ("ddpm", "ddim"),
+    "test": ("ddpm", "ddim", "dpm_solver"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +59,10 @@ class Flags:
         total = {"train": self.num_train, "validation": self.num_validation, "test": self.num_test}[split]
         return total // len(SAMPLERS[split])
 
+    def sampling(self, sampler: Sampler) -> SamplingSettings:
+        steps = {"ddpm": self.ddpm_steps, "ddim": self.ddim_steps, "dpm_solver": self.dpm_solver_steps}
+        return SamplingSettings(sampler=sampler, steps=steps[sampler])
+
 
 def main(args: Flags) -> None:
     model = load(args.model, device=args.device)
@@ -79,34 +84,16 @@ def write_real(args: Flags, split: str, size: int) -> None:
             write_bytes(path, png_bytes(center_crop(decode(image.path).pixels, size)))
 
 
-def write_generated(args: Flags, model: DiffusionModel, split: str, sampler: str, first_seed: int) -> None:
+def write_generated(args: Flags, model: DiffusionModel, split: str, sampler: Sampler, first_seed: int) -> None:
     folder = args.out / split / "generated" / sampler
     wanted = range(first_seed, first_seed + args.num_generated(split))
     missing = [seed for seed in wanted if not (folder / f"{seed}.png").exists()]
-    with tqdm(total=len(missing), desc=f"{split}, {sampler}", unit="image") as bar:
-        for seeds in batches(missing, args.batch_size):
-            pixels = to_uint8(sample(args, model, sampler, seeds))
-            for seed, image in zip(seeds, pixels, strict=True):
-                write_bytes(folder / f"{seed}.png", png_bytes(image))
-            bar.update(len(seeds))
-
-
-def batches(seeds: list[int], size: int) -> Iterator[list[int]]:
-    return (seeds[i : i + size] for i in range(0, len(seeds), size))
-
-
-def sample(args: Flags, model: DiffusionModel, sampler: str, seeds: list[int]) -> Tensor:
-    """x_0 (N, 3, S, S): each from its own seed, whatever the batch."""
-    noise = PerSampleNoise(seeds)
-    x_T = noise.normal((3, model.image_size, model.image_size)).to(model.device)
-    with torch.inference_mode():
-        match sampler:
-            case "ddpm":
-                return ddpm.sample(model.process(str(args.ddpm_steps)), model.network, x_T, noise)
-            case "ddim":
-                return ddim.sample(model.process(f"ddim{args.ddim_steps}"), model.network, x_T)
-            case _:
-                return dpm_solver.sample(model.process(str(args.dpm_solver_steps)), model.network, x_T)
+    if not missing:
+        return
+    images = sample(model, args.sampling(sampler), missing, batch_size=args.batch_size)
+    bar = tqdm(images, f"{split}, {sampler}", total=len(missing), unit="image")
+    for seed, x_0 in zip(missing, bar, strict=True):
+        write_bytes(folder / f"{seed}.png", png_bytes(to_uint8(x_0)))
 
 
 if __name__ == "__main__":
