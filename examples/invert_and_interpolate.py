@@ -26,7 +26,7 @@ def main(folder: Path, paths: list[str]) -> None:
     model = load("default")
     pixels = np.stack([center_crop(read(Path(path)).pixels, model.image_size) for path in paths])
     x_0 = to_tensor(pixels)
-    for steps in (10, 50):
+    for steps in (10, 25):
         settings = SamplingSettings(steps=steps)
         x_T = invert(model, settings, x_0)
         error = (decode(model, settings, x_T) - x_0).abs().mean()

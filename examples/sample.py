@@ -16,7 +16,7 @@ from rediffuse.sampling.config import SamplingSettings
 from rediffuse.sampling.sample import denoise, moments, sample
 from rediffuse.zoo.model import load
 
-SEEDS = range(8)
+SEEDS = range(4)
 SAMPLERS = (
     SamplingSettings(sampler="ddpm", steps=50),
     SamplingSettings(sampler="ddim", steps=25),
@@ -30,8 +30,8 @@ def main(folder: Path) -> None:
         images = np.stack([to_uint8(x_0) for x_0 in sample(model, settings, SEEDS)])
         write_bytes(folder / f"{settings.sampler}.png", png_bytes(tile(images)))
         # A seed gives the same image in any batch, but for how convolutions round.
-        [alone] = sample(model, settings, [5])
-        assert np.abs(to_uint8(alone).astype(int) - images[5]).max() <= 1
+        [alone] = sample(model, settings, [3])
+        assert np.abs(to_uint8(alone).astype(int) - images[3]).max() <= 1
 
     settings = SamplingSettings(sampler="ddim", steps=25)
     way = moments(denoise(model, settings, [0]), settings.steps, num_moments=8)
