@@ -24,11 +24,12 @@ LAYERS = (
 """A part uses the layers before its own, and itself: parts of one layer do not know each other."""
 FOUNDATION = ("errors", "records", "files")
 """The first layer is three files, which may know each other."""
-COMPAT_USES = {"diffusion", "models", "images", "compat", *FOUNDATION}
-"""The adapter of the old names stands beside the rest: it needs the core and nothing else."""
+COMPAT_USES = {"diffusion", "models", "images", "training", "compat", *FOUNDATION}
+"""The adapter of the old names stands beside the rest: it needs the core and how a training ends, and nothing else."""
 
 MODULES = sorted(path for path in ROOT.rglob("*.py"))
-PACKAGES = [path for path in MODULES if path.name == "__init__.py" and path.parent != ROOT]
+PACKAGES = [path for path in MODULES if path.name == "__init__.py" and path.parent not in (ROOT, ROOT / "compat")]
+"""But for the two that have public names of their own: `rediffuse.load`, `rediffuse.compat.install`."""
 COMMANDS = [path for path in MODULES if path.parent == ROOT / "cli"]
 
 

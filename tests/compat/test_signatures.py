@@ -149,6 +149,52 @@ SIGNATURES = {
         "args_to_dict": "(args, keys)",
         "str2bool": "(v)",
     },
+    "dist_util": {
+        "setup_dist": "(devices='')",
+        "dev": "()",
+        "load_state_dict": "(path, **kwargs)",
+        "sync_params": "(params)",
+    },
+    "logger": {
+        "configure": "(dir=None, format_strs=None, comm=None, log_suffix='')",
+        "log": "(*args, level=20)",
+        "logkv": "(key, val)",
+        "logkv_mean": "(key, val)",
+        "dumpkvs": "()",
+        "make_output_format": "(format, ev_dir, log_suffix='')",
+        "Logger.__init__": "(self, dir, output_formats, comm=None)",
+    },
+    "image_datasets": {
+        "load_data": (
+            "(*, data_dir, batch_size, image_size, class_cond=False, deterministic=False, random_crop=False, "
+            "random_flip=True)"
+        ),
+        "load_data_for_reverse": (
+            "(*, data_dir, batch_size, image_size, class_cond=False, deterministic=True, random_crop=False, "
+            "random_flip=False)"
+        ),
+        "center_crop_arr": "(pil_image, image_size)",
+        "random_crop_arr": "(pil_image, image_size, min_crop_frac=0.8, max_crop_frac=1.0)",
+    },
+    "fp16_util": {
+        "MixedPrecisionTrainer.__init__": (
+            "(self, *, model, use_fp16=False, fp16_scale_growth=0.001, initial_lg_loss_scale=20.0)"
+        ),
+        "MixedPrecisionTrainer.optimize": "(self, opt)",
+        "master_params_to_state_dict": "(model, param_groups_and_shapes, master_params, use_fp16)",
+        "state_dict_to_master_params": "(model, state_dict, use_fp16)",
+    },
+    "train_util": {
+        "TrainLoop.__init__": (
+            "(self, *, model, diffusion, data, batch_size, microbatch, lr, ema_rate, log_interval, save_interval, "
+            "resume_checkpoint, use_fp16=False, fp16_scale_growth=0.001, schedule_sampler=None, weight_decay=0.0, "
+            "lr_anneal_steps=0)"
+        ),
+        "TrainLoop.run_step": "(self, batch, cond)",
+        "parse_resume_step_from_filename": "(filename)",
+        "find_ema_checkpoint": "(main_checkpoint, step, rate)",
+        "log_loss_dict": "(diffusion, ts, losses)",
+    },
 }
 
 

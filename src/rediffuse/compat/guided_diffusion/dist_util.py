@@ -1,0 +1,113 @@
+"""guided-diffusion's processes and devices under their old names, on `torch.distributed`: no MPI, no GPU needed.
+
+One process is a group of one, so a program's own calls of `torch.distributed` work. How many there are comes from
+torchrun, which `python -m rediffuse.compat` hears (see `rediffuse.compat.launch`).
+"""
+
+import atexit
+from collections.abc import Iterable
+from functools import cache, wraps
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch import distributed as dist
+from torch.nn.parallel import DistributedDataParallel
+
+from rediffuse.compat.launch import current
+from rediffuse.models.checkpoints import read_pickle, read_state_dict
+
+GPUS_PER_NODE = 8
+SETUP_RETRY_COUNT = 3
+
+
+def setup_dist(devices: str = "") -> None:
+    """Join the other processes, or form a group of one; NCCL where there are GPUs, Gloo elsewhere.
+
+    On a CPU, `DistributedDataParallel` then passes over the devices that programs name, which it refuses by itself.
+
+    Args:
+        devices: DIRE's programs hand in CUDA_VISIBLE_DEVICES; CUDA has heeded it already. Each process takes the GPU
+            that its place on the machine says.
+    """
+    if dist.is_initialized():
+        return
+    launch, has_gpu = current(), torch.cuda.is_available()
+    if has_gpu:
+        torch.cuda.set_device(launch.local_rank % torch.cuda.device_count())
+    else:
+        _let_wrappers_take_a_cpu()
+    backend = "nccl" if has_gpu else "gloo"
+    if launch.num_processes == 1:
+        store = dist.HashStore()  # pyright: ignore[reportPrivateImportUsage]  (documented; its stub forgets it)
+        dist.init_process_group(backend, store=store, rank=0, world_size=1)
+    else:
+        dist.init_process_group(
+            backend, init_method="env://", rank=launch.rank, world_size=launch.num_processes
+        )  # torch reads where the first process listens from torchrun's variables
+    atexit.register(_leave)
+
+
+def dev() -> torch.device:
+    """This process's GPU, or the CPU where there is none."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def load_state_dict(path: str, **kwargs: Any) -> Any:
+    """What `torch.save` wrote, or the tensors of a `.safetensors` file; no code is ever run.
+
+    Args:
+        path: the file.
+        kwargs: `map_location`, the device of the tensors, counts; the CPU where it is not given.
+
+    Raises:
+        InputError, CheckpointError: see `rediffuse.models.checkpoints`.
+    """
+    file = Path(path)
+    # A saved optimizer is no state_dict of tensors: only what is missing or of the other format goes that way.
+    is_pickle = file.is_file() and file.suffix != ".safetensors"
+    content = read_pickle(file) if is_pickle else read_state_dict(file)
+    return _on(kwargs.get("map_location") or "cpu", content)
+
+
+def sync_params(params: Iterable[Tensor]) -> None:
+    """Give every process the values of the first one, in place."""
+    for parameter in params:
+        dist.broadcast(parameter.detach(), 0)
+
+
+@cache
+def _let_wrappers_take_a_cpu() -> None:
+    original = DistributedDataParallel.__init__
+
+    @wraps(original)
+    def init(
+        self: DistributedDataParallel,
+        module: nn.Module,
+        device_ids: Any = None,
+        output_device: Any = None,
+        *args: Any,
+        **kwargs: Any,
+    ) -> None:
+        if all(parameter.device.type == "cpu" for parameter in module.parameters()):
+            device_ids = output_device = None
+        original(self, module, device_ids, output_device, *args, **kwargs)
+
+    DistributedDataParallel.__init__ = init
+
+
+def _leave() -> None:
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def _on(device: torch.device | str, value: Any) -> Any:
+    """The tensors in nested dicts, lists and tuples, on the device."""
+    if isinstance(value, Tensor):
+        return value.to(device)
+    if isinstance(value, dict):
+        return type(value)((key, _on(device, item)) for key, item in value.items())
+    if isinstance(value, list | tuple):
+        return type(value)(_on(device, item) for item in value)
+    return value

@@ -1,0 +1,191 @@
+"""guided-diffusion's image folders under their old names (and DIRE's); `rediffuse.images` reads and crops.
+
+Three things differ. A file that cannot be read is left out with a line on stderr. Where no batch can be filled, or
+files name no class, an error says so. And random crops and flips draw from torch's generator, which programs seed.
+"""
+
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, SequentialSampler, default_collate
+
+from rediffuse.compat.guided_diffusion import logger
+from rediffuse.compat.processes import WORLD
+from rediffuse.errors import ConfigError, ImageError, InputError
+from rediffuse.images import crop
+from rediffuse.images.decode import decode
+from rediffuse.images.find import find_images
+from rediffuse.images.tensors import to_tensor
+
+Conditioning = dict[str, Tensor]
+
+
+def load_data(
+    *,
+    data_dir: str,
+    batch_size: int,
+    image_size: int,
+    class_cond: bool = False,
+    deterministic: bool = False,
+    random_crop: bool = False,
+    random_flip: bool = True,
+) -> Iterator[tuple[Tensor, Conditioning]]:
+    """Batches of this process's share of the images below a folder, for ever; a last, short batch is left out.
+
+    Args:
+        data_dir: searched with everything below it.
+        batch_size: images per batch and process.
+        image_size: side in pixels.
+        class_cond: give `y` too. A class is what stands before the first underscore in a file's name; numbers follow
+            the order of these names.
+        deterministic: in the order of the files instead of a new random one every time.
+        random_crop: cut a random square instead of the middle one.
+        random_flip: mirror every second image, by chance.
+
+    Yields:
+        (N, 3, S, S) float32 in [-1, 1], and `{"y": (N,) int64}` or an empty dict.
+
+    Raises:
+        InputError: there are no images, none can be read, or one names no class.
+        ConfigError: there are fewer images than a batch takes.
+    """
+    dataset = ImageDataset(image_size, *_list(data_dir, class_cond), WORLD.rank, WORLD.size, random_crop, random_flip)
+    if len(dataset) < batch_size:
+        raise ConfigError(f"batch_size={batch_size}: {data_dir} has {len(dataset)} images for this process")
+    return _batches(dataset, batch_size, deterministic, drop_last=True)
+
+
+def load_data_for_reverse(
+    *,
+    data_dir: str,
+    batch_size: int,
+    image_size: int,
+    class_cond: bool = False,
+    deterministic: bool = True,
+    random_crop: bool = False,
+    random_flip: bool = False,
+) -> Iterator[tuple[Tensor, Conditioning, list[str]]]:
+    """DIRE's: as `load_data`, with the paths; in order, a last, short batch is given too.
+
+    Yields:
+        (N, 3, S, S) float32 in [-1, 1], `{"y": (N,) int64}` or an empty dict, and N paths.
+
+    Raises:
+        InputError, ConfigError: see `load_data`; fewer images than a batch takes are refused in random order only.
+    """
+    dataset = ImageDataset_for_reverse(
+        image_size, *_list(data_dir, class_cond), WORLD.rank, WORLD.size, random_crop, random_flip
+    )
+    logger.log(f"dataset length: {len(dataset) * WORLD.size}")
+    if not deterministic and len(dataset) < batch_size:
+        raise ConfigError(f"batch_size={batch_size}: {data_dir} has {len(dataset)} images for this process")
+    return _batches(dataset, batch_size, deterministic, drop_last=not deterministic)
+
+
+class ImageDataset(Dataset[Any]):
+    """Every `num_shards`-th image from `shard` on, as (array (3, S, S) float32 in [-1, 1], {"y": int64} or {})."""
+
+    def __init__(
+        self,
+        resolution: int,
+        image_paths: Sequence[str],
+        classes: Sequence[int] | None = None,
+        shard: int = 0,
+        num_shards: int = 1,
+        random_crop: bool = False,
+        random_flip: bool = True,
+    ) -> None:
+        self.resolution = resolution
+        self.local_images = image_paths[shard::num_shards]
+        self.local_classes = None if classes is None else classes[shard::num_shards]
+        self.random_crop = random_crop
+        self.random_flip = random_flip
+
+    def __len__(self) -> int:
+        return len(self.local_images)
+
+    def __getitem__(self, idx: int) -> tuple[Any, ...]:
+        """Raises ImageError where the file cannot be read."""
+        pixels = decode(Path(self.local_images[idx])).pixels
+        size = self.resolution
+        pixels = crop.random_crop(pixels, size, _rng()) if self.random_crop else crop.center_crop(pixels, size)
+        if self.random_flip and _rng().random() < 0.5:
+            pixels = np.ascontiguousarray(pixels[:, ::-1])
+        classes = {} if self.local_classes is None else {"y": np.array(self.local_classes[idx], dtype=np.int64)}
+        return to_tensor(pixels).numpy(), classes
+
+
+class ImageDataset_for_reverse(ImageDataset):
+    """DIRE's: a tensor instead of an array, and the path of the file."""
+
+    def __getitem__(self, idx: int) -> tuple[Any, ...]:
+        array, classes = super().__getitem__(idx)
+        return torch.from_numpy(array), classes, self.local_images[idx]
+
+
+def center_crop_arr(pil_image: Image.Image, image_size: int) -> np.ndarray:
+    """(S, S, 3) uint8: the shorter side scaled to `image_size`, the middle cut."""
+    return crop.center_crop(np.asarray(pil_image.convert("RGB")), image_size)
+
+
+def random_crop_arr(
+    pil_image: Image.Image, image_size: int, min_crop_frac: float = 0.8, max_crop_frac: float = 1.0
+) -> np.ndarray:
+    """(S, S, 3) uint8: a random square that spans between the two fractions of the shorter side."""
+    pixels = np.asarray(pil_image.convert("RGB"))
+    return crop.random_crop(pixels, image_size, _rng(), min_fraction=min_crop_frac, max_fraction=max_crop_frac)
+
+
+class _Batches(Dataset[Any]):
+    """Batches of a dataset by the indices of their images; None where none of them can be read."""
+
+    def __init__(self, dataset: ImageDataset) -> None:
+        self.dataset = dataset
+
+    def __getitem__(self, indices: Sequence[int]) -> Any:
+        samples = []
+        for index in indices:
+            try:
+                samples.append(self.dataset[index])
+            except ImageError as error:
+                print(f"skipped: {error}", file=sys.stderr)
+        return default_collate(samples) if samples else None
+
+
+def _batches(dataset: ImageDataset, batch_size: int, deterministic: bool, drop_last: bool) -> Iterator[Any]:
+    order = SequentialSampler(dataset) if deterministic else RandomSampler(dataset)
+    batches = BatchSampler(order, batch_size, drop_last)
+    loader = DataLoader(_Batches(dataset), batch_size=None, sampler=batches, num_workers=1)
+    while True:
+        num_batches = 0
+        for batch in loader:
+            if batch is not None:
+                num_batches += 1
+                yield batch
+        if num_batches == 0:
+            raise InputError(f"none of the {len(dataset)} images can be read; the first: {dataset.local_images[0]}")
+
+
+def _list(data_dir: str, class_cond: bool) -> tuple[list[str], list[int] | None]:
+    """The files below a folder and their classes."""
+    if not data_dir:
+        raise InputError("data_dir: a folder of images is needed")
+    paths = [str(image.path) for image in find_images([data_dir])]
+    if not class_cond:
+        return paths, None
+    nameless = [path for path in paths if "_" not in Path(path).name]
+    if nameless:
+        raise InputError(f"{nameless[0]}: names no class; with class_cond it stands before an underscore: cat_1.png")
+    names = [Path(path).name.split("_")[0] for path in paths]
+    numbers = {name: number for number, name in enumerate(sorted(set(names)))}
+    return paths, [numbers[name] for name in names]
+
+
+def _rng() -> np.random.Generator:
+    return np.random.default_rng(int(torch.randint(2**63 - 1, ())))

@@ -1,0 +1,99 @@
+"""Programs in the manner of guided-diffusion's and DIRE's, which import the old names only, run as they are.
+
+All of them run in one process of their own, once (about 8 s of CPU, half of it the import of torch).
+"""
+
+import csv
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+PROGRAMS = Path(__file__).parent / "programs"
+
+
+def run(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("OPENAI_", "CUDA_"))}
+    command = [sys.executable, "-W", "error::UserWarning", "-m", "rediffuse.compat", *words]
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What each program wrote, in a folder of its name, from six images of two classes."""
+    folder = tmp_path_factory.mktemp("programs")
+    rng = np.random.default_rng(0)
+    (folder / "images").mkdir()
+    for index in range(6):
+        pixels = rng.integers(0, 256, (20, 18, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / "images" / f"{('cat', 'dog')[index % 2]}_{index}.png")
+    finished = run(str(PROGRAMS / "in_turn.py"), "images", "out", cwd=folder)
+    assert finished.returncode == 0, finished.stdout[-3000:] + finished.stderr[-3000:]
+    return folder / "out"
+
+
+def test_training_writes_the_files_of_the_old_names(results: Path) -> None:
+    names = {path.name for path in (results / "image_train").glob("*.pt")}
+    kinds = ("model", "ema_0.9_", "ema_0.99_", "opt")
+    assert names == {f"{kind}{step}.pt" for kind in kinds for step in ("000000", "000002")}
+
+
+def test_training_moves_the_weights_and_the_averages_follow_slowly(results: Path) -> None:
+    first, last, slow, fast = (
+        torch.load(results / "image_train" / name, weights_only=True)["out.2.weight"]
+        for name in ("model000000.pt", "model000002.pt", "ema_0.99_000002.pt", "ema_0.9_000002.pt")
+    )
+    assert not torch.equal(first, last)
+    assert (slow - last).norm() > (fast - last).norm() > 0
+
+
+def test_training_logs_the_loss_by_quarters_of_the_timesteps(results: Path) -> None:
+    with (results / "image_train" / "progress.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["step"], row["samples"]) for row in rows] == [("0", "4"), ("1", "8")]
+    assert {"loss", "mse", "vb", "grad_norm", "param_norm"} <= rows[0].keys()
+    assert any(name.startswith("loss_q") for name in rows[0])
+
+
+def test_samples_are_an_npz(results: Path) -> None:
+    with np.load(results / "image_sample" / "samples_3x16x16x3.npz") as npz:
+        assert npz["arr_0"].shape == (3, 16, 16, 3)
+        assert npz["arr_0"].dtype == np.uint8
+
+
+def test_likelihood_has_a_term_per_timestep(results: Path) -> None:
+    with np.load(results / "image_nll" / "vb_terms.npz") as npz:
+        assert npz["arr_0"].shape == (2,)
+        assert np.isfinite(npz["arr_0"]).all()
+
+
+def test_dire_writes_a_map_of_every_image_asked_for_the_last_short_batch_too(results: Path) -> None:
+    maps = sorted((results / "compute_dire").glob("*.png"))
+    assert [path.name for path in maps] == ["cat_0.png", "cat_2.png", "cat_4.png", "dog_1.png", "dog_3.png"]
+    assert np.asarray(Image.open(maps[0])).shape == (16, 16, 3)
+
+
+def test_a_classifier_trained_in_a_wrapper_guides_samples(results: Path) -> None:
+    assert (results / "classifier_train" / "opt000001.pt").exists()
+    with np.load(results / "classifier_sample" / "samples.npz") as npz:
+        assert npz["arr_0"].shape == (2, 64, 64, 3)
+        assert npz["arr_1"].shape == (2,)
+
+
+def test_small_samples_are_enlarged(results: Path) -> None:
+    with np.load(results / "super_res_sample" / "samples.npz") as npz:
+        assert npz["arr_0"].shape == (2, 64, 64, 3)
+
+
+def test_a_missing_script_is_one_line(tmp_path: Path) -> None:
+    finished = run("no.py", cwd=tmp_path)
+    assert (finished.returncode, finished.stderr) == (1, "rediffuse: no.py: there is no such file\n")
+
+
+def test_help_says_how_to_call_it(tmp_path: Path) -> None:
+    assert run("--help", cwd=tmp_path).stdout.startswith("usage: python -m rediffuse.compat SCRIPT.py")
