@@ -60,6 +60,16 @@ def test_training_logs_the_loss_by_quarters_of_the_timesteps(results: Path) -> N
     assert any(name.startswith("loss_q") for name in rows[0])
 
 
+def test_a_stopped_training_saves_and_the_same_command_goes_on_from_there(results: Path) -> None:
+    folder = results / "stopped_train"
+    assert {path.name for path in folder.glob("model*.pt")} == {f"model00000{step}.pt" for step in (0, 1, 3)}
+    log = (folder / "log.txt").read_text()
+    for line in ("asked to stop, saved step 1", "model000001.pt, step 1", "opt000001.pt", "ema_0.9_000001.pt"):
+        assert line in log
+    with (folder / "progress.csv").open(newline="") as file:
+        assert [row["step"] for row in csv.DictReader(file)] == ["0", "1", "1", "2"]
+
+
 def test_samples_are_an_npz(results: Path) -> None:
     with np.load(results / "image_sample" / "samples_3x16x16x3.npz") as npz:
         assert npz["arr_0"].shape == (3, 16, 16, 3)

@@ -5,6 +5,7 @@ usage: in_turn.py IMAGES OUT
 
 import runpy
 import shlex
+import signal
 import sys
 from pathlib import Path
 
@@ -37,6 +38,12 @@ run("compute_dire", f"{SMALL} {SAMPLING} --images_dir {IMAGES} --num_samples 5")
 run("classifier_train", f"{CLASSIFIER} {TRAINING} --val_data_dir {IMAGES} --iterations 2")
 classifier = f"{OUT}/classifier_train/model000001.pt"
 run("classifier_sample", f"{LARGE} {CLASSIFIER} {SAMPLING} --classifier_path {classifier} --num_samples 2")
+try:
+    run("stopped_train", f"{SMALL} {TRAINING} --stop_at 1")
+except SystemExit as stop:
+    if stop.code != 128 + signal.SIGTERM:
+        raise
+run("stopped_train", f"{SMALL} {TRAINING} --lr_anneal_steps 3")
 run("super_res_train", f"{SUPERRES} {TRAINING} --lr_anneal_steps 1")
 run(
     "super_res_sample",

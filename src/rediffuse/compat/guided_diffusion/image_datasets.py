@@ -4,6 +4,7 @@ Three things differ. A file that cannot be read is left out with a line on stder
 files name no class, an error says so. And random crops and flips draw from torch's generator, which programs seed.
 """
 
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -161,7 +162,9 @@ class _Batches(Dataset[Any]):
 def _batches(dataset: ImageDataset, batch_size: int, deterministic: bool, drop_last: bool) -> Iterator[Any]:
     order = SequentialSampler(dataset) if deterministic else RandomSampler(dataset)
     batches = BatchSampler(order, batch_size, drop_last)
-    loader = DataLoader(_Batches(dataset), batch_size=None, sampler=batches, num_workers=1)
+    loader = DataLoader(
+        _Batches(dataset), batch_size=None, sampler=batches, num_workers=1, worker_init_fn=_ignore_interrupts
+    )
     while True:
         num_batches = 0
         for batch in loader:
@@ -170,6 +173,11 @@ def _batches(dataset: ImageDataset, batch_size: int, deterministic: bool, drop_l
                 yield batch
         if num_batches == 0:
             raise InputError(f"none of the {len(dataset)} images can be read; the first: {dataset.local_images[0]}")
+
+
+def _ignore_interrupts(worker: int) -> None:
+    """The terminal's Ctrl-C reaches the worker too, but is the program's to answer."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _list(data_dir: str, class_cond: bool) -> tuple[list[str], list[int] | None]:
