@@ -7,12 +7,13 @@ from tiny import tiny
 
 from rediffuse.models.unet import UNetModel
 from rediffuse.training.estimate import estimate
+from rediffuse.zoo.model import skeleton
 
 
 def test_parameters_and_state_are_counted() -> None:
     config = tiny(Path("images"))
     num_parameters = sum(parameter.numel() for parameter in UNetModel(config.network).parameters())
-    result = estimate(config.network, config.loop)
+    result = estimate(skeleton("unet", config.network), config.loop)
     assert result.num_parameters == num_parameters
     assert result.state_bytes == num_parameters * 4 * 6  # weights, gradient, two moments, two averages
 
@@ -31,13 +32,14 @@ def test_activations_are_what_autograd_keeps() -> None:
         output = network(torch.zeros(2, 3, 8, 8), torch.zeros(2))
     kept = sum(tensor.untyped_storage().nbytes() for key, tensor in saved.items() if key not in weights)
     assert output.shape == (2, 6, 8, 8)
-    assert abs(estimate(config.network, config.loop).activation_bytes / kept - 1) < 0.1
+    estimated = estimate(skeleton("unet", config.network), config.loop).activation_bytes
+    assert abs(estimated / kept - 1) < 0.1
 
 
 def test_operations_grow_with_the_batch_and_memory_with_the_microbatch() -> None:
     config = tiny(Path("images"))
     small, large, split = (
-        estimate(config.network, tiny(Path("images"), batch_size=size, microbatch=micro).loop)
+        estimate(skeleton("unet", config.network), tiny(Path("images"), batch_size=size, microbatch=micro).loop)
         for size, micro in ((4, None), (8, None), (8, 4))
     )
     assert large.operations_per_step == split.operations_per_step == 2 * small.operations_per_step

@@ -10,8 +10,14 @@ import torch
 from rediffuse.diffusion.config import ProcessConfig
 from rediffuse.files import write_bytes
 from rediffuse.images.encode import png_bytes
-from rediffuse.models.config import UNetConfig
-from rediffuse.training.config import DiffusionTraining, GridConfig, LoopConfig
+from rediffuse.models.config import EncoderConfig, UNetConfig
+from rediffuse.training.config import (
+    ClassifierTraining,
+    DiffusionTraining,
+    GridConfig,
+    LoopConfig,
+    SuperResTraining,
+)
 from rediffuse.training.diffusion import DiffusionTask
 from rediffuse.training.loop import Outcome, train
 
@@ -46,6 +52,20 @@ def tiny(data: Path, num_steps: int = 6, network: dict[str, Any] | None = None, 
         grid=GridConfig(num_images=3, num_sampling_steps=2),
         timestep_sampler="loss_second_moment",
     )
+
+
+def tiny_superres(data: Path, num_steps: int = 2, **fields: Any) -> SuperResTraining:
+    """`tiny` from 4 px to 8."""
+    parts = vars(tiny(data, num_steps)) | {"small_size": 4} | fields
+    return SuperResTraining(**parts)
+
+
+def tiny_classifier(data: Path, num_steps: int = 2, **fields: Any) -> ClassifierTraining:
+    """The encoder of `tiny` with two classes."""
+    loop = LoopConfig(num_steps=num_steps, batch_size=4, learning_rate=1e-3, ema_rates=(), log_every=1)
+    network = EncoderConfig(image_size=8, model_channels=32, out_channels=2, num_res_blocks=1, channel_mult=(1,))
+    process = ProcessConfig(schedule="cosine", num_timesteps=40)
+    return ClassifierTraining(**{"data": str(data), "network": network, "process": process, "loop": loop} | fields)
 
 
 def run(config: DiffusionTraining, folder: Path) -> Outcome:

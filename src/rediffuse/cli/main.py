@@ -42,6 +42,8 @@ COMMANDS = {
     "convert": Command("convert", "run", "turn weights into a model folder, or into a plain .pt"),
     "info": Command("info", "run", "say what a model is, how large, and what it costs"),
     "train diffusion": Command("train_diffusion", "run", "train a diffusion model on a folder of images"),
+    "train classifier": Command("train_classifier", "run", "train a classifier of noisy images, to guide by"),
+    "train superres": Command("train_superres", "run", "train a super-resolution model on a folder of images"),
     "train detector": Command("train_detector", "run", "train a detector on real and generated images"),
 }
 

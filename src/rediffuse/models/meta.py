@@ -19,7 +19,7 @@ def forward_on_meta(model: Trunk, shape: Sequence[int], *watchers: AbstractConte
     touched. The watchers are entered for the pass itself. Raises ConfigError where the shape does not fit the model.
     """
     x = torch.empty(*shape, device="meta")
-    call = {"timesteps": torch.empty(len(x), device="meta")} | _conditioning(model, x)
+    call = {"timesteps": torch.empty(len(x), device="meta")} | meta_conditioning(model, x)
     weights = {name: torch.empty_like(tensor, device="meta") for name, tensor in model.state_dict().items()}
     with torch.no_grad(), ExitStack() as stack:
         for watcher in watchers:
@@ -27,8 +27,11 @@ def forward_on_meta(model: Trunk, shape: Sequence[int], *watchers: AbstractConte
         return functional_call(model, weights, (x,), call)
 
 
-def _conditioning(model: Trunk, x: Tensor) -> dict[str, Tensor]:
-    """Enlarging a low-resolution image costs next to nothing, so its size does not matter."""
+def meta_conditioning(model: Trunk, x: Tensor) -> dict[str, Tensor]:
+    """What the model needs beside x and the timesteps, without numbers.
+
+    Enlarging a low-resolution image costs next to nothing, so its size does not matter.
+    """
     conditioning = {}
     if hasattr(model, "label_emb"):
         conditioning["y"] = torch.empty(len(x), dtype=torch.int64, device="meta")

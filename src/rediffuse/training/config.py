@@ -6,7 +6,7 @@ from typing import Literal
 
 from rediffuse.diffusion.config import ProcessConfig
 from rediffuse.errors import ConfigError
-from rediffuse.models.config import UNetConfig
+from rediffuse.models.config import EncoderConfig, UNetConfig
 
 Precision = Literal["fp32", "fp16", "bf16"]
 Decay = Literal["none", "linear", "cosine"]
@@ -15,11 +15,11 @@ TimestepSampler = Literal["uniform", "loss_second_moment"]
 
 FREE_FIELDS = frozenset(
     {"num_steps", "num_workers", "log_every", "save_every", "evaluate_every", "keep", "cache_limit_mb", "device"}
-    | {"data", "labels"}
+    | {"data", "labels", "validation", "validation_labels"}
 )
 """Fields that may change when a run is resumed: they alter how long, how fast or where, not what is computed.
 
-The images may move: what they are is compared by the fingerprint of their names and labels.
+The images may move: what is trained on is compared by the fingerprint of names and labels. Validation trains nothing.
 """
 
 
@@ -148,3 +148,44 @@ class DiffusionTraining:
             raise ConfigError(
                 f"out_channels={self.network.out_channels}: {channels} are needed with variance {self.process.variance}"
             )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SuperResTraining(DiffusionTraining):
+    """A whole training of a super-resolution model: every image is shown beside a small version of itself."""
+
+    small_size: int
+    """Side of the small images, in pixels; `image_size` is that of the large ones."""
+    validation: str | None = None
+    """Folder of images for the grid and its PSNR; images of the training where none is given."""
+    validation_labels: str | None = None
+    """As `labels`, for the validation images."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 1 <= self.small_size < self.network.image_size:
+            raise ConfigError(
+                f"small_size={self.small_size}: from 1 up to, not including, image_size={self.network.image_size} "
+                "is allowed"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassifierTraining:
+    """A whole training of a classifier of noisy images."""
+
+    data: str
+    """Folder of images, searched with everything below it; its subfolders name the classes."""
+    labels: str | None = None
+    """CSV file with the columns path (relative to the folder) and label, instead of the subfolders."""
+    validation: str | None = None
+    """Folder of images that are judged, all of them, every `evaluate_every` steps; its classes are among the data's."""
+    validation_labels: str | None = None
+    """As `labels`, for the validation images."""
+    network: EncoderConfig
+    process: ProcessConfig
+    """The noise; what is predicted, and its variance, mean nothing to a classifier."""
+    loop: LoopConfig
+    images: ImageConfig = field(default_factory=ImageConfig)
+    clean: bool = False
+    """Train on images without noise, at t = 0, instead of at all t."""

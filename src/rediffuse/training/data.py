@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from rediffuse.errors import ImageError, InputError
+from rediffuse.errors import ImageError, InputError, nearest
 from rediffuse.images.crop import center_crop, random_crop
 from rediffuse.images.decode import decode
 from rediffuse.images.find import find_images
@@ -48,6 +48,20 @@ class Listing:
             names=tuple(self.names[index] for index in indices),
             labels=tuple(self.labels[index] for index in indices) if self.labels else (),
         )
+
+    def numbered_as(self, classes: Sequence[str]) -> "Listing":
+        """The same files, their classes numbered as in `classes`: those of the training, for validation images.
+
+        Raises:
+            InputError: a file has none of these classes; names the first.
+        """
+        number = {name: index for index, name in enumerate(classes)}
+        for place, name in enumerate(self.names):
+            label = self.classes[self.labels[place]] if self.labels else None
+            if label not in number:
+                given = "no class" if label is None else f"class {label!r}{nearest(label, classes)}"
+                raise InputError(f"{self.paths[place]}: {name} has {given}; the training has {', '.join(classes)}")
+        return replace(self, classes=tuple(classes), labels=tuple(number[self.classes[label]] for label in self.labels))
 
 
 def list_images(folder: Path, labels: Path | None = None) -> Listing:

@@ -17,10 +17,12 @@ from rediffuse.errors import ConfigError
 from rediffuse.files import write_bytes
 from rediffuse.images.encode import png_bytes
 from rediffuse.images.tensors import to_uint8
-from rediffuse.models.unet import UNetModel
+from rediffuse.models.superres import SuperResModel
+from rediffuse.models.unet import Denoiser, UNetModel
 from rediffuse.records import dump
 from rediffuse.training.config import DiffusionTraining
 from rediffuse.training.data import ImageData, list_images
+from rediffuse.training.quartiles import by_quartile
 from rediffuse.training.randomness import GRID, NOISE, TIMESTEPS, Place, derive
 from rediffuse.training.task import Batch, Task, Terms
 from rediffuse.zoo.model import DiffusionModel, Provenance
@@ -46,7 +48,7 @@ class DiffusionTask(Task):
         del record["loop"]  # the loop notes its own
         return record
 
-    def build(self) -> UNetModel:
+    def build(self) -> Denoiser:
         return UNetModel(self.config.network)
 
     def data(self) -> ImageData:
@@ -63,9 +65,8 @@ class DiffusionTask(Task):
         return {**batch, "t": t[place.in_batch], "weight": weight[place.in_batch], "noise": noise}
 
     def loss(self, network: nn.Module, batch: Batch) -> Terms:
-        conditioning = {"y": batch["y"]} if self.config.network.num_classes is not None else {}
         x_0, t, noise, weight = (batch[name] for name in ("x_0", "t", "noise", "weight"))
-        terms = training_losses(self.process, network, x_0, t, noise, self.config.loss, conditioning)
+        terms = training_losses(self.process, network, x_0, t, noise, self.config.loss, self.conditioning(batch))
         weighted = {name: value * weight for name, value in terms.items()}
         return {**weighted, "unweighted": terms["loss"], "t": t}
 
@@ -73,26 +74,32 @@ class DiffusionTask(Task):
         t = terms["t"].long()
         self.timestep_sampler.update(t, terms["unweighted"])
         logged = {name: value for name, value in terms.items() if name not in ("t", "unweighted")}
-        quartile = 4 * t // self.config.process.num_timesteps
-        return logged | {f"loss_q{q}": terms["loss"][quartile == q] for q in range(4)}
+        return logged | by_quartile({"loss": terms["loss"]}, t, self.config.process.num_timesteps)
+
+    def conditioning(self, batch: Batch) -> dict[str, Tensor]:
+        """What the network is told of a batch beside x_t and t."""
+        return {"y": batch["y"]} if self.config.network.num_classes is not None else {}
 
     def evaluate(self, network: nn.Module, folder: Path, step: int) -> dict[str, float]:
         """Write a grid of DDIM samples, from the same noise every time."""
-        grid, config = self.config.grid, self.config.network
-        process = self.config.process.build(f"ddim{grid.num_sampling_steps}")
-        seeds = [derive(self.config.loop.seed, GRID, index) for index in range(grid.num_images)]
-        device = next(network.parameters()).device
-        shape = (config.in_channels, config.image_size, config.image_size)
-        x_T = PerSampleNoise(seeds).normal(shape).to(device)
+        num_images, num_classes = self.config.grid.num_images, self.config.network.num_classes
         conditioning = {}
-        if config.num_classes is not None:
-            conditioning["y"] = torch.arange(grid.num_images, device=device) % config.num_classes
-        x_0 = ddim.sample(process, network, x_T, SamplerOptions(conditioning=conditioning))
-        write_bytes(folder / f"step_{step:08d}.png", png_bytes(to_uint8(tile(x_0))))
+        if num_classes is not None:
+            conditioning["y"] = torch.arange(num_images, device=next(network.parameters()).device) % num_classes
+        write_grid(folder, step, self.sample(network, num_images, conditioning))
         return {}
 
+    def sample(self, network: nn.Module, num_images: int, conditioning: Mapping[str, Tensor]) -> Tensor:
+        """(num_images, C, H, W) by DDIM, from the same noise every time."""
+        config, seed = self.config.network, self.config.loop.seed
+        process = self.config.process.build(f"ddim{self.config.grid.num_sampling_steps}")
+        seeds = [derive(seed, GRID, index) for index in range(num_images)]
+        shape = (config.in_channels, config.image_size, config.image_size)
+        x_T = PerSampleNoise(seeds).normal(shape).to(next(network.parameters()).device)
+        return ddim.sample(process, network, x_T, SamplerOptions(conditioning=conditioning))
+
     def export(self, network: nn.Module, folder: Path, training: Mapping[str, Any]) -> None:
-        assert isinstance(network, UNetModel)
+        assert isinstance(network, UNetModel | SuperResModel)
         provenance = Provenance(source=str(folder), sha256="")
         DiffusionModel(
             network=network, process_config=self.config.process, provenance=provenance, training=training
@@ -103,6 +110,11 @@ class DiffusionTask(Task):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.timestep_sampler.load_state_dict(state)
+
+
+def write_grid(folder: Path, step: int, images: Tensor) -> None:
+    """Write images (N, C, H, W) in [-1, 1] as one picture, named after the step."""
+    write_bytes(folder / f"step_{step:08d}.png", png_bytes(to_uint8(tile(images))))
 
 
 def tile(images: Tensor) -> Tensor:

@@ -4,15 +4,15 @@ from dataclasses import dataclass
 
 import torch
 
-from rediffuse.models.config import UNetConfig
 from rediffuse.models.flops import flops
-from rediffuse.models.unet import UNetModel
+from rediffuse.models.meta import meta_conditioning
+from rediffuse.models.trunk import Trunk
 from rediffuse.training.config import LoopConfig
 
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """The cost of a training of a U-Net on one process."""
+    """The cost of a training on one process."""
 
     num_parameters: int
     operations_per_step: int
@@ -31,12 +31,10 @@ class Estimate:
         )
 
 
-def estimate(network: UNetConfig, loop: LoopConfig) -> Estimate:
-    """The cost of training `network` as `loop` says, from a pass on the meta device."""
-    with torch.device("meta"):
-        model = UNetModel(network)
+def estimate(model: Trunk, loop: LoopConfig) -> Estimate:
+    """The cost of training `model`, a network on the meta device (`zoo.model.skeleton`), as `loop` says."""
     num_parameters = sum(parameter.numel() for parameter in model.parameters())
-    shape = (1, network.in_channels, *(network.image_size,) * network.dims)
+    shape = (1, model.config.in_channels, *(model.config.image_size,) * model.config.dims)
     bytes_per_value = 4 if loop.precision == "fp32" else 2
     images_at_once = min(loop.microbatch or loop.batch_size, loop.batch_size)
     return Estimate(
@@ -48,7 +46,7 @@ def estimate(network: UNetConfig, loop: LoopConfig) -> Estimate:
     )
 
 
-def _saved_values(model: UNetModel, shape: tuple[int, ...]) -> int:
+def _saved_values(model: Trunk, shape: tuple[int, ...]) -> int:
     """How many numbers autograd keeps of a forward pass, every storage once and weights not at all."""
     weights = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
     saved: dict[int, torch.Tensor] = {}
@@ -59,9 +57,8 @@ def _saved_values(model: UNetModel, shape: tuple[int, ...]) -> int:
 
     x = torch.empty(shape, device="meta")
     timesteps = torch.empty(len(x), device="meta")
-    y = None if model.config.num_classes is None else torch.empty(len(x), dtype=torch.int64, device="meta")
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        output = model(x, timesteps, y)
+        output = model(x, timesteps, **meta_conditioning(model, x))
     total = sum(tensor.untyped_storage().nbytes() // 4 for storage, tensor in saved.items() if storage not in weights)
     del output  # the graph, and with it the storages, had to live until they were counted
     return total

@@ -25,6 +25,7 @@ from rediffuse.errors import ConfigError
 from rediffuse.records import dump
 from rediffuse.training import checkpoints
 from rediffuse.training.config import LoopConfig
+from rediffuse.training.initial import read_initial
 from rediffuse.training.interrupt import StopRequest, stop_requests
 from rediffuse.training.randomness import Place
 from rediffuse.training.run_folder import RunFolder
@@ -41,7 +42,7 @@ class Outcome:
     """The signal that ended it before its last step; a checkpoint was written."""
 
 
-def train(task: Task, config: LoopConfig, folder: Path, *, command: str = "") -> Outcome:
+def train(task: Task, config: LoopConfig, folder: Path, *, command: str = "", init: str | None = None) -> Outcome:
     """Train until `config.num_steps`, from the newest checkpoint in `folder` if there is one.
 
     Args:
@@ -49,9 +50,13 @@ def train(task: Task, config: LoopConfig, folder: Path, *, command: str = "") ->
         config: how.
         folder: the run folder (see `RunFolder`); a new or empty one, or that of the same run.
         command: what the user called, for the record.
+        init: a model whose weights the run begins with, wherever they fit (see `read_initial`). Only a run that begins
+            reads it; one that goes on may leave it out.
 
     Raises:
-        ConfigError: the folder holds a run of another config; the batch does not divide among the processes.
+        ConfigError: the folder holds a run of another config or another init; the batch does not divide among the
+            processes.
+        InputError, CheckpointError, FetchError: `init` cannot be read, or none of its tensors fits.
         TrainingDiverged: `max_bad_steps` steps in a row had no finite loss and gradient.
         StorageError: a checkpoint could not be written.
     """
@@ -59,7 +64,7 @@ def train(task: Task, config: LoopConfig, folder: Path, *, command: str = "") ->
     accelerator = _accelerator(config, folder)
     try:
         with stop_requests() as stop:
-            return _Run(task, config, run_folder, accelerator, stop).run(command)
+            return _Run(task, config, run_folder, accelerator, stop, init).run(command)
     finally:
         accelerator.end_training()
         # Otherwise a second training in this process would inherit the precision and device of the first.
@@ -70,7 +75,13 @@ class _Run:
     """One call of `train`: the trainer with its data, log, checkpoints and pictures."""
 
     def __init__(
-        self, task: Task, config: LoopConfig, folder: RunFolder, accelerator: Accelerator, stop: StopRequest
+        self,
+        task: Task,
+        config: LoopConfig,
+        folder: RunFolder,
+        accelerator: Accelerator,
+        stop: StopRequest,
+        init: str | None,
     ) -> None:
         if config.batch_size % accelerator.num_processes:
             raise ConfigError(
@@ -85,7 +96,11 @@ class _Run:
             "loop": dump(config),
         }
         folder.check(self.record)
-        self.trainer = Trainer(task, config, accelerator)
+        self.resumed_from = checkpoints.newest(folder.checkpoints)
+        if self.resumed_from is not None:
+            folder.check_init(init)
+        initial = read_initial(init) if init is not None and self.resumed_from is None else None
+        self.trainer = Trainer(task, config, accelerator, initial)
 
     def run(self, command: str) -> Outcome:
         self._resume()
@@ -95,6 +110,8 @@ class _Run:
             for reason in self.data.skipped:
                 tqdm.write(f"skipped: {reason}", file=sys.stderr)
             self.folder.begin(self.record, {"step": trainer.step, "command": command, "skipped": self.data.skipped})
+            if self.resumed_from is None:
+                self._note_init()
             self.accelerator.init_trackers("tensorboard")
         meter = _Meter()
         is_quiet = not self.accelerator.is_local_main_process
@@ -130,11 +147,17 @@ class _Run:
             yield {name: value.to(accelerator.device, non_blocking=True) for name, value in drawn.items()}
 
     def _resume(self) -> None:
-        newest = checkpoints.newest(self.folder.checkpoints)
-        if newest is not None:
-            self.trainer.load_state_dict(checkpoints.read(newest))
+        if self.resumed_from is not None:
+            self.trainer.load_state_dict(checkpoints.read(self.resumed_from))
         if self.trainer.step > self.config.num_steps:
-            raise ConfigError(f"num_steps={self.config.num_steps}: {newest} already has {self.trainer.step} steps")
+            given = f"num_steps={self.config.num_steps}"
+            raise ConfigError(f"{given}: {self.resumed_from} already has {self.trainer.step} steps")
+
+    def _note_init(self) -> None:
+        transfer = self.trainer.transfer
+        self.folder.note_init(None if transfer is None else dump(transfer))
+        if transfer is not None:
+            tqdm.write(str(transfer), file=sys.stderr)
 
     def _save(self) -> None:
         if self.accelerator.is_main_process:
@@ -155,10 +178,14 @@ class _Run:
             network.train(was_training)
             if figures:
                 self._log(figures)
+                shown = ", ".join(f"{name} {value:.4g}" for name, value in figures.items())
+                tqdm.write(f"step {self.trainer.step}: {shown}", file=sys.stderr)
         self.accelerator.wait_for_everyone()
 
     def _export(self) -> None:
         training: dict[str, Any] = {**self.record, "steps": self.trainer.step, "ema_rates": self.config.ema_rates[:1]}
+        if self.folder.init is not None:
+            training["init"] = self.folder.init
         self.task.export(self.trainer.averaged, self.folder.model, training)
 
     def _stop_requested(self) -> bool:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-INITIAL_WEIGHTS, ORDER, CROP, TIMESTEPS, NOISE, DROPOUT, GRID = range(7)
+INITIAL_WEIGHTS, ORDER, CROP, TIMESTEPS, NOISE, DROPOUT, GRID, VALIDATION = range(8)
 """The streams. Numbers are part of what a run is: new streams are added at the end."""
 
 

@@ -3,8 +3,14 @@
 from collections.abc import Callable
 
 from rediffuse.diffusion.config import ProcessConfig
-from rediffuse.models.config import UNetConfig
-from rediffuse.training.config import DiffusionTraining, GridConfig, LoopConfig
+from rediffuse.models.config import EncoderConfig, UNetConfig
+from rediffuse.training.config import (
+    ClassifierTraining,
+    DiffusionTraining,
+    GridConfig,
+    LoopConfig,
+    SuperResTraining,
+)
 
 
 def clothing32(data: str) -> DiffusionTraining:
@@ -70,5 +76,69 @@ def imagenet64(data: str) -> DiffusionTraining:
     )
 
 
+def clothing32_classifier(data: str) -> ClassifierTraining:
+    """A guide for `clothing32`, of the same noise: three minutes on two CPU cores."""
+    return ClassifierTraining(
+        data=data,
+        network=EncoderConfig(
+            image_size=32,
+            model_channels=32,
+            out_channels=10,
+            num_res_blocks=1,
+            attention_resolutions=(4,),
+            channel_mult=(1, 2, 4),
+            num_head_channels=32,
+            use_scale_shift_norm=True,
+            resblock_updown=True,
+            pool="attention",
+        ),
+        process=ProcessConfig(schedule="cosine"),
+        loop=LoopConfig(
+            num_steps=400,
+            batch_size=32,
+            learning_rate=1e-3,
+            weight_decay=0.05,
+            warmup_steps=20,
+            decay="linear",
+            clip_norm=1.0,
+            ema_rates=(0.98,),
+            save_every=200,
+            evaluate_every=200,
+        ),
+    )
+
+
+def clothing64_superres(data: str) -> SuperResTraining:
+    """From the 32 px of `clothing32` to 64: three minutes on two CPU cores."""
+    return SuperResTraining(
+        data=data,
+        small_size=32,
+        network=UNetConfig(
+            image_size=64,
+            model_channels=32,
+            out_channels=6,
+            num_res_blocks=1,
+            channel_mult=(1, 1, 2),
+            use_scale_shift_norm=True,
+            resblock_updown=True,
+        ),
+        process=ProcessConfig(schedule="linear"),
+        loop=LoopConfig(
+            num_steps=400,
+            batch_size=8,
+            learning_rate=7e-4,
+            warmup_steps=20,
+            decay="cosine",
+            clip_norm=1.0,
+            ema_rates=(0.98,),
+            save_every=200,
+            evaluate_every=200,
+        ),
+        grid=GridConfig(num_images=9, num_sampling_steps=25),
+    )
+
+
 RECIPES: dict[str, Callable[[str], DiffusionTraining]] = {"clothing32": clothing32, "imagenet64": imagenet64}
-"""A recipe is given the folder of images."""
+"""Of diffusion models. A recipe is given the folder of images."""
+CLASSIFIER_RECIPES: dict[str, Callable[[str], ClassifierTraining]] = {"clothing32_classifier": clothing32_classifier}
+SUPERRES_RECIPES: dict[str, Callable[[str], SuperResTraining]] = {"clothing64_superres": clothing64_superres}

@@ -19,6 +19,7 @@ class RunFolder:
     """Names the files of a run and keeps its log.
 
     config.json       what is computed; a resumed run has to agree with it
+    init.json         where initial weights came from, which of them were taken and which not (with --init only)
     starts.jsonl      every start: its step, the command, the files left out, git revision, versions
     metrics.jsonl     the log: one line per `log_every` steps and per evaluation
     checkpoints/      full states
@@ -32,6 +33,7 @@ class RunFolder:
         self.samples = path / "samples"
         self.model = path / "model"
         self._config = path / "config.json"
+        self._init = path / "init.json"
         self._starts = path / "starts.jsonl"
         self._metrics = path / "metrics.jsonl"
 
@@ -67,6 +69,34 @@ class RunFolder:
         if self._metrics.exists():
             lines = [line for line in self._metrics.read_text().splitlines() if _step_of(line) <= start["step"]]
             write_bytes(self._metrics, "".join(f"{line}\n" for line in lines).encode())
+
+    @property
+    def init(self) -> dict[str, str] | None:
+        """The model that the run began with, by source and sha256; None where it began with random weights."""
+        if not self._init.exists():
+            return None
+        record = json.loads(self._init.read_text())
+        return {name: record[name] for name in ("source", "sha256")}
+
+    def check_init(self, source: str | None) -> None:
+        """Refuse to go on from another model than the run began with; None goes on from whatever it was.
+
+        Raises:
+            ConfigError: names both.
+        """
+        begun_with = self.init["source"] if self.init else None
+        if source not in (None, begun_with):
+            raise ConfigError(
+                f"{self.path}: the run began with init {begun_with}, given {source}; "
+                "leave it out to go on, or begin in a new folder"
+            )
+
+    def note_init(self, record: Mapping[str, Any] | None) -> None:
+        """Note what a beginning run took of another model (None: nothing, whatever an earlier try noted)."""
+        if record is None:
+            self._init.unlink(missing_ok=True)
+        else:
+            write_bytes(self._init, (json.dumps(record, indent=2) + "\n").encode())
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         """Append a line to the log."""

@@ -11,6 +11,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from rediffuse.errors import RediffuseError
 from rediffuse.training.config import LoopConfig
+from rediffuse.training.initial import Initial, copy_fitting
 from rediffuse.training.randomness import DROPOUT, INITIAL_WEIGHTS, derive
 from rediffuse.training.task import Batch, Task, Terms
 
@@ -26,13 +27,17 @@ class Trainer:
         task: what is trained.
         config: how.
         accelerator: where, in which precision, beside which other processes.
+        initial: weights to begin with, wherever they fit the network; None begins with those that the task draws.
     """
 
-    def __init__(self, task: Task, config: LoopConfig, accelerator: Accelerator) -> None:
+    def __init__(
+        self, task: Task, config: LoopConfig, accelerator: Accelerator, initial: Initial | None = None
+    ) -> None:
         self.task, self.config, self.accelerator = task, config, accelerator
         torch.manual_seed(derive(config.seed, INITIAL_WEIGHTS))
         network = task.build().to(cast(torch.device, accelerator.device)).train()
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.transfer = None if initial is None else copy_fitting(network, initial)
         optimizer = AdamW(network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
         # Copied before `prepare`, which changes the network's forward.
         self.averages = [_average(network, rate) for rate in config.ema_rates]

@@ -1,0 +1,114 @@
+"""Training a classifier of noisy images (arXiv:2105.05233, Sec. 4): what guides a diffusion model to a class."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from rediffuse.diffusion.importance import UniformSampler
+from rediffuse.diffusion.noise import PerSampleNoise
+from rediffuse.errors import ConfigError, InputError
+from rediffuse.models.encoder import EncoderUNetModel
+from rediffuse.records import dump
+from rediffuse.training.config import ClassifierTraining, ImageConfig
+from rediffuse.training.data import ImageData, list_images
+from rediffuse.training.quartiles import by_quartile
+from rediffuse.training.randomness import NOISE, TIMESTEPS, VALIDATION, Place, derive
+from rediffuse.training.task import Batch, Task, Terms
+from rediffuse.zoo.model import ClassifierModel, Provenance
+
+
+class ClassifierTask(Task):
+    """See `task.Task`. A batch holds x_0 (N, C, H, W) and y (N,); once drawn, x_t instead of x_0, and t (N,)."""
+
+    name = "classifier"
+
+    def __init__(self, config: ClassifierTraining) -> None:
+        self.config = config
+        self.process = config.process.build()
+        self.timestep_sampler = UniformSampler(config.process.num_timesteps)
+        self.validation: ImageData | None = None
+
+    def describe(self) -> dict[str, Any]:
+        record = dump(self.config)
+        del record["loop"]  # the loop notes its own
+        return record
+
+    def build(self) -> EncoderUNetModel:
+        return EncoderUNetModel(self.config.network)
+
+    def data(self) -> ImageData:
+        """The training images. The validation images are read as well: their faults are not to appear at step 1000."""
+        config = self.config
+        listing = list_images(Path(config.data), Path(config.labels) if config.labels else None)
+        if not listing.classes:
+            raise InputError(f"{config.data}: has no classes: a classifier needs subfolders or labels")
+        if config.network.out_channels != len(listing.classes):
+            raise ConfigError(
+                f"out_channels={config.network.out_channels}: {config.data} has {len(listing.classes)} classes"
+            )
+        if config.validation is not None:
+            self.validation = self._read_validation(config.validation, listing.classes)
+        return ImageData(listing, config.images, config.network.image_size, config.loop.seed)
+
+    def draw(self, batch: Batch, place: Place) -> Batch:
+        x_0 = batch["x_0"]
+        if self.config.clean:
+            return {"y": batch["y"], "t": torch.zeros(len(x_0), dtype=torch.int64), "x_t": x_0}
+        t = self.timestep_sampler.sample(place.batch_size, place.generator(TIMESTEPS))[0][place.in_batch]
+        noise = PerSampleNoise(place.sample_seeds(NOISE))(x_0)
+        return {"y": batch["y"], "t": t, "x_t": self.process.q_sample(x_0, t, noise)}
+
+    def loss(self, network: nn.Module, batch: Batch) -> Terms:
+        y = batch["y"]
+        logits = network(batch["x_t"], self.process.network_timesteps(batch["t"]))
+        rank = _rank(logits.detach(), y)
+        return {
+            "loss": F.cross_entropy(logits, y, reduction="none"),
+            "top1": (rank < 1).float(),
+            "top5": (rank < 5).float(),
+            "t": batch["t"],
+        }
+
+    def observe(self, terms: Terms) -> dict[str, Tensor]:
+        logged = {name: value for name, value in terms.items() if name != "t"}
+        if self.config.clean:
+            return logged
+        return logged | by_quartile(logged, terms["t"].long(), self.config.process.num_timesteps)
+
+    @torch.no_grad()
+    def evaluate(self, network: nn.Module, folder: Path, step: int) -> dict[str, float]:
+        """Loss and accuracies on every validation image once, at the same t and with the same noise every time."""
+        if self.validation is None:
+            return {}
+        loop, device = self.config.loop, next(network.parameters()).device
+        size, seed = loop.microbatch or loop.batch_size, derive(loop.seed, VALIDATION)
+        parts: list[Terms] = []
+        for part, first in enumerate(range(0, len(self.validation), size)):
+            positions = range(first, min(first + size, len(self.validation)))
+            batch = self.draw(self.validation[positions], Place(seed, part, size, positions))
+            parts.append(self.loss(network, {name: value.to(device) for name, value in batch.items()}))
+        terms = {name: torch.cat([part[name] for part in parts]).cpu() for name in parts[0]}
+        # A quarter that no image was drawn for has no mean.
+        return {f"validation_{name}": float(value.mean()) for name, value in self.observe(terms).items() if len(value)}
+
+    def export(self, network: nn.Module, folder: Path, training: Mapping[str, Any]) -> None:
+        assert isinstance(network, EncoderUNetModel)
+        provenance = Provenance(source=str(folder), sha256="")
+        ClassifierModel(
+            network=network, process_config=self.config.process, provenance=provenance, training=training
+        ).save(folder)
+
+    def _read_validation(self, folder: str, classes: tuple[str, ...]) -> ImageData:
+        config = self.config
+        listing = list_images(Path(folder), Path(config.validation_labels) if config.validation_labels else None)
+        plain = ImageConfig(random_flip=False, cache_limit_mb=config.images.cache_limit_mb)
+        return ImageData(listing.numbered_as(classes), plain, config.network.image_size, config.loop.seed)
+
+
+def _rank(logits: Tensor, y: Tensor) -> Tensor:
+    """(N,): how many other classes score at least as high as the true one: the untrained network is right nowhere."""
+    return (logits >= logits.gather(1, y[:, None])).sum(dim=1) - 1
