@@ -9,7 +9,7 @@ from PIL import Image
 from tiny import run, tiny, weights, write_images
 
 from rediffuse.errors import ConfigError
-from rediffuse.training.diffusion import DiffusionTask, tile
+from rediffuse.training.diffusion import DiffusionTask
 from rediffuse.training.randomness import Place
 from rediffuse.zoo.model import load
 
@@ -59,8 +59,3 @@ def test_grid_is_the_same_picture_every_time(data: Path, tmp_path: Path) -> None
     assert first.read_bytes() == second.read_bytes()
     with Image.open(first) as image:
         assert image.size == (16, 16)
-
-
-def test_tile_fills_rows_first() -> None:
-    images = torch.arange(3.0).reshape(3, 1, 1, 1)
-    assert tile(images).tolist() == [[[0, 1], [2, -1]]]

@@ -1,6 +1,5 @@
 """Training a diffusion model: timesteps and noise in, the loss of every sample out, grids of samples on the way."""
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from rediffuse.diffusion.process import SamplerOptions
 from rediffuse.errors import ConfigError
 from rediffuse.files import write_bytes
 from rediffuse.images.encode import png_bytes
+from rediffuse.images.montage import tile
 from rediffuse.images.tensors import to_uint8
 from rediffuse.models.superres import SuperResModel
 from rediffuse.models.unet import Denoiser, UNetModel
@@ -114,14 +114,4 @@ class DiffusionTask(Task):
 
 def write_grid(folder: Path, step: int, images: Tensor) -> None:
     """Write images (N, C, H, W) in [-1, 1] as one picture, named after the step."""
-    write_bytes(folder / f"step_{step:08d}.png", png_bytes(to_uint8(tile(images))))
-
-
-def tile(images: Tensor) -> Tensor:
-    """(N, C, H, W) to one image (C, rows * H, columns * W), as square as N allows; missing ones are -1 (black)."""
-    n, channels, height, width = images.shape
-    columns = math.ceil(math.sqrt(n))
-    rows = math.ceil(n / columns)
-    missing = images.new_full((rows * columns - n, channels, height, width), -1)
-    grid = torch.cat([images, missing]).reshape(rows, columns, channels, height, width)
-    return grid.permute(2, 0, 3, 1, 4).reshape(channels, rows * height, columns * width)
+    write_bytes(folder / f"step_{step:08d}.png", png_bytes(tile(to_uint8(images))))
