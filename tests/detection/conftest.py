@@ -1,6 +1,7 @@
 """Reconstructions made directly: what comes back differs from the image in the frequencies that the class says."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -20,11 +21,15 @@ def make() -> Make:
     return make_reconstruction
 
 
-def make_reconstruction(labels: Tensor, seed: int = 0, settings: DireSettings = SETTINGS) -> Reconstruction:
+def make_reconstruction(
+    labels: Tensor, seed: int = 0, settings: DireSettings = SETTINGS, second_view: bool = False
+) -> Reconstruction:
+    settings = replace(settings, second_view=second_view)
     generator = torch.Generator().manual_seed(seed)
     shape = (len(labels), 3, settings.image_size, settings.image_size)
     x_0 = torch.rand(shape, generator=generator) * 2 - 1
     noise = band_maps(0.1 * torch.randn(shape, generator=generator))  # (N, K, 3, S, S)
     loudness = 1 + labels[:, None] * (torch.arange(noise.shape[1]) >= 5)  # (N, K)
     error = (noise * loudness[:, :, None, None, None]).sum(dim=1)
-    return Reconstruction(x_0=x_0, x_T=torch.zeros(shape), x_0_hat=x_0 - error, settings=settings)
+    second = x_0 - 2 * error if second_view else None
+    return Reconstruction(x_0=x_0, x_T=torch.zeros(shape), x_0_hat=x_0 - error, settings=settings, second=second)

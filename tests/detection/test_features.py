@@ -5,15 +5,15 @@ import pytest
 import torch
 
 from rediffuse.detection.features import FEATURES, INPUTS, MapInput, band_range
-from rediffuse.dire.bands import NUM_BANDS, band_profile
-from rediffuse.models.frequency import radial_bands
+from rediffuse.dire.bands import band_profile
+from rediffuse.models.frequency import NUM_BANDS, radial_bands
 
 LABELS = torch.arange(6) % 2
 
 
 @pytest.mark.parametrize("name", INPUTS)
 def test_a_neighbour_in_the_batch_changes_nothing_but_rounding(make, name):
-    reconstruction = make(LABELS)
+    reconstruction = make(LABELS, second_view=INPUTS[name].needs_second_view)
     together = INPUTS[name].measure(reconstruction)
     alone = np.concatenate([INPUTS[name].measure(reconstruction[k : k + 1]) for k in range(len(LABELS))])
     np.testing.assert_allclose(together, alone, rtol=1e-5, atol=1e-5)
@@ -41,8 +41,15 @@ def test_bands_are_the_profile_of_errors_and_coherences(make):
     np.testing.assert_array_equal(features[:, NUM_BANDS:], profile.coherences)
 
 
+def test_views_are_the_profiles_of_both_views_against_the_whole_image(make):
+    reconstruction = make(LABELS, second_view=True)
+    profiles = [band_profile(reconstruction.x_0, seen) for seen in (reconstruction.x_0_hat, reconstruction.second)]
+    expected = np.concatenate([values for p in profiles for values in (p.energies, p.coherences)], axis=1)
+    np.testing.assert_array_equal(FEATURES["views"].measure(reconstruction), expected)
+
+
 def test_range_of_a_band_is_where_its_hat_is_at_least_a_half():
-    bands = radial_bands(256, 256, NUM_BANDS)
+    bands = radial_bands((256, 256))
     rho = torch.hypot(torch.fft.fftfreq(256)[:, None], torch.fft.rfftfreq(256))
     for band in range(NUM_BANDS):
         low, high = band_range(band)

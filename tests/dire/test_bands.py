@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from golden_values import rnd
-from rediffuse.dire.bands import EPS, NUM_BANDS, band_maps, band_profile, log_band_energies
+from rediffuse.dire.bands import EPS, band_maps, band_profile, log_band_energies, without_middle
+from rediffuse.models.frequency import NUM_BANDS
 
 
 def cosine(cycles: int, side: int = 32) -> torch.Tensor:
@@ -75,3 +76,13 @@ def test_profile_of_an_image_does_not_depend_on_its_neighbours() -> None:
     together, alone = band_profile(x_0, x_0_hat), band_profile(x_0[1:2], x_0_hat[1:2])
     assert torch.allclose(together.energies[1:2], alone.energies, atol=1e-6)
     assert torch.allclose(together.coherences[1:2], alone.coherences, atol=1e-6)
+
+
+def test_an_image_without_its_middle_keeps_its_other_bands() -> None:
+    x_0 = 0.2 * rnd("x_0", 2, 3, 16, 16)
+    parts = band_maps(x_0)
+    torch.testing.assert_close(without_middle(x_0), x_0 - parts[:, 3:6].sum(dim=1), atol=1e-5, rtol=0)
+
+
+def test_an_image_without_its_middle_stays_an_image() -> None:
+    assert without_middle(3 * rnd("x_0", 2, 3, 16, 16)).abs().max() <= 1

@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 
 import golden_values
 from rediffuse.diffusion.config import ProcessConfig
+from rediffuse.dire.bands import without_middle
 from rediffuse.dire.reconstruct import DireMap, reconstruct, settings_for
 from rediffuse.errors import ConfigError, SettingsMismatch
 from rediffuse.images.crop import center_crop
@@ -161,3 +162,44 @@ def test_map_is_the_absolute_error_between_0_and_2(model: DiffusionModel) -> Non
 def test_what_is_no_map_is_refused(model: DiffusionModel, values: torch.Tensor) -> None:
     with pytest.raises(ConfigError, match="DireMap"):
         DireMap(values=values, settings=settings_for(model))
+
+
+@pytest.mark.parametrize("preset", ["freeu", "freeu:1.3", "sharpen", "lowpass"])
+def test_a_preset_acts_there_and_back(model: DiffusionModel, preset: str) -> None:
+    plain, filtered = (
+        reconstruct(model, images(2), settings_for(model, steps=4, frequency=frequency))
+        for frequency in ("trained", preset)
+    )
+    assert not torch.allclose(filtered.x_T, plain.x_T, atol=1e-3)
+    assert not torch.allclose(filtered.x_0_hat, plain.x_0_hat, atol=1e-3)
+
+
+def test_a_network_without_gates_reconstructs_the_same_when_they_are_off(model: DiffusionModel) -> None:
+    plain, off = (
+        reconstruct(model, images(2), settings_for(model, steps=4, frequency=frequency)).x_0_hat
+        for frequency in ("trained", "off")
+    )
+    assert torch.equal(plain, off)
+
+
+def test_the_second_view_is_the_reconstruction_of_the_image_without_its_middle(model: DiffusionModel) -> None:
+    settings = settings_for(model, steps=4, depth=2, grid="aligned", second_view=True)
+    x_0 = images(3)
+    both = reconstruct(model, x_0, settings)
+    plain = replace(settings, second_view=False)
+    assert both.second is not None
+    assert torch.equal(both.x_0_hat, reconstruct(model, x_0, plain).x_0_hat)
+    assert torch.equal(both.second, reconstruct(model, without_middle(x_0), plain).x_0_hat)
+    assert reconstruct(model, x_0, plain).second is None
+    assert torch.equal(both[1:].second, both.second[1:])
+
+
+def test_network_calls_are_counted(model: DiffusionModel) -> None:
+    calls = []
+    handle = model.network.register_forward_hook(lambda *_: calls.append(1))
+    for depth, second_view in ((None, False), (3, False), (3, True)):
+        calls.clear()
+        settings = settings_for(model, steps=5, depth=depth, second_view=second_view)
+        reconstruct(model, images(2), settings)
+        assert len(calls) == settings.network_calls
+    handle.remove()

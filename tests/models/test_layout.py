@@ -29,6 +29,7 @@ NOT_IN_THE_TENSORS = {
     "num_heads_upsample",
     "use_new_attention_order",
     "use_checkpoint",
+    "frequency",  # where there are no gates
 }
 POOLS = ("adaptive", "attention", "spatial", "spatial_v2")
 GOLDEN = [f"unet_{form}" for form in ("default", "adm", "ddpm", "avgpool", "1d", "3d")]

@@ -28,6 +28,8 @@ class ConvertFlags:
     if not given."""
     precision: Literal["fp32", "fp16", "bf16"] | None = None
     """Number format on disk; as they are if not given."""
+    gates: Path | None = None
+    """A file of spectral gates (frequency.safetensors) that were trained on the source, to be put into it."""
     network: tyro.conf.OmitArgPrefixes[NetworkFlags] = field(default_factory=NetworkFlags)
     schedule: ScheduleName | None = None
     """Noise schedule that a file of weights was trained on. With it count the four flags below."""
@@ -48,9 +50,12 @@ def run(args: ConvertFlags) -> int:
     import torch
 
     from rediffuse.zoo.convert import convert
+    from rediffuse.zoo.gates import with_gates
 
     dtypes = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16, None: None}
     found = _find(args)
+    if args.gates is not None:
+        found = with_gates(found, args.gates)
     if found.layout.unknown and args.destination.suffix != ".pt":
         raise ConfigError(f"{args.source}: the tensors do not tell all: give {as_flags(found.layout.unknown)}")
     convert(found, args.destination, dtype=dtypes[args.precision], force=args.force)

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from rediffuse.detection.config import FeatureName, InputName, MapName
-from rediffuse.dire.bands import NUM_BANDS, band_maps, band_profile, log_band_energies
+from rediffuse.dire.bands import band_maps, band_profile, log_band_energies
 from rediffuse.dire.reconstruct import Reconstruction
-from rediffuse.models.frequency import HIGHEST
+from rediffuse.models.frequency import NUM_BANDS, highest
 
 YCC = ((0.299, 0.587, 0.114), (-0.1687, -0.3313, 0.5), (0.5, -0.4187, -0.0813))
 """From R, G, B to luma and the two colour differences of JFIF."""
@@ -42,6 +42,8 @@ class FeatureSet:
     compute: Callable[[Reconstruction], Tensor]
     """(N, F) float32."""
     control: FeatureName
+    needs_second_view: bool = False
+    """Whether it takes reconstructions with a second view (`DireSettings.second_view`)."""
 
     @property
     def familiar(self) -> FeatureName:
@@ -66,6 +68,7 @@ class MapInput:
     control: MapName
     familiar: FeatureName
     """The features by which an image is found to be unlike the training images."""
+    needs_second_view: bool = False
 
     def measure(self, reconstruction: Reconstruction) -> np.ndarray:
         """(N, C, S, S) float32."""
@@ -81,8 +84,8 @@ class MapInput:
 
 def band_range(band: int, num_bands: int = NUM_BANDS) -> tuple[float, float]:
     """Where the hat function of a band is at least 1/2, in cycles per pixel."""
-    spacing = HIGHEST / (num_bands - 1)
-    return max(0.0, (band - 0.5) * spacing), min(HIGHEST, (band + 0.5) * spacing)
+    spacing = highest(2) / (num_bands - 1)
+    return max(0.0, (band - 0.5) * spacing), min(highest(2), (band + 0.5) * spacing)
 
 
 def _per_band(what: str) -> tuple[Feature, ...]:
@@ -107,6 +110,12 @@ def _bands_ycc(reconstruction: Reconstruction) -> Tensor:
     pairs = zip(_ycc_planes(reconstruction.x_0), _ycc_planes(reconstruction.x_0_hat), strict=True)
     profiles = [band_profile(plane, returned) for plane, returned in pairs]
     return torch.cat([values for p in profiles for values in (p.energies, p.coherences)], dim=1)  # (N, 6K)
+
+
+def _views(reconstruction: Reconstruction) -> Tensor:
+    assert reconstruction.second is not None
+    second = band_profile(reconstruction.x_0, reconstruction.second)
+    return torch.cat([_bands(reconstruction), second.energies, second.coherences], dim=1)  # (N, 4K)
 
 
 def _image(reconstruction: Reconstruction) -> Tensor:
@@ -141,6 +150,7 @@ def _pixels(x_0: Tensor, error: Tensor) -> Tensor:
 
 
 _ERRORS, _COHERENCES, _SPECTRUM = _per_band("error"), _per_band("coherence"), _per_band("energy")
+_SECOND = _per_band("second error") + _per_band("second coherence")
 _MEAN = (Feature(name="mean error", band=None),)
 _YCC_NAMES = ("luma", "blue difference", "red difference")
 
@@ -154,6 +164,13 @@ _FEATURE_SETS = (
         control="image_ycc",
     ),
     FeatureSet(name="bands_image", features=_ERRORS + _COHERENCES + _SPECTRUM, compute=_bands_image, control="image"),
+    FeatureSet(
+        name="views",
+        features=_ERRORS + _COHERENCES + _SECOND,
+        compute=_views,
+        control="image",
+        needs_second_view=True,
+    ),
     FeatureSet(name="image", features=_SPECTRUM, compute=_image, control="image"),
     FeatureSet(
         name="image_ycc",

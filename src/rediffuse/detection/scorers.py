@@ -9,8 +9,9 @@ from torch import Tensor
 
 from rediffuse.detection.features import FeatureSet, MapInput
 from rediffuse.detection.resnet import ResNet50
-from rediffuse.dire.bands import NUM_BANDS, band_maps
+from rediffuse.dire.bands import band_maps
 from rediffuse.dire.reconstruct import Reconstruction
+from rediffuse.models.frequency import NUM_BANDS
 
 
 class Scorer(Protocol):

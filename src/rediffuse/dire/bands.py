@@ -13,13 +13,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from rediffuse.models.frequency import radial_bands
-
-NUM_BANDS = 8
+from rediffuse.models.frequency import NUM_BANDS, filter_bands, radial_bands
 
 EPS = 1e-6
 """A band quieter than this mean square is empty. Rounding to 8 bits leaves (2/255)^2 / 12 = 5e-6 in all bands together.
 In c it acts as a component that both images share: c is 1 for equal images, empty bands included, and never above."""
+
+MIDDLE = slice(3, 6)
+"""Of `NUM_BANDS` bands, those that diffusion models restore worst in photographs (FIRE, arXiv:2412.07140)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,9 +79,15 @@ def band_maps(error: Tensor, num_bands: int = NUM_BANDS) -> Tensor:
     return torch.fft.irfft2(spectrum, s=error.shape[-2:], norm="ortho")
 
 
+def without_middle(x_0: Tensor) -> Tensor:
+    """Images (N, C, H, W) in [-1, 1] without their bands `MIDDLE`, clipped to [-1, 1]: FIRE's second view."""
+    gains = x_0.new_zeros(1, 1, NUM_BANDS)
+    gains[..., MIDDLE] = -1
+    return filter_bands(x_0, gains).clamp(-1, 1)
+
+
 def _bands(images: Tensor, num_bands: int) -> Tensor:
-    height, width = images.shape[-2:]
-    return radial_bands(height, width, num_bands, device=images.device)
+    return radial_bands(tuple(images.shape[-2:]), num_bands, device=images.device)
 
 
 def _spectrum(images: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from rediffuse.diffusion import ddim
 from rediffuse.diffusion.ddim import SamplerOptions
+from rediffuse.dire.bands import without_middle
 from rediffuse.dire.settings import Crop, DireSettings, Grid, Precision, require_same
 from rediffuse.errors import ConfigError
 from rediffuse.zoo.model import DiffusionModel
@@ -45,19 +46,23 @@ class Reconstruction:
     x_0_hat: Tensor
     """(N, 3, S, S): the reconstructions; in [-1, 1] where the settings clip."""
     settings: DireSettings
+    second: Tensor | None = None
+    """(N, 3, S, S): what came back of the images without their middle frequencies; where the settings want it."""
 
     def __post_init__(self) -> None:
         assert self.x_0.shape == self.x_T.shape == self.x_0_hat.shape
+        assert (self.second is not None) == self.settings.second_view
+        assert self.second is None or self.second.shape == self.x_0.shape
 
     def __len__(self) -> int:
         return len(self.x_0)
 
     def __getitem__(self, images: slice) -> "Reconstruction":
         """Some of the images; a slice, so that the batch dimension stays."""
-        return replace(self, x_0=self.x_0[images], x_T=self.x_T[images], x_0_hat=self.x_0_hat[images])
+        return self._each(lambda tensor: tensor[images])
 
     def to(self, device: torch.device | str) -> "Reconstruction":
-        return replace(self, x_0=self.x_0.to(device), x_T=self.x_T.to(device), x_0_hat=self.x_0_hat.to(device))
+        return self._each(lambda tensor: tensor.to(device))
 
     @property
     def error(self) -> Tensor:
@@ -76,7 +81,13 @@ class Reconstruction:
     @property
     def is_finite(self) -> Tensor:
         """(N,) bool: which images came back as numbers; half precision can overflow."""
-        return torch.isfinite(self.x_0_hat).flatten(1).all(dim=1)
+        both = self.x_0_hat if self.second is None else torch.cat([self.x_0_hat, self.second], dim=1)
+        return torch.isfinite(both).flatten(1).all(dim=1)
+
+    def _each(self, function: Callable[[Tensor], Tensor]) -> "Reconstruction":
+        x_0, x_T, x_0_hat = (function(tensor) for tensor in (self.x_0, self.x_T, self.x_0_hat))
+        second = None if self.second is None else function(self.second)
+        return replace(self, x_0=x_0, x_T=x_T, x_0_hat=x_0_hat, second=second)
 
 
 def settings_for(
@@ -88,6 +99,8 @@ def settings_for(
     precision: Precision = "fp32",
     grid: Grid = "compat",
     crop: Crop = "center",
+    frequency: str = "trained",
+    second_view: bool = False,
 ) -> DireSettings:
     """The settings of a reconstruction with `model`; the arguments are the fields of `DireSettings`.
 
@@ -105,6 +118,8 @@ def settings_for(
         precision=precision,
         grid=grid,
         crop=crop,
+        frequency=frequency,
+        second_view=second_view,
     )
     model.process(settings.respacing)  # a grid that cannot be built fails here, not in the middle of a job
     return settings
@@ -137,24 +152,30 @@ def reconstruct(
     x_0 = x_0.to(model.device)
     conditioning = _conditioning(model, labels, len(x_0))
     process = model.process(settings.respacing)
-    network = _at_precision(model, settings.precision)
+    network = _at_precision(model.denoiser(settings.frequency), settings.precision)
     options = SamplerOptions(clip_denoised=settings.clip, conditioning=conditioning)
-    with torch.inference_mode():
-        x_T = ddim.invert(process, network, x_0, options, grid=settings.grid, depth=settings.depth)
-        x_0_hat = ddim.sample(process, network, x_T, options, depth=settings.depth)
-    # Tensors born in inference mode cannot enter a graph later (a detector that trains on the map): copies can.
-    return Reconstruction(x_0=x_0, x_T=x_T.clone(), x_0_hat=x_0_hat.clone(), settings=settings)
+
+    def there_and_back(images: Tensor) -> tuple[Tensor, Tensor]:
+        with torch.inference_mode():
+            x_T = ddim.invert(process, network, images, options, grid=settings.grid, depth=settings.depth)
+            returned = ddim.sample(process, network, x_T, options, depth=settings.depth)
+        # Tensors born in inference mode cannot enter a graph later (a detector that trains on the map): copies can.
+        return x_T.clone(), returned.clone()
+
+    x_T, x_0_hat = there_and_back(x_0)
+    second = there_and_back(without_middle(x_0))[1] if settings.second_view else None
+    return Reconstruction(x_0=x_0, x_T=x_T, x_0_hat=x_0_hat, settings=settings, second=second)
 
 
-def _at_precision(model: DiffusionModel, precision: Precision) -> Callable[..., Tensor]:
+def _at_precision(network: Callable[..., Tensor], precision: Precision) -> Callable[..., Tensor]:
     if precision == "fp32":
-        return model.network
+        return network
 
-    def network(x_t: Tensor, timesteps: Tensor, **conditioning: Any) -> Tensor:
+    def in_half(x_t: Tensor, timesteps: Tensor, **conditioning: Any) -> Tensor:
         with torch.autocast(x_t.device.type, dtype=_AUTOCAST_DTYPES[precision]):
-            return model.network(x_t, timesteps, **conditioning).float()
+            return network(x_t, timesteps, **conditioning).float()
 
-    return network
+    return in_half
 
 
 def _conditioning(model: DiffusionModel, labels: Tensor | None, num_images: int) -> dict[str, Tensor]:

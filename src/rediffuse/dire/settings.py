@@ -4,6 +4,7 @@ from dataclasses import dataclass, fields
 from typing import Literal
 
 from rediffuse.errors import ConfigError, SettingsMismatch
+from rediffuse.models.config import Preset
 
 Grid = Literal["compat", "aligned"]
 Precision = Literal["fp32", "fp16", "bf16"]
@@ -34,6 +35,10 @@ class DireSettings:
     """`compat`: the original's inversion grid, shifted by one step. `aligned`: the mirror of the sampling grid."""
     crop: Crop = "center"
     """`center`: shrink the shorter side to `image_size` and cut the middle. `squash`: shrink both sides."""
+    frequency: str = "trained"
+    """What is done to the skip connections, there and back: a preset of `models.config.Preset`."""
+    second_view: bool = False
+    """Also reconstruct the image without its middle frequencies (`bands.without_middle`): twice the network calls."""
 
     def __post_init__(self) -> None:
         if self.steps < 1:
@@ -42,6 +47,12 @@ class DireSettings:
             raise ConfigError(f"depth={self.depth}: from 1 to steps={self.steps} are allowed")
         if self.image_size < 1:
             raise ConfigError(f"image_size={self.image_size}: at least 1 is needed")
+        Preset.parse(self.frequency)
+
+    @property
+    def network_calls(self) -> int:
+        """Calls of the network per image: there and back, for each view."""
+        return 2 * (self.depth or self.steps) * (2 if self.second_view else 1)
 
     @property
     def respacing(self) -> str:

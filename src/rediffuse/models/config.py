@@ -1,13 +1,70 @@
 """What a network is built from, as data that needs no torch."""
 
+import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Self, get_args
 
-from rediffuse.errors import ConfigError
+from rediffuse.errors import ConfigError, nearest
 
 Kind = Literal["unet", "superres", "encoder"]
 """The three networks: noise to image, noise and small image to large image, noisy image to class."""
 Pool = Literal["adaptive", "attention", "spatial", "spatial_v2"]
+PresetName = Literal["trained", "off", "freeu", "sharpen", "lowpass"]
+
+_GROUPS = (1, 2, 4, 8, 16, 32)
+"""Every feature map has a multiple of 32 channels."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrequencyConfig:
+    """The spectral residual gates on the skip connections (`models.frequency`)."""
+
+    num_bands: int = 8
+    """Radial frequency bands, each with a gain of its own."""
+    num_groups: int = 32
+    """Groups of channels that share their gains."""
+    hidden: int = 16
+    """Width of the layer through which the timestep acts on the gains."""
+
+    def __post_init__(self) -> None:
+        if self.num_bands < 2:
+            raise ConfigError(f"num_bands={self.num_bands}: at least 2 are needed")
+        if self.num_groups not in _GROUPS:
+            raise ConfigError(f"num_groups={self.num_groups}: {', '.join(map(str, _GROUPS))} are allowed")
+        if self.hidden < 1:
+            raise ConfigError(f"hidden={self.hidden}: at least 1 is needed")
+
+
+@dataclass(frozen=True)
+class Preset:
+    """What is done to the skip connections of any U-Net at the time of a call, without training (`models.frequency`).
+
+    Written `trained` (its own gates, if it has any), `off` (not even those), `freeu`, `freeu:1.2` (with a factor for
+    the backbone), `sharpen` or `lowpass`.
+    """
+
+    name: PresetName = "trained"
+    backbone: float = 1.0
+    """FreeU's factor b; 1 leaves the backbone alone."""
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Raises ConfigError where the text names no preset, or b is not from above 0 to 2."""
+        word, _, factor = text.partition(":")
+        names: dict[str, PresetName] = {name: name for name in get_args(PresetName)}
+        if word not in names or (factor and word != "freeu"):
+            allowed = f"{', '.join(names)} and freeu:B"
+            raise ConfigError(f"frequency={text}: {allowed} are allowed{nearest(word, names)}")
+        try:
+            backbone = float(factor or 1)
+        except ValueError:
+            backbone = math.nan
+        if not 0 < backbone <= 2:
+            raise ConfigError(f"frequency={text}: the backbone factor B has to be more than 0 and at most 2")
+        return cls(names[word], backbone)
+
+
+AS_TRAINED = Preset()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +96,8 @@ class _TrunkConfig:
     use_new_attention_order: bool = False
     use_checkpoint: bool = False
     """Recompute activations in the backward pass: less memory, more time."""
+    frequency: FrequencyConfig | None = None
+    """Spectral residual gates: on every skip connection of a U-Net, after every level of an encoder."""
 
     def __post_init__(self) -> None:
         if self.dims not in (1, 2, 3):

@@ -32,6 +32,10 @@ class EncoderUNetModel(Trunk):
             "spatial": lambda: _two_layers(features, config.out_channels, nn.ReLU()),
             "spatial_v2": lambda: _two_layers(features, config.out_channels, GroupNorm(HIDDEN_FEATURES), nn.SiLU()),
         }[config.pool]()
+        # The last block of every level: the next one, if any, belongs to the next level.
+        levels = [*self.block_levels, None]
+        self.gated_blocks = [i for i in range(len(self.block_levels)) if levels[i] != levels[i + 1]]
+        self.frequency = self.gates(self.gated_blocks)
 
     def _average_head(self) -> nn.Sequential:
         channels, dims = self.block_channels[-1], self.config.dims
@@ -58,8 +62,10 @@ class EncoderUNetModel(Trunk):
         emb = self.embed(timesteps)
         h = x_t.to(self.torso_dtype)
         pooled = []
-        for block in (*self.input_blocks, self.middle_block):
+        for index, block in enumerate((*self.input_blocks, self.middle_block)):
             h = block(h, emb)
+            if self.frequency and index in self.gated_blocks:
+                h = self.frequency[self.gated_blocks.index(index)](h, emb)
             if self.pools_every_block:
                 pooled.append(h.to(self.head_dtype).flatten(2).mean(dim=-1))
         return self.out(torch.cat(pooled, dim=1) if self.pools_every_block else h.to(self.head_dtype))

@@ -9,7 +9,8 @@ from typing import Any, Literal, get_args
 from torch import Tensor
 
 from rediffuse.errors import CheckpointError, ConfigError
-from rediffuse.models.config import EncoderConfig, Kind, Pool, UNetConfig
+from rediffuse.models.config import EncoderConfig, FrequencyConfig, Kind, Pool, UNetConfig
+from rediffuse.models.frequency import GATES
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -48,7 +49,8 @@ def infer(state: Mapping[str, Tensor], source: str, known: Mapping[str, Any] | N
         source: where it comes from, for errors.
         known: what the tensors may not tell, by the configuration's field names: image_size, num_heads or
             num_head_channels, use_new_attention_order; for layouts that fit several networks also `kind` and
-            num_res_blocks; and dropout, use_checkpoint and num_heads_upsample where they are not the defaults.
+            num_res_blocks; dropout, use_checkpoint and num_heads_upsample where they are not the defaults; and
+            frequency, to add spectral gates to a network that has none.
 
     Raises:
         CheckpointError: the tensors are of another architecture, or contradict what is `known`.
@@ -60,7 +62,9 @@ def infer(state: Mapping[str, Tensor], source: str, known: Mapping[str, Any] | N
         if len(shapes.get(name, ())) < 2:
             raise CheckpointError(f"{source}: not a U-Net or its encoder: there is no weight {name}")
     kind = _kind(shapes, source, known.pop("kind", None))
-    fields = _head(shapes, source, kind) | _trunk(shapes, source, known.get("num_res_blocks"))
+    fields = (
+        _head(shapes, source, kind) | _trunk(shapes, source, known.get("num_res_blocks")) | infer_gates(shapes, source)
+    )
     if fields.get("pool") == "attention":
         # One position per pixel of the last feature map, and one for the mean (CLIP, arXiv:2103.00020).
         side = math.isqrt(shapes["out.2.positional_embedding"][1] - 1)
@@ -155,6 +159,22 @@ def _trunk(shapes: Shapes, source: str, num_res_blocks: int | None) -> dict[str,
         "use_scale_shift_norm": shapes["middle_block.0.emb_layers.1.weight"][0]
         == 2 * shapes["middle_block.0.out_layers.3.weight"][0],
     }
+
+
+def infer_gates(shapes: Shapes, source: str) -> dict[str, Any]:
+    """What the tensors tell of spectral gates: the field `frequency`, or nothing where there are none.
+
+    Without them the field stays free: a network may be given new ones.
+
+    Raises:
+        CheckpointError: tensors have their names, but not their shapes.
+    """
+    if not any(name.startswith(GATES) for name in shapes):
+        return {}
+    offset, embed = shapes.get(f"{GATES}0.offset", ()), shapes.get(f"{GATES}0.embed.weight", ())
+    if len(offset) != 2 or len(embed) != 2:
+        raise CheckpointError(f"{source}: its tensors {GATES}* are no spectral gates")
+    return {"frequency": FrequencyConfig(num_groups=offset[0], num_bands=offset[1], hidden=embed[0])}
 
 
 def _input_blocks(shapes: Shapes) -> list[_Block]:

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rediffuse.errors import ConfigError
-from rediffuse.models.config import UNetConfig
+from rediffuse.models.config import AS_TRAINED, Preset, UNetConfig
 from rediffuse.models.unet import Denoiser
 
 
@@ -18,7 +18,15 @@ class SuperResModel(Denoiser):
     def __init__(self, config: UNetConfig) -> None:
         super().__init__(config, 2 * config.in_channels)
 
-    def forward(self, x_t: Tensor, timesteps: Tensor, low_res: Tensor | None = None, y: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        x_t: Tensor,
+        timesteps: Tensor,
+        low_res: Tensor | None = None,
+        y: Tensor | None = None,
+        *,
+        frequency: Preset = AS_TRAINED,
+    ) -> Tensor:
         """As `UNetModel`, given low_res: (N, in_channels, h, w) in [-1, 1], of any size.
 
         Raises ConfigError where low_res is missing, or where size, channels or labels do not fit.
@@ -31,4 +39,4 @@ class SuperResModel(Denoiser):
             raise ConfigError(f"low_res of shape {tuple(low_res.shape)}: ({needed}, ...) is needed, as in x_t")
         mode = {1: "linear", 2: "bilinear", 3: "trilinear"}[self.config.dims]
         upsampled = F.interpolate(low_res, x_t.shape[2:], mode=mode)
-        return self.denoise(torch.cat([x_t, upsampled], dim=1), timesteps, y)
+        return self.denoise(torch.cat([x_t, upsampled], dim=1), timesteps, y, frequency)

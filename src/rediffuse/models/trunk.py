@@ -1,6 +1,6 @@
 """The half that the U-Net and the encoder share: timestep embedding, downward path, middle block."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Self
 
 import torch
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from rediffuse.errors import ConfigError
 from rediffuse.models.attention import AttentionBlock, count_heads
 from rediffuse.models.config import EncoderConfig, UNetConfig
+from rediffuse.models.frequency import GATES, FrequencyGate
 from rediffuse.models.layers import (
     BlockOptions,
     Downsample,
@@ -43,6 +44,8 @@ class Trunk(nn.Module):
             self.label_emb = nn.Embedding(num_classes, emb_channels)
         self.block_channels: list[int] = []
         """Output channels of every input block."""
+        self.block_levels: list[int] = []
+        """And its resolution: 0 is the full one, 1 half of it."""
         self.input_blocks = nn.ModuleList(self._input_blocks(stem_channels))
         channels = self.block_channels[-1]
         self.middle_block = TimestepEmbedSequential(
@@ -68,7 +71,7 @@ class Trunk(nn.Module):
         config = self.config
         level_channels = self.level_channels()
         channels = level_channels[0]
-        yield self._noted(channels, conv_nd(config.dims, stem_channels, channels, 3))
+        yield self._noted(0, channels, conv_nd(config.dims, stem_channels, channels, 3))
         for level, width in enumerate(level_channels):
             if level:
                 down = (
@@ -76,17 +79,36 @@ class Trunk(nn.Module):
                     if config.resblock_updown
                     else Downsample(channels, config.conv_resample, config.dims)
                 )
-                yield self._noted(channels, down)
+                yield self._noted(level, channels, down)
             for _ in range(config.num_res_blocks):
                 layers: list[nn.Module] = [ResBlock(channels, width, self.options)]
                 channels = width
                 if 2**level in config.attention_resolutions:
                     layers.append(self.attention(channels, config.num_heads))
-                yield self._noted(channels, *layers)
+                yield self._noted(level, channels, *layers)
 
-    def _noted(self, channels: int, *layers: nn.Module) -> TimestepEmbedSequential:
+    def _noted(self, level: int, channels: int, *layers: nn.Module) -> TimestepEmbedSequential:
+        self.block_levels.append(level)
         self.block_channels.append(channels)
         return TimestepEmbedSequential(*layers)
+
+    def gates(self, blocks: Iterable[int]) -> nn.ModuleList:
+        """Spectral gates for the outputs of these input blocks; none where the config has none.
+
+        Last to be built: the rest of a network begins with the same weights with them and without.
+        """
+        frequency = self.config.frequency
+        if frequency is None:
+            return nn.ModuleList()
+        emb_channels, dims = self.options.emb_channels, self.config.dims
+        return nn.ModuleList(FrequencyGate(self.block_channels[i], emb_channels, frequency, dims) for i in blocks)
+
+    def freeze_all_but_gates(self) -> Self:
+        """Leave gradients to the spectral gates alone; returns the network itself."""
+        self.requires_grad_(False)
+        for name, parameter in self.named_parameters():
+            parameter.requires_grad_(name.startswith(GATES))
+        return self
 
     def embed(self, timesteps: Tensor, y: Tensor | None = None) -> Tensor:
         """(N,) timesteps and, for a model with classes, (N,) labels -> (N, emb_channels)."""

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from rediffuse.errors import ConfigError
-from rediffuse.models.config import UNetConfig
+from rediffuse.models.config import AS_TRAINED, Preset, UNetConfig
+from rediffuse.models.frequency import amplify, filter_bands, is_backbone_level, preset_gains
 from rediffuse.models.layers import GroupNorm, ResBlock, TimestepEmbedSequential, Upsample, conv_nd, zeroed
 from rediffuse.models.trunk import Trunk
 
@@ -23,6 +24,7 @@ class Denoiser(Trunk):
         self.out = nn.Sequential(
             GroupNorm(channels), nn.SiLU(), zeroed(conv_nd(config.dims, channels, config.out_channels, 3))
         )
+        self.frequency = self.gates(range(len(self.block_channels)))
 
     def _output_blocks(self) -> Iterator[TimestepEmbedSequential]:
         """Every level has one block more than on the way down: the last takes the skip from the downsampling."""
@@ -44,7 +46,7 @@ class Denoiser(Trunk):
                     )
                 yield TimestepEmbedSequential(*layers)
 
-    def denoise(self, x: Tensor, timesteps: Tensor, y: Tensor | None) -> Tensor:
+    def denoise(self, x: Tensor, timesteps: Tensor, y: Tensor | None, frequency: Preset) -> Tensor:
         """x: (N, stem_channels, ...), timesteps: (N,), y: (N,) -> (N, out_channels, ...)."""
         self._check_labels(y, len(x))
         emb = self.embed(timesteps, y)
@@ -55,8 +57,22 @@ class Denoiser(Trunk):
             skips.append(h)
         h = self.middle_block(h, emb)
         for block in self.output_blocks:
-            h = block(torch.cat([h, skips.pop()], dim=1), emb)
+            index = len(skips) - 1
+            h, skip = self._filtered(index, h, skips.pop(), emb, frequency)
+            h = block(torch.cat([h, skip], dim=1), emb)
         return self.out(h.to(self.head_dtype))
+
+    def _filtered(self, index: int, h: Tensor, skip: Tensor, emb: Tensor, preset: Preset) -> tuple[Tensor, Tensor]:
+        """The backbone h and the skip connection from input block `index`, gated and as the preset wants them."""
+        num_levels, level, dims = len(self.config.channel_mult), self.block_levels[index], self.config.dims
+        if self.frequency and preset.name != "off":
+            skip = self.frequency[index](skip, emb)
+        gains = preset_gains(preset, level, num_levels)
+        if gains is not None:
+            skip = filter_bands(skip, skip.new_tensor(gains)[None, None], dims)
+        if preset.backbone != 1 and is_backbone_level(level, num_levels):
+            h = amplify(h, preset.backbone)
+        return h, skip
 
     def _check_labels(self, y: Tensor | None, num_images: int) -> None:
         num_classes = self.config.num_classes
@@ -79,12 +95,15 @@ class UNetModel(Denoiser):
     def __init__(self, config: UNetConfig) -> None:
         super().__init__(config, config.in_channels)
 
-    def forward(self, x_t: Tensor, timesteps: Tensor, y: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x_t: Tensor, timesteps: Tensor, y: Tensor | None = None, *, frequency: Preset = AS_TRAINED
+    ) -> Tensor:
         """One prediction per image.
 
         x_t: (N, in_channels, ...), usually around [-1, 1] plus noise; every side a multiple of the downsampling factor.
         timesteps: (N,), whole or fractional; y: (N,) int64 labels, exactly where the config has classes.
+        frequency: what is done to the skip connections (`models.frequency`).
         Returns (N, out_channels, ...) in float32. Raises ConfigError where size, channels or labels do not fit.
         """
         self.check_image(x_t)
-        return self.denoise(x_t, timesteps, y)
+        return self.denoise(x_t, timesteps, y, frequency)

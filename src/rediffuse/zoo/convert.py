@@ -6,9 +6,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from rediffuse.errors import CheckpointError, InputError
+from rediffuse.errors import CheckpointError, ConfigError, InputError
 from rediffuse.files import whole
 from rediffuse.models.encoder import EncoderUNetModel
+from rediffuse.models.frequency import GATES
 from rediffuse.zoo.folder import Found, write_folder
 from rediffuse.zoo.inspect import misfit
 from rediffuse.zoo.model import DiffusionModel, skeleton
@@ -27,7 +28,8 @@ def convert(found: Found, destination: Path, *, dtype: torch.dtype | None = None
     Raises:
         InputError: something is there already, or it is the source itself.
         CheckpointError: the tensors do not fit the configuration; names which.
-        ConfigError: something about the model is not known, or its process does not fit its network.
+        ConfigError: something about the model is not known, or its process does not fit its network, or a `.pt` was to
+            hold spectral gates.
         StorageError: it could not be written.
     """
     source = Path(found.provenance.source)
@@ -39,6 +41,8 @@ def convert(found: Found, destination: Path, *, dtype: torch.dtype | None = None
     if difference:
         raise CheckpointError(f"{source}: does not fit its configuration: {difference}")
     if destination.suffix == ".pt":
+        if any(name.startswith(GATES) for name in found.state):
+            raise ConfigError(f"{destination}: a .pt for guided-diffusion cannot hold spectral gates; a folder can")
         _write_state_dict(destination, found.state, dtype)
         return
     network = skeleton(found.layout.kind, found.layout.config())

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +61,7 @@ def _from_weights(path: Path, network: Mapping[str, Any] | None, process: Proces
     known = dict(network or {})
     published = PUBLISHED.get(path.stem)
     if published:
-        known = asdict(published.network) | {"kind": published.kind} | known
+        known = vars(published.network) | {"kind": published.kind} | known
         process = process or published.process
     state = read_state_dict(path)
     layout = infer(state, str(path), known)

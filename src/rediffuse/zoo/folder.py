@@ -6,7 +6,7 @@ A folder holds `model.safetensors` and `config.json`:
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +71,7 @@ def read_folder(folder: Path, source: str) -> Found:
     network = records.parse(kind, description.network, f"{path}: network")
     weights = folder / WEIGHTS_FILE
     return Found(
-        layout=Layout(source=source, kind=description.kind, fields=asdict(network), unknown=()),
+        layout=Layout(source=source, kind=description.kind, fields=vars(network), unknown=()),
         process=records.parse(ProcessConfig, description.process, f"{path}: process"),
         training=description.training,
         state=read_state_dict(weights),

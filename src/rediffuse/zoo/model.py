@@ -1,23 +1,27 @@
 """A trained network with everything needed to use it, from wherever it lies, and back to a folder."""
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Generic, Self, TypeVar
 
 import torch
+from torch import Tensor
 
 from rediffuse.diffusion.config import ProcessConfig
 from rediffuse.diffusion.process import GaussianDiffusion
 from rediffuse.errors import CheckpointError, ConfigError
 from rediffuse.models.checkpoints import load_into
-from rediffuse.models.config import EncoderConfig, Kind, UNetConfig
+from rediffuse.models.config import AS_TRAINED, EncoderConfig, Kind, Preset, UNetConfig
 from rediffuse.models.encoder import EncoderUNetModel
+from rediffuse.models.frequency import GATES, FrequencyGate
 from rediffuse.models.layout import Layout
 from rediffuse.models.superres import SuperResModel
 from rediffuse.models.unet import UNetModel
 from rediffuse.zoo.find import find
 from rediffuse.zoo.folder import Found, Provenance, write_folder
+from rediffuse.zoo.gates import with_gates
 from rediffuse.zoo.published import DEFAULT
 
 _NETWORKS: Mapping[Kind, type[Any]] = {
@@ -74,7 +78,7 @@ class _Model(Generic[Network]):
         config = self.network.config
         source = self.provenance.source
         found = Found(
-            layout=Layout(source=source, kind=self.kind, fields=asdict(config), unknown=()),
+            layout=Layout(source=source, kind=self.kind, fields=vars(config), unknown=()),
             process=self.process_config,
             training=self.training,
             state=self.network.state_dict(),
@@ -104,6 +108,14 @@ class DiffusionModel(_Model[UNetModel | SuperResModel]):
         """Classes that it is conditioned on, if any."""
         return self.network.config.num_classes
 
+    def denoiser(self, frequency: str) -> Callable[..., Tensor]:
+        """The network as samplers call it, its skip connections under a preset (`models.config.Preset`).
+
+        Raises ConfigError where `frequency` names none.
+        """
+        preset = Preset.parse(frequency)
+        return self.network if preset == AS_TRAINED else partial(self.network, frequency=preset)
+
 
 @dataclass(frozen=True, kw_only=True)
 class ClassifierModel(_Model[EncoderUNetModel]):
@@ -121,6 +133,7 @@ def load(
     device: torch.device | str = "cpu",
     network: Mapping[str, Any] | None = None,
     process: ProcessConfig | None = None,
+    frequency: Path | None = None,
     cache: Path | None = None,
 ) -> DiffusionModel:
     """A diffusion model in eval mode and float32.
@@ -131,8 +144,10 @@ def load(
             before a name on the hub, a published name before both.
         device: where the network goes; `"auto"` is the machine's accelerator, or the CPU if it has none.
         network: for a file of weights alone: what its tensors do not tell, by the fields of `UNetConfig`, and `kind`
-            (`models.layout.infer`). A file that has a published file's name needs none of it.
+            (`models.layout.infer`). A file that has a published file's name needs none of it. With the field
+            `frequency`, spectral gates are added that do nothing until they are trained.
         process: likewise the process that it was trained on.
+        frequency: a file of trained spectral gates (`frequency.safetensors`) for this very model.
         cache: where downloads lie; None is `fetch.default_cache()`, and for the hub its own cache.
 
     Raises:
@@ -144,7 +159,9 @@ def load(
     found = find(source, network, process, cache)
     if found.layout.kind == "encoder":
         raise CheckpointError(f"{source}: a classifier, not a diffusion model; load_classifier loads it")
-    loaded, process = _network(found, device)
+    if frequency is not None:
+        found = with_gates(found, frequency)
+    loaded, process = _network(found, device, new_gates="frequency" in (network or {}))
     assert not isinstance(loaded, EncoderUNetModel)
     return DiffusionModel(network=loaded, process_config=process, provenance=found.provenance, training=found.training)
 
@@ -161,7 +178,7 @@ def load_classifier(
     found = find(source, network, process, cache)
     if found.layout.kind != "encoder":
         raise CheckpointError(f"{source}: a diffusion model, not a classifier; load loads it")
-    loaded, process = _network(found, device)
+    loaded, process = _network(found, device, new_gates="frequency" in (network or {}))
     assert isinstance(loaded, EncoderUNetModel)
     return ClassifierModel(network=loaded, process_config=process, provenance=found.provenance, training=found.training)
 
@@ -186,7 +203,7 @@ def resolve_device(device: torch.device | str) -> torch.device:
 
 
 def _network(
-    found: Found, device: torch.device | str
+    found: Found, device: torch.device | str, *, new_gates: bool
 ) -> tuple[UNetModel | SuperResModel | EncoderUNetModel, ProcessConfig]:
     """The network without the cost of initial weights: shaped on the meta device, then filled where it belongs."""
     network = skeleton(found.layout.kind, found.layout.config())
@@ -197,5 +214,11 @@ def _network(
         raise ConfigError(f"device={device}: {str(error).splitlines()[0]}") from None
     # Faster convolutions: benchmarks/network.py
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    load_into(network, found.state, found.provenance.source)
+    state = dict(found.state)
+    if new_gates and not any(name.startswith(GATES) for name in state):
+        for gate in network.frequency:
+            assert isinstance(gate, FrequencyGate)
+            gate.reset_parameters()
+        state |= {name: tensor for name, tensor in network.state_dict().items() if name.startswith(GATES)}
+    load_into(network, state, found.provenance.source)
     return network.eval(), found.process

@@ -17,7 +17,7 @@ from rediffuse.compat.guided_diffusion.unet import EncoderUNetModel, SuperResMod
 from rediffuse.diffusion.config import ScheduleName
 from rediffuse.diffusion.script_flags import ProcessFlags, process_config
 from rediffuse.models import script_flags
-from rediffuse.models.config import Pool, UNetConfig
+from rediffuse.models.config import EncoderConfig, Pool, UNetConfig
 from rediffuse.models.script_flags import (
     ClassifierFlags,
     UNetFlags,
@@ -100,7 +100,7 @@ def create_model(
         resblock_updown=resblock_updown,
         use_new_attention_order=use_new_attention_order,
     )
-    return UNetModel(**_arguments(unet_config(flags)), use_fp16=use_fp16)
+    return UNetModel(**_unet_arguments(unet_config(flags)), use_fp16=use_fp16)
 
 
 def create_model_and_diffusion(
@@ -180,7 +180,7 @@ def create_classifier(
         classifier_resblock_updown=classifier_resblock_updown,
         classifier_pool=classifier_pool,
     )
-    return EncoderUNetModel(**asdict(classifier_config(flags)), use_fp16=classifier_use_fp16)
+    return EncoderUNetModel(**_arguments(classifier_config(flags)), use_fp16=classifier_use_fp16)
 
 
 def create_classifier_and_diffusion(
@@ -261,7 +261,7 @@ def sr_create_model(
         dropout=dropout,
         resblock_updown=resblock_updown,
     )
-    return SuperResModel(**_arguments(superres_config(flags)), use_fp16=use_fp16)
+    return SuperResModel(**_unet_arguments(superres_config(flags)), use_fp16=use_fp16)
 
 
 def sr_create_model_and_diffusion(
@@ -378,6 +378,11 @@ def str2bool(v: str | bool) -> bool:
     return v.lower() in yes
 
 
-def _arguments(config: UNetConfig) -> Flags:
-    """What a network's constructor takes, with the number of classes that stands in this module."""
-    return asdict(config) | {"num_classes": None if config.num_classes is None else NUM_CLASSES}
+def _unet_arguments(config: UNetConfig) -> Flags:
+    """What a U-Net's constructor takes, with the number of classes that stands in this module."""
+    return _arguments(config) | {"num_classes": None if config.num_classes is None else NUM_CLASSES}
+
+
+def _arguments(config: UNetConfig | EncoderConfig) -> Flags:
+    """What a network's constructor takes; under the old names no network has spectral gates."""
+    return {name: value for name, value in asdict(config).items() if name != "frequency"}

@@ -1,0 +1,56 @@
+"""The spectral gates of a network alone, as a small file that belongs to the network they were trained on."""
+
+import hashlib
+from dataclasses import replace
+from pathlib import Path
+
+from torch import nn
+
+from rediffuse.errors import CheckpointError, ConfigError
+from rediffuse.models.checkpoints import read_state_dict, write_state_dict
+from rediffuse.models.frequency import GATES
+from rediffuse.models.layout import infer_gates
+from rediffuse.zoo.download import sha256_of
+from rediffuse.zoo.folder import Found, Provenance
+
+GATES_FILE = "frequency.safetensors"
+"""Beside the weights of a model that was trained with gates."""
+
+
+def write_gates(path: Path, network: nn.Module) -> None:
+    """Write the tensors `frequency.*` of a network, under these names.
+
+    Raises:
+        ConfigError: it has none.
+        StorageError: the file cannot be written.
+    """
+    gates = {name: tensor for name, tensor in network.state_dict().items() if name.startswith(GATES)}
+    if not gates:
+        raise ConfigError(f"{path}: not written: this {type(network).__name__} has no spectral gates (frequency=None)")
+    write_state_dict(path, gates)
+
+
+def with_gates(found: Found, path: Path) -> Found:
+    """A model with the gates that `write_gates` wrote, in the place of any that it has.
+
+    Its provenance names both files, and its sha256 is that of the two checksums: another pair is another model.
+
+    Raises:
+        InputError: there is no such file.
+        CheckpointError: it holds something else.
+    """
+    gates = read_state_dict(path)
+    for name in gates:
+        if not name.startswith(GATES):
+            raise CheckpointError(f"{path}: holds {name}; spectral gates alone ({GATES}*) are needed")
+    fields = {**found.layout.fields, **infer_gates({name: tuple(t.shape) for name, t in gates.items()}, str(path))}
+    base = {name: tensor for name, tensor in found.state.items() if not name.startswith(GATES)}
+    both = f"{found.provenance.sha256}\n{sha256_of(path)}\n"
+    return replace(
+        found,
+        layout=replace(found.layout, fields=fields),
+        state=base | gates,
+        provenance=Provenance(
+            source=f"{found.provenance.source} with {path}", sha256=hashlib.sha256(both.encode()).hexdigest()
+        ),
+    )
