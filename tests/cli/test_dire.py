@@ -9,12 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from golden_values import fill
 from rediffuse.cli.main import main
 from rediffuse.diffusion.config import ProcessConfig
 from rediffuse.dire.manifest import read
+from rediffuse.dire.maps import MapStore
 from rediffuse.models.config import UNetConfig
 from rediffuse.models.unet import UNetModel
 from rediffuse.zoo.model import DiffusionModel, Provenance
@@ -145,3 +147,19 @@ def test_other_settings_in_the_same_folder_are_refused(
     assert call(pictures, tmp_path / "out", model, "--steps", "2") == 0
     assert call(pictures, tmp_path / "out", model, "--steps", "4") == 2
     assert "has other settings: steps=4 (there 2)" in capsys.readouterr().err
+
+
+def test_a_preset_changes_maps_and_is_recorded(
+    pictures: Path, tmp_path: Path, model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    quick = ("--steps", "2", "--format", "safetensors")
+    assert call(pictures, tmp_path / "plain", model, *quick) == 0
+    assert call(pictures, tmp_path / "lowpass", model, *quick, "--frequency", "lowpass") == 0
+    plain, lowpass = (MapStore.open(tmp_path / name) for name in ("plain", "lowpass"))
+    assert lowpass.settings.frequency == "lowpass"
+    assert not torch.allclose(plain.read("0.png").values, lowpass.read("0.png").values, atol=1e-3)
+    assert call(pictures, tmp_path / "plain", model, *quick, "--frequency", "lowpass") == 2
+    assert "frequency=lowpass (there trained)" in capsys.readouterr().err
+    assert call(pictures, tmp_path / "none", model, "--frequency", "lowpas") == 2
+    assert "frequency=lowpas: trained, off, freeu, sharpen, lowpass and freeu:B" in capsys.readouterr().err
+    assert not (tmp_path / "none").exists()

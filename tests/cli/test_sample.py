@@ -145,9 +145,23 @@ def test_a_classifier_guides_by_class(models: Path, tmp_path: Path, capsys: pyte
     assert "scale=None (there 4.0)" in capsys.readouterr().err
 
 
+def test_a_preset_changes_samples_and_is_recorded(
+    models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("sample", "--model", models / "plain", "--seeds", "0", "--out")
+    assert call(*words, tmp_path / "plain") == 0
+    assert call(*words, tmp_path / "freeu", "--frequency", "freeu:1.2") == 0
+    plain, freeu = (pixels(tmp_path / name / "images" / "000000.png") for name in ("plain", "freeu"))
+    assert (plain != freeu).any()
+    assert json.loads((tmp_path / "freeu" / "settings.json").read_text())["settings"]["frequency"] == "freeu:1.2"
+    assert call(*words, tmp_path / "freeu") == 2
+    assert "frequency=trained (there freeu:1.2)" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("model", "flags", "line"),
     [
+        ("plain", ("--frequency", "blur"), "frequency=blur: trained, off, freeu, sharpen, lowpass and freeu:B are"),
         ("classes", (), "--class is needed: one of 0 to 2, several such as 0-2, or cycle"),
         ("classes", ("--class", "3"), "3 is too large; 0 to 2 are allowed"),
         ("plain", ("--class", "0"), "neither the model nor a classifier has classes"),

@@ -42,6 +42,9 @@ class DireFlags:
     """The original's inversion grid, or the one that mirrors sampling."""
     clip: bool = DireSettings.clip
     """Clip the predicted x_0 to [-1, 1] in every step."""
+    frequency: str = DireSettings.frequency
+    """What is done to the model's skip connections: trained (nothing, or its own spectral gates), off, freeu, freeu:B,
+    sharpen or lowpass."""
     crop: Crop = DireSettings.crop
     """Cut the middle square, or squash the image into one."""
     precision: Precision = DireSettings.precision
@@ -81,6 +84,7 @@ def run(args: DireFlags) -> int:
         precision=args.precision,
         grid=args.grid,
         crop=args.crop,
+        frequency=args.frequency,
     )
     store = MapStore(args.out, settings, kinds=kinds, map_format=args.map_format)
     with Manifest(args.out) as manifest:

@@ -28,6 +28,9 @@ class InterpolateFlags:
     """DDIM steps."""
     clip: bool = SamplingSettings.clip
     """Clip the predicted x_0 to [-1, 1] in every step."""
+    frequency: str = SamplingSettings.frequency
+    """What is done to the model's skip connections: trained (nothing, or its own spectral gates), off, freeu, freeu:B,
+    sharpen or lowpass."""
     class_: Annotated[int | None, tyro.conf.arg(name="class")] = None
     """The class of all frames, for a class-conditional model."""
     batch_size: int = 16
@@ -40,7 +43,7 @@ class InterpolateFlags:
 
 def run(args: InterpolateFlags) -> int:
     """Write the frames and the strip."""
-    settings = SamplingSettings(steps=args.steps, clip=args.clip)
+    settings = SamplingSettings(steps=args.steps, clip=args.clip, frequency=args.frequency)
     strip = args.out / "strip.png"
     if strip.exists() and not args.force:
         raise InputError(f"--out {args.out}: {strip.name} is already there; --force replaces it")

@@ -28,6 +28,9 @@ class InvertFlags:
     """DDIM steps."""
     clip: bool = SamplingSettings.clip
     """Clip the predicted x_0 to [-1, 1] in every step."""
+    frequency: str = SamplingSettings.frequency
+    """What is done to the model's skip connections: trained (nothing, or its own spectral gates), off, freeu, freeu:B,
+    sharpen or lowpass."""
     class_: Annotated[int | None, tyro.conf.arg(name="class")] = None
     """The class of every image, for a class-conditional model."""
     batch_size: int = 16
@@ -49,6 +52,7 @@ def run(args: InvertFlags) -> int:
             model=args.model,
             steps=args.steps,
             clip=args.clip,
+            frequency=args.frequency,
             class_=args.class_,
             batch_size=args.batch_size,
             workers=args.workers,

@@ -38,6 +38,9 @@ class SampleFlags:
     """DDIM's share of noise, from 0 to 1."""
     clip: bool = SamplingSettings.clip
     """Clip the predicted x_0 to [-1, 1] in every step."""
+    frequency: str = SamplingSettings.frequency
+    """What is done to the model's skip connections: trained (nothing, or its own spectral gates), off, freeu, freeu:B,
+    sharpen or lowpass."""
     classifier: str | None = None
     """A classifier of noisy images that guides: a folder, a checkpoint or a published name."""
     scale: float | None = None
@@ -58,7 +61,9 @@ class SampleFlags:
 
 def run(args: SampleFlags) -> int:
     """Fill the folder and say what is in it."""
-    settings = SamplingSettings(sampler=args.sampler, steps=args.steps, eta=args.eta, clip=args.clip)
+    settings = SamplingSettings(
+        sampler=args.sampler, steps=args.steps, eta=args.eta, clip=args.clip, frequency=args.frequency
+    )
     seeds = parse_numbers(args.seeds, "--seeds", LARGEST_SEED)
     if args.scale is not None and args.classifier is None:
         raise ConfigError(f"--scale {args.scale}: is the classifier's; --classifier is not given")

@@ -42,6 +42,9 @@ class UpscaleFlags:
     """Calls of the network per image."""
     eta: float = SamplingSettings.eta
     """DDIM's share of noise, from 0 to 1."""
+    frequency: str = SamplingSettings.frequency
+    """What is done to the model's skip connections: trained (nothing, or its own spectral gates), off, freeu, freeu:B,
+    sharpen or lowpass."""
     batch_size: int = 16
     """Images per call of the network."""
     device: str = "auto"
@@ -52,7 +55,7 @@ class UpscaleFlags:
 
 def run(args: UpscaleFlags) -> int:
     """Fill the folder; 1 where a file could not be read."""
-    settings = SamplingSettings(sampler=args.sampler, steps=args.steps, eta=args.eta)
+    settings = SamplingSettings(sampler=args.sampler, steps=args.steps, eta=args.eta, frequency=args.frequency)
     ranks.refuse_force(args.force)
     if not 0 <= args.seed < 2**32:
         raise ConfigError(f"--seed {args.seed}: 0 to {2**32 - 1} are allowed")

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from rediffuse.errors import ConfigError, nearest
+from rediffuse.models.config import Preset
 
 Sampler = Literal["ddpm", "ddim", "dpm_solver"]
 Progressive = Literal["strip", "gif"]
@@ -24,6 +25,8 @@ class SamplingSettings:
     """DDIM's share of noise: 0 is deterministic, 1 has DDPM's variance."""
     clip: bool = True
     """Clip the predicted x_0 to [-1, 1] in every step."""
+    frequency: str = "trained"
+    """What is done to the skip connections: a preset of `models.config.Preset`."""
 
     def __post_init__(self) -> None:
         allowed = get_args(Sampler)
@@ -31,6 +34,7 @@ class SamplingSettings:
             raise ConfigError(
                 f"sampler={self.sampler}: {', '.join(allowed)} are allowed{nearest(self.sampler, allowed)}"
             )
+        Preset.parse(self.frequency)
         if self.steps < 1:
             raise ConfigError(f"steps={self.steps}: at least 1 is needed")
         if not 0 <= self.eta <= 1:

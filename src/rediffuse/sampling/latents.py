@@ -34,7 +34,7 @@ def invert(
     conditioning = {} if labels is None else {"y": torch.tensor(labels, device=model.device)}
     options = SamplerOptions(clip_denoised=settings.clip, conditioning=conditioning)
     process = model.process(settings.respacing)
-    return ddim.invert(process, model.network, x_0.to(model.device), options, grid="aligned")
+    return ddim.invert(process, model.denoiser(settings.frequency), x_0.to(model.device), options, grid="aligned")
 
 
 def decode(

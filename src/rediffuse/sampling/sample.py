@@ -123,7 +123,7 @@ def walk(
         conditioning["y"] = torch.tensor(labels, device=model.device)
     if low_res is not None:
         conditioning["low_res"] = low_res.to(model.device)
-    network: Callable[..., Tensor] = model.network
+    network = model.denoiser(settings.frequency)
     if model.num_classes is None:
         network = _without_labels(network)  # they are the guidance's alone
     options = SamplerOptions(clip_denoised=settings.clip, guidance=guidance, conditioning=conditioning)
