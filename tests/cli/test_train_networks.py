@@ -5,14 +5,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from rediffuse.cli.main import main
 from rediffuse.diffusion.config import ProcessConfig
 from rediffuse.files import write_bytes
 from rediffuse.images.encode import png_bytes
-from rediffuse.models.config import UNetConfig
+from rediffuse.models.config import FrequencyConfig, UNetConfig
 from rediffuse.models.unet import UNetModel
-from rediffuse.zoo.model import DiffusionModel, Provenance
+from rediffuse.zoo.model import DiffusionModel, Provenance, load
 
 SMALL = ["--image-size", "8", "--channel-mult", "1", "--attention-resolutions", "1", "--batch-size", "2"]
 SUPERRES = ["--small-size", "4", "--num-images", "2", "--num-sampling-steps", "2"]
@@ -76,3 +77,36 @@ def test_dry_run_prints_cost_and_what_would_be_taken_and_writes_nothing(
     for line in ("images               6", "operations per step", "memory (estimate)", "initial weights:"):
         assert line in printed
     assert not (tmp_path / "run").exists()
+
+
+def test_gates_are_trained_on_a_frozen_base_and_put_into_it(
+    paths: list[str], base: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["train", "diffusion", *paths, "--batch-size", "2", "--num-steps", "2", "--num-images", "1"]
+    words += ["--only", "frequency", "--num-bands", "4"]
+    assert main(words) == 2
+    assert "--init has to give the rest of it" in capsys.readouterr().err
+    assert main([*words, "--init", base, "--dry-run"]) == 0
+    assert "of which" in capsys.readouterr().out
+    assert main([*words, "--init", base]) == 0
+    gates = tmp_path / "run" / "model" / "frequency.safetensors"
+    assert main(["convert", base, str(tmp_path / "both"), "--gates", str(gates)]) == 0
+    trained, both = (load(folder).network for folder in (tmp_path / "run" / "model", tmp_path / "both"))
+    assert trained.config.frequency == both.config.frequency == FrequencyConfig(num_bands=4)
+    assert all(torch.equal(both.state_dict()[name], tensor) for name, tensor in trained.state_dict().items())
+
+
+def test_a_frozen_base_has_to_be_of_the_kind_that_is_trained(
+    paths: list[str], base: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", "superres", *paths, *SUPERRES, "--only", "frequency", "--init", base]) == 2
+    assert f"--init {base}: is a unet; a superres is needed" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("command", ["diffusion", "classifier", "superres"])
+def test_every_network_can_be_trained_with_gates(command: str, paths: list[str], tmp_path: Path) -> None:
+    flags = SUPERRES if command == "superres" else []
+    assert main(["train", command, *paths, *SMALL, *flags, "--num-steps", "1", "--gates", "--hidden", "3"]) == 0
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert config["network"]["frequency"] == {"num_bands": 8, "num_groups": 32, "hidden": 3}

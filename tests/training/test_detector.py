@@ -122,7 +122,7 @@ def test_second_call_reconstructs_nothing_again(trained: Path, data: Path, tmp_p
 
 
 def test_file_format_of_a_class_moves_no_score(data: Path, model: DiffusionModel, tmp_path: Path):
-    settings = settings_for(model, steps=4, depth=2)
+    settings = settings_for(model, steps=4, depth=2, second_view=True)
     cache = ReconstructionCache(folder=tmp_path / "cache", model=model, batch_size=8, workers=1)
     swapped = tmp_path / "swapped"
     shutil.copytree(data / "validation", swapped)

@@ -121,7 +121,7 @@ def _unknown(given: str, allowed: Iterable[str]) -> str:
 
 def _call(name: str, flags: list[str]) -> int:
     import tyro  # a tenth of a second that a misspelt command or the overview need not wait for
-    from tyro.conf import DisallowNone, FlagCreatePairsOff, PositionalMetavarFromFieldName
+    from tyro.conf import AvoidSubcommands, DisallowNone, FlagCreatePairsOff, PositionalMetavarFromFieldName
 
     command = COMMANDS[name]
     module = importlib.import_module(f"rediffuse.cli.{command.module}")
@@ -129,7 +129,7 @@ def _call(name: str, flags: list[str]) -> int:
     kind = typing.get_type_hints(function)["args"]
     # Where one flag decides the defaults of the others (a recipe), the command looks at the words first.
     default = module.defaults(flags) if hasattr(module, "defaults") else tyro.MISSING_NONPROP
-    style = (DisallowNone, FlagCreatePairsOff, PositionalMetavarFromFieldName)
+    style = (AvoidSubcommands, DisallowNone, FlagCreatePairsOff, PositionalMetavarFromFieldName)
     return function(tyro.cli(kind, prog=f"rediffuse {name}", args=flags, default=default, config=style))
 
 

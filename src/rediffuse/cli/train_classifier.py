@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import tyro
 
-from rediffuse.cli.training import RunFlags, listing_of, print_estimate, recipe_name, train_into
+from rediffuse.cli.training import RunFlags, listing_of, named_recipe, print_estimate, train_into
 from rediffuse.training.config import ClassifierTraining
 from rediffuse.training.recipes import CLASSIFIER_RECIPES
 
@@ -33,8 +33,8 @@ def defaults(words: Sequence[str]) -> TrainClassifierFlags:
     Raises:
         ConfigError: there is no such recipe.
     """
-    name = recipe_name(words, CLASSIFIER_RECIPES, DEFAULT_RECIPE)
-    return TrainClassifierFlags(training=CLASSIFIER_RECIPES[name](tyro.MISSING), out=tyro.MISSING, recipe=name)
+    name, training = named_recipe(words, CLASSIFIER_RECIPES, DEFAULT_RECIPE)
+    return TrainClassifierFlags(training=training, out=tyro.MISSING, recipe=name)
 
 
 def run(args: TrainClassifierFlags) -> int:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import tyro
 
-from rediffuse.cli.training import RunFlags, listing_of, print_estimate, recipe_name, train_into, with_classes
+from rediffuse.cli.training import RunFlags, listing_of, named_recipe, print_estimate, train_into, with_classes
 from rediffuse.training.config import DiffusionTraining
 from rediffuse.training.recipes import RECIPES
 
@@ -34,8 +34,8 @@ def defaults(words: Sequence[str]) -> TrainDiffusionFlags:
     Raises:
         ConfigError: there is no such recipe.
     """
-    name = recipe_name(words, RECIPES, DEFAULT_RECIPE)
-    return TrainDiffusionFlags(training=RECIPES[name](tyro.MISSING), out=tyro.MISSING, recipe=name)
+    name, training = named_recipe(words, RECIPES, DEFAULT_RECIPE)
+    return TrainDiffusionFlags(training=training, out=tyro.MISSING, recipe=name)
 
 
 def run(args: TrainDiffusionFlags) -> int:

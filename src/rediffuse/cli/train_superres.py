@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import tyro
 
-from rediffuse.cli.training import RunFlags, listing_of, print_estimate, recipe_name, train_into, with_classes
+from rediffuse.cli.training import RunFlags, listing_of, named_recipe, print_estimate, train_into, with_classes
 from rediffuse.training.config import SuperResTraining
 from rediffuse.training.recipes import SUPERRES_RECIPES
 
@@ -33,8 +33,8 @@ def defaults(words: Sequence[str]) -> TrainSuperResFlags:
     Raises:
         ConfigError: there is no such recipe.
     """
-    name = recipe_name(words, SUPERRES_RECIPES, DEFAULT_RECIPE)
-    return TrainSuperResFlags(training=SUPERRES_RECIPES[name](tyro.MISSING), out=tyro.MISSING, recipe=name)
+    name, training = named_recipe(words, SUPERRES_RECIPES, DEFAULT_RECIPE)
+    return TrainSuperResFlags(training=training, out=tyro.MISSING, recipe=name)
 
 
 def run(args: TrainSuperResFlags) -> int:

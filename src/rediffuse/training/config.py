@@ -10,6 +10,8 @@ from rediffuse.models.config import EncoderConfig, UNetConfig
 
 Precision = Literal["fp32", "fp16", "bf16"]
 Decay = Literal["none", "linear", "cosine"]
+Only = Literal["frequency"]
+"""Parts of a network that can be trained alone."""
 LossName = Literal["mse", "rescaled_mse", "kl", "rescaled_kl"]
 TimestepSampler = Literal["uniform", "loss_second_moment"]
 
@@ -141,8 +143,12 @@ class DiffusionTraining:
     """mse and rescaled_mse are hybrid losses where the variance is learned; kl is the variational bound."""
     timestep_sampler: TimestepSampler = "uniform"
     """Which t are trained: all alike, or those whose losses vary more."""
+    only: Only | None = None
+    """Train the network's spectral gates alone, on a frozen base that the run begins with."""
 
     def __post_init__(self) -> None:
+        if self.only == "frequency" and self.network.frequency is None:
+            raise ConfigError("only=frequency: the network has no spectral gates (frequency=None)")
         channels = self.network.in_channels * (2 if self.process.learns_variance else 1)
         if self.network.out_channels != channels:
             raise ConfigError(

@@ -152,16 +152,20 @@ def fit_bands(feature_set: FeatureSet, features: np.ndarray, labels: np.ndarray,
 def _search(
     config: DetectorTraining, cache: ReconstructionCache, images: dict[str, list[LabelledImage]], runs: Path
 ) -> list[Fit]:
-    """Every input at every depth."""
+    """Every input at every depth. Inputs that need a second view have settings of their own, for they cost more."""
     fits = []
-    for settings in [_settings(config, cache.model, depth) for depth in config.depths]:
+    views = sorted({INPUTS[name].needs_second_view for name in config.features})
+    for settings in [_settings(config, cache.model, depth, view) for depth in config.depths for view in views]:
+        names: list[InputName] = [
+            name for name in config.features if INPUTS[name].needs_second_view == settings.second_view
+        ]
         samples: dict[str, Samples] = {}
         for split in ("train", "validation"):
             results = cache.reconstruct(_found(images[split]), settings)
             shown = _shown(results, images[split], f"depth {settings.depth}, {split}")
-            samples[split] = measure(images[split], shown, _needed(config.features))
+            samples[split] = measure(images[split], shown, _needed(names))
         measured = Measured(settings=settings, train=samples["train"], validation=samples["validation"])
-        for name in config.features:
+        for name in names:
             fits += _fit(name, measured, config, runs)
     return fits
 
@@ -234,7 +238,7 @@ def _detector(fit: Fit, config: DetectorTraining) -> Detector:
     )
 
 
-def _settings(config: DetectorTraining, model: DiffusionModel, depth: int) -> DireSettings:
+def _settings(config: DetectorTraining, model: DiffusionModel, depth: int, second_view: bool) -> DireSettings:
     return settings_for(
         model,
         steps=config.steps,
@@ -243,6 +247,8 @@ def _settings(config: DetectorTraining, model: DiffusionModel, depth: int) -> Di
         precision=config.precision,
         grid=config.grid,
         crop=config.crop,
+        frequency=config.frequency,
+        second_view=second_view,
     )
 
 

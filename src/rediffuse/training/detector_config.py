@@ -30,6 +30,9 @@ class DetectorTraining:
     """The original's inversion grid, or the one that mirrors sampling."""
     crop: Crop = DireSettings.crop
     """Cut the middle square, or squash the image into one."""
+    frequency: str = DireSettings.frequency
+    """What is done to the model's skip connections: trained (nothing, or its own spectral gates), off, freeu, freeu:B,
+    sharpen or lowpass."""
     inverse_penalties: tuple[float, ...] = (0.001, 0.01, 0.1, 1.0, 10.0, 100.0)
     """Candidates for the C of the logistic regression; validation chooses."""
     error_rate: float = 0.05

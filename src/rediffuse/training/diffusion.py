@@ -25,6 +25,7 @@ from rediffuse.training.data import ImageData, list_images
 from rediffuse.training.quartiles import by_quartile
 from rediffuse.training.randomness import GRID, NOISE, TIMESTEPS, Place, derive
 from rediffuse.training.task import Batch, Task, Terms
+from rediffuse.zoo.gates import GATES_FILE, write_gates
 from rediffuse.zoo.model import DiffusionModel, Provenance
 
 SAMPLERS = {"uniform": UniformSampler, "loss_second_moment": LossSecondMomentSampler}
@@ -49,6 +50,11 @@ class DiffusionTask(Task):
         return record
 
     def build(self) -> Denoiser:
+        network = self.network()
+        return network.freeze_all_but_gates() if self.config.only == "frequency" else network
+
+    def network(self) -> Denoiser:
+        """The network, all of it to be trained."""
         return UNetModel(self.config.network)
 
     def data(self) -> ImageData:
@@ -104,6 +110,8 @@ class DiffusionTask(Task):
         DiffusionModel(
             network=network, process_config=self.config.process, provenance=provenance, training=training
         ).save(folder)
+        if self.config.network.frequency is not None:
+            write_gates(folder / GATES_FILE, network)
 
     def state_dict(self) -> dict[str, Any]:
         return self.timestep_sampler.state_dict()

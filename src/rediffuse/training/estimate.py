@@ -15,16 +15,17 @@ class Estimate:
     """The cost of a training on one process."""
 
     num_parameters: int
+    num_trained: int
     operations_per_step: int
     """Multiplications and additions, forward and backward, of the whole batch."""
     state_bytes: int
-    """Weights, their averages and gradients, and AdamW's two moments."""
+    """Weights and their averages; of those that are trained gradients, and AdamW's two moments."""
     activation_bytes: int
     """What the forward pass of one microbatch keeps for the backward pass."""
 
     def __str__(self) -> str:
         return (
-            f"parameters           {self.num_parameters:,}\n"
+            f"parameters           {self.num_parameters:,}, of which {self.num_trained:,} are trained\n"
             f"operations per step  {self.operations_per_step / 1e9:,.1f} G\n"
             f"memory (estimate)    {(self.state_bytes + self.activation_bytes) / 2**20:,.0f} MiB: "
             f"{self.state_bytes / 2**20:,.0f} state + {self.activation_bytes / 2**20:,.0f} activations"
@@ -34,14 +35,16 @@ class Estimate:
 def estimate(model: Trunk, loop: LoopConfig) -> Estimate:
     """The cost of training `model`, a network on the meta device (`zoo.model.skeleton`), as `loop` says."""
     num_parameters = sum(parameter.numel() for parameter in model.parameters())
+    num_trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     shape = (1, model.config.in_channels, *(model.config.image_size,) * model.config.dims)
     bytes_per_value = 4 if loop.precision == "fp32" else 2
     images_at_once = min(loop.microbatch or loop.batch_size, loop.batch_size)
     return Estimate(
         num_parameters=num_parameters,
+        num_trained=num_trained,
         # The backward pass takes two such passes: one for the inputs' gradients, one for the weights'.
         operations_per_step=3 * flops(model, shape) * loop.batch_size,
-        state_bytes=4 * num_parameters * (4 + len(loop.ema_rates)),
+        state_bytes=4 * (num_parameters * (1 + len(loop.ema_rates)) + 3 * num_trained),
         activation_bytes=_saved_values(model, shape) * bytes_per_value * images_at_once,
     )
 

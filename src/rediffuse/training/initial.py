@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from rediffuse.errors import CheckpointError
 from rediffuse.training.extract import extract, read_run_state
 from rediffuse.zoo.find import find
+from rediffuse.zoo.folder import Found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,8 +55,8 @@ class Transfer:
         return "\n".join([f"initial weights: {len(self.taken)} of {of_network} tensors from {self.source}", *lines])
 
 
-def read_initial(source: str) -> Initial:
-    """The weights of a model.
+def find_initial(source: str) -> Found:
+    """A model to begin with.
 
     Args:
         source: whatever `zoo.model.load` takes, or a checkpoint of a training run (of which the average that the run
@@ -66,7 +67,12 @@ def read_initial(source: str) -> Initial:
     """
     path = Path(source)
     state = read_run_state(path)
-    found = find(source) if state is None else extract(state, path)
+    return find(source) if state is None else extract(state, path)
+
+
+def read_initial(source: str) -> Initial:
+    """The weights of a model; `source` and errors are those of `find_initial`."""
+    found = find_initial(source)
     return Initial(source=source, sha256=found.provenance.sha256, state=found.state)
 
 

@@ -56,7 +56,8 @@ def train(task: Task, config: LoopConfig, folder: Path, *, command: str = "", in
     Raises:
         ConfigError: the folder holds a run of another config or another init; the batch does not divide among the
             processes.
-        InputError, CheckpointError, FetchError: `init` cannot be read, or none of its tensors fits.
+        InputError, CheckpointError, FetchError: `init` cannot be read, or none of its tensors fits, or it lacks some
+            that the task does not train.
         TrainingDiverged: `max_bad_steps` steps in a row had no finite loss and gradient.
         StorageError: a checkpoint could not be written.
     """
@@ -101,6 +102,8 @@ class _Run:
             folder.check_init(init)
         initial = read_initial(init) if init is not None and self.resumed_from is None else None
         self.trainer = Trainer(task, config, accelerator, initial)
+        if self.resumed_from is None:
+            self.trainer.require_frozen()
 
     def run(self, command: str) -> Outcome:
         self._resume()

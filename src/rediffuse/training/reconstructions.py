@@ -21,7 +21,7 @@ from rediffuse.zoo.model import DiffusionModel
 
 @dataclass(frozen=True, kw_only=True)
 class ReconstructionCache:
-    """x_T and x_0_hat, exact, under the digest of the settings and the SHA-256 of the image file."""
+    """x_T, x_0_hat and the second view, exact, under the digest of the settings and the SHA-256 of the image file."""
 
     folder: Path
     model: DiffusionModel
@@ -62,7 +62,8 @@ class ReconstructionCache:
 
 
 def _write(path: Path, reconstruction: Reconstruction) -> None:
-    tensors = {"x_T": reconstruction.x_T.contiguous(), "x_0_hat": reconstruction.x_0_hat.contiguous()}
+    kept = {name: getattr(reconstruction, name) for name in _names(reconstruction.settings)}
+    tensors = {name: tensor.contiguous() for name, tensor in kept.items()}
     files.write_bytes(path, safetensors.torch.save(tensors))
 
 
@@ -75,9 +76,13 @@ def _read(image: FoundImage, path: Path, settings: DireSettings) -> FileResult:
     except (OSError, SafetensorError) as error:
         raise InputError(f"{path}: cannot be read ({error}); remove it") from None
     shape = (1, 3, settings.image_size, settings.image_size)
-    if any(name not in tensors or tensors[name].shape != torch.Size(shape) for name in ("x_T", "x_0_hat")):
+    names = _names(settings)
+    if any(name not in tensors or tensors[name].shape != torch.Size(shape) for name in names):
         raise InputError(f"{path}: holds no reconstruction of {settings.image_size} px; remove it")
-    reconstruction = Reconstruction(
-        x_0=loaded.x_0[None], x_T=tensors["x_T"], x_0_hat=tensors["x_0_hat"], settings=settings
-    )
+    reconstruction = Reconstruction(x_0=loaded.x_0[None], settings=settings, **{name: tensors[name] for name in names})
     return FileResult(found=image, meta=loaded.meta, reconstruction=reconstruction)
+
+
+def _names(settings: DireSettings) -> tuple[str, ...]:
+    """What is kept of a `Reconstruction`; the image itself is read from its file."""
+    return ("x_T", "x_0_hat", "second") if settings.second_view else ("x_T", "x_0_hat")

@@ -23,7 +23,7 @@ class SuperResTask(DiffusionTask):
         super().__init__(config)
         self.shown: Batch = {}
 
-    def build(self) -> SuperResModel:
+    def network(self) -> SuperResModel:
         return SuperResModel(self.config.network)
 
     def data(self) -> ImageData:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.optim import AdamW
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from rediffuse.errors import RediffuseError
+from rediffuse.errors import CheckpointError, ConfigError, RediffuseError
 from rediffuse.training.config import LoopConfig
 from rediffuse.training.initial import Initial, copy_fitting
 from rediffuse.training.randomness import DROPOUT, INITIAL_WEIGHTS, derive
@@ -38,12 +38,31 @@ class Trainer:
         network = task.build().to(cast(torch.device, accelerator.device)).train()
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.transfer = None if initial is None else copy_fitting(network, initial)
-        optimizer = AdamW(network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
+        trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+        optimizer = AdamW(trained, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
         # Copied before `prepare`, which changes the network's forward.
         self.averages = [_average(network, rate) for rate in config.ema_rates]
         self.network, self.optimizer = accelerator.prepare(network, optimizer)
         self.step = 0
         self.num_bad_steps = 0
+
+    def require_frozen(self) -> None:
+        """Accept a run that begins only if every weight that it will not train came with the initial model.
+
+        Raises:
+            ConfigError: there is no initial model.
+            CheckpointError: it lacks some of them; names the first.
+        """
+        frozen = [name for name, weight in self._plain_network.named_parameters() if not weight.requires_grad]
+        if not frozen:
+            return
+        if self.transfer is None:
+            raise ConfigError("only a part of the network is trained: --init has to give the rest of it")
+        missing = [name for name in frozen if name not in self.transfer.taken]
+        if missing:
+            raise CheckpointError(
+                f"{self.transfer.source}: does not give {missing[0]}, nor all of the weights that stay as they are"
+            )
 
     @property
     def averaged(self) -> nn.Module:
