@@ -50,6 +50,8 @@ class Flags:
     ddpm_steps: int = 40
     ddim_steps: int = 20
     dpm_solver_steps: int = 15
+    seed: int = 0
+    """Another one takes other real images for training and makes other generated ones."""
     batch_size: int = 64
     device: str = "auto"
     """cpu, cuda, cuda:1, mps; auto takes a GPU where there is one."""
@@ -70,14 +72,15 @@ def main(args: Flags) -> None:
         write_real(args, split, model.image_size)
         for place, sampler in enumerate(SAMPLERS[split]):
             # Every image of every split has a seed of its own.
-            first_seed = 1_000_000 * (number + 1) + 100_000 * place
+            first_seed = 10_000_000 * args.seed + 1_000_000 * (number + 1) + 100_000 * place
             write_generated(args, model, split, sampler, first_seed)
 
 
 def write_real(args: Flags, split: str, size: int) -> None:
     found = find_images([args.photos / split])
     if split == "train":
-        found = [found[i] for i in np.linspace(0, len(found) - 1, min(args.num_train, len(found))).round().astype(int)]
+        evenly = np.linspace(0, len(found) - 1, min(args.num_train, len(found))).round().astype(int)
+        found = [found[(i + args.seed) % len(found)] for i in evenly]
     for image in tqdm(found, f"{split}, real", unit="image"):
         path = args.out / split / "real" / f"{image.name.replace('/', '-')}.png"
         if not path.exists():

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from golden_values import rnd
-from rediffuse.dire.bands import EPS, band_maps, band_profile, log_band_energies, without_middle
+from rediffuse.dire.bands import EPS, band_maps, band_profile, log_band_energies, radial_spectrum, without_middle
 from rediffuse.models.frequency import NUM_BANDS
 
 
@@ -86,3 +86,15 @@ def test_an_image_without_its_middle_keeps_its_other_bands() -> None:
 
 def test_an_image_without_its_middle_stays_an_image() -> None:
     assert without_middle(3 * rnd("x_0", 2, 3, 16, 16)).abs().max() <= 1
+
+
+def test_white_noise_has_its_variance_at_every_frequency() -> None:
+    rho, power = radial_spectrum(0.3 * rnd("noise", 200, 3, 16, 16))
+    assert rho.tolist() == [ring / 16 for ring in range(12)]
+    torch.testing.assert_close(power.mean(dim=0), torch.full((12,), 0.09), rtol=0.2, atol=0)
+
+
+def test_a_wave_shows_at_its_own_frequency_alone() -> None:
+    rho, power = radial_spectrum(cosine(5))
+    assert rho[power[0].argmax()] == 5 / 32
+    assert power[0].sum() == pytest.approx(power[0].max(), rel=1e-4)

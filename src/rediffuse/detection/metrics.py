@@ -60,7 +60,14 @@ def roc_auc(labels: np.ndarray, scores: np.ndarray) -> float:
 def auc_interval(
     labels: np.ndarray, scores: np.ndarray, *, confidence: float = 0.95, resamples: int = 2000, seed: int = 0
 ) -> Interval:
-    """The AUC and its percentile bootstrap interval, each class resampled by itself (Efron and Tibshirani 1993, 13.3).
+    """The AUC and its percentile bootstrap interval over images; see `bootstrap_aucs`."""
+    aucs = bootstrap_aucs(labels, scores, resamples=resamples, seed=seed)
+    low, high = np.quantile(aucs, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return Interval(value=roc_auc(labels, scores), low=float(low), high=float(high))
+
+
+def bootstrap_aucs(labels: np.ndarray, scores: np.ndarray, *, resamples: int = 2000, seed: int = 0) -> np.ndarray:
+    """The AUC of resampled images, (resamples,), each class resampled by itself (Efron and Tibshirani 1993, 13.3).
 
     Drawing n scores with replacement is one multinomial draw over the distinct scores, so many resamples are one array
     of (resamples, distinct scores).
@@ -77,8 +84,7 @@ def auc_interval(
         generateds = generator.multinomial(m, generated / m, size)
         below = reals.cumsum(1) - 0.5 * reals  # real images with a lower score, ties counting half
         aucs[start : start + size] = (generateds * below).sum(1) / (n * m)
-    low, high = np.quantile(aucs, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return Interval(value=roc_auc(labels, scores), low=float(low), high=float(high))
+    return aucs
 
 
 def tpr_at_fpr(labels: np.ndarray, scores: np.ndarray, rate: float) -> float:

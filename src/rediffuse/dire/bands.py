@@ -65,6 +65,27 @@ def log_band_energies(images: Tensor, num_bands: int = NUM_BANDS) -> Tensor:
     return torch.log(_inner(X, X, _weights(images, num_bands)) + EPS)
 
 
+def radial_spectrum(images: Tensor) -> tuple[Tensor, Tensor]:
+    """The mean power of images at every radial frequency, over rings as wide as one cycle per side.
+
+    Args:
+        images: (N, C, S, S).
+
+    Returns:
+        rho (R,), the rings' frequencies in cycles per pixel, 0 first; and the power (N, R), the mean of |FFT|^2 / S^2
+        over ring and channels: white noise has its variance everywhere.
+    """
+    side = images.shape[-1]
+    assert images.shape[-2] == side
+    cycles_y, cycles_x = torch.fft.fftfreq(side, 1 / side), torch.fft.rfftfreq(side, 1 / side)
+    ring = torch.hypot(cycles_y[:, None], cycles_x).round().long().to(images.device)  # (S, S//2+1)
+    counts = _counts(side, images.device).expand_as(ring)
+    sizes = torch.zeros(int(ring.max()) + 1, device=images.device).index_add_(0, ring.flatten(), counts.flatten())
+    power = (_spectrum(images).abs().square().mean(dim=1) * counts).flatten(1)  # (N, S (S//2+1))
+    rings = power.new_zeros(len(images), len(sizes)).index_add_(1, ring.flatten(), power)
+    return torch.arange(len(sizes)) / side, (rings / sizes).cpu()
+
+
 def band_maps(error: Tensor, num_bands: int = NUM_BANDS) -> Tensor:
     """D_k = irfft2(B_k rfft2(D)): the error split into bands, to look at.
 
@@ -98,11 +119,16 @@ def _spectrum(images: Tensor) -> Tensor:
 def _weights(images: Tensor, num_bands: int) -> Tensor:
     """B_k^2 times how often each column of the half spectrum counts in the whole, per pixel; (K, H, W//2+1)."""
     height, width = images.shape[-2:]
-    counts = torch.full((width // 2 + 1,), 2.0, device=images.device)
+    return _bands(images, num_bands).square() * _counts(width, images.device) / (height * width)
+
+
+def _counts(width: int, device: torch.device) -> Tensor:
+    """How often each column of a half spectrum counts in the whole, (W//2+1,)."""
+    counts = torch.full((width // 2 + 1,), 2.0, device=device)
     counts[0] = 1
     if width % 2 == 0:
         counts[-1] = 1
-    return _bands(images, num_bands).square() * counts / (height * width)
+    return counts
 
 
 def _inner(first: Tensor, second: Tensor, weights: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ import io
 import textwrap
 
 import numpy as np
+import torch
 from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -17,6 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.ft2font import FT2Font
 
 from rediffuse.detection.verdict import Evidence, Verdict
+from rediffuse.report.spectrum import draw_spectra
 from rediffuse.report.words import caption
 
 # Told apart by every kind of colour vision (Okabe and Ito, 2008).
@@ -33,7 +35,7 @@ def evidence_png(verdict: Verdict) -> bytes:
 
 
 def evidence_figure(verdict: Verdict) -> Figure:
-    """Input, reconstruction and amplified error above; the verdict in words, the band profile and what it added below.
+    """Input, reconstruction and amplified error above; below the verdict, spectra, band profile and contributions.
 
     Args:
         verdict: one that was judged and still carries its evidence.
@@ -44,9 +46,10 @@ def evidence_figure(verdict: Verdict) -> Figure:
     figure.text(0.02, 0.965, _drawable(_shorten(verdict.file, 110)), parse_math=False, fontsize=13, va="center")
     images = figure.add_gridspec(1, 3, left=0.02, right=0.94, bottom=0.44, top=0.91, wspace=0.06)
     _draw_images([figure.add_subplot(images[0, k]) for k in range(3)], verdict.evidence)
-    _draw_words(figure.add_axes((0.02, 0.02, 0.34, 0.36)), verdict)
-    _draw_profile(figure.add_axes((0.425, 0.075, 0.2, 0.285)), verdict)
-    _draw_contributions(figure.add_axes((0.745, 0.075, 0.2, 0.285)), verdict)
+    _draw_words(figure.add_axes((0.02, 0.02, 0.27, 0.36)), verdict)
+    _draw_spectra(figure.add_axes((0.345, 0.075, 0.155, 0.285)), verdict.evidence)
+    _draw_profile(figure.add_axes((0.56, 0.075, 0.165, 0.285)), verdict)
+    _draw_contributions(figure.add_axes((0.825, 0.075, 0.165, 0.285)), verdict)
     return figure
 
 
@@ -79,18 +82,23 @@ def _draw_words(axes: Axes, verdict: Verdict) -> None:
     assert verdict.decision is not None
     axes.axis("off")
     axes.text(0, 1, verdict.decision, color=COLOURS[verdict.decision], fontsize=24, weight="bold", va="top")
-    lines = [line for sentence in caption(verdict) for line in textwrap.wrap(sentence, 64)]
-    axes.text(0, 0.82, _drawable("\n".join(lines)), parse_math=False, fontsize=9.5, va="top", linespacing=1.4)
+    lines = [line for sentence in caption(verdict) for line in textwrap.wrap(sentence, 50)]
+    axes.text(0, 0.82, _drawable("\n".join(lines)), parse_math=False, fontsize=9, va="top", linespacing=1.4)
+
+
+def _draw_spectra(axes: Axes, evidence: Evidence) -> None:
+    axes.set_title("how loud each frequency is")
+    draw_spectra(axes, *(torch.from_numpy(image)[None] for image in (evidence.x_0, evidence.x_0_hat)))
 
 
 def _draw_profile(axes: Axes, verdict: Verdict) -> None:
-    axes.set_title("what is lost in each frequency band")
+    axes.set_title("what is lost in each band")
     if not verdict.bands:
         _say(axes, "no band profile was taken")
         return
     bands = np.arange(len(verdict.bands))
     axes.plot(bands, verdict.bands, "o-", color="black")
-    axes.set_ylabel("log(error energy / image energy)")
+    axes.set_ylabel("log(error / image energy)")
     _label_bands(axes, len(bands))
     coherence = axes.twinx()
     coherence.plot(bands, verdict.coherences, "s--", color="#009e73")
@@ -99,7 +107,7 @@ def _draw_profile(axes: Axes, verdict: Verdict) -> None:
 
 
 def _draw_contributions(axes: Axes, verdict: Verdict) -> None:
-    axes.set_title("what each band adds to the verdict")
+    axes.set_title("what each band adds")
     if not verdict.contributions:
         _say(axes, "this detector judges the whole map,\nnot its bands")
         return
