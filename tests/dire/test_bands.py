@@ -97,4 +97,4 @@ def test_white_noise_has_its_variance_at_every_frequency() -> None:
 def test_a_wave_shows_at_its_own_frequency_alone() -> None:
     rho, power = radial_spectrum(cosine(5))
     assert rho[power[0].argmax()] == 5 / 32
-    assert power[0].sum() == pytest.approx(power[0].max(), rel=1e-4)
+    assert power[0].sum().item() == pytest.approx(power[0].max().item(), rel=1e-4)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from golden_values import FOLDER, load
 from rediffuse.errors import CheckpointError, ConfigError
-from rediffuse.models.config import EncoderConfig, Kind, UNetConfig
+from rediffuse.models.config import EncoderConfig, FrequencyConfig, Kind, UNetConfig
 from rediffuse.models.encoder import EncoderUNetModel
 from rediffuse.models.layout import infer
 from rediffuse.models.superres import SuperResModel
@@ -51,6 +51,17 @@ def test_published_networks_have_the_published_names_shapes_and_parameters(file:
     state = state_of(model.kind, model.network)
     assert {name: list(tensor.shape) for name, tensor in state.items()} == LAYOUTS[file]["state_dict"]
     assert sum(tensor.numel() for tensor in state.values()) == LAYOUTS[file]["parameters"]
+
+
+@pytest.mark.parametrize("file", LAYOUTS)
+def test_a_published_layout_lacks_nothing_but_gates_of_a_network_that_has_them(file: str) -> None:
+    model = PUBLISHED[file.removesuffix(".pt")]
+    state, given = (
+        state_of(model.kind, replace(model.network, frequency=FrequencyConfig())),
+        LAYOUTS[file]["state_dict"],
+    )
+    assert {name for name in state if name not in given} == {n for n in state if n.startswith("frequency.")} != set()
+    assert {name: list(state[name].shape) for name in given} == given
 
 
 @pytest.mark.parametrize("file", LAYOUTS)

@@ -1,5 +1,7 @@
 """Verdicts in words."""
 
+from dataclasses import replace
+
 import pytest
 
 from rediffuse.report.words import CAUTION, caption, summary
@@ -15,6 +17,14 @@ def test_the_summary_counts_decisions() -> None:
 @pytest.mark.parametrize("part", ["0.500", "from 0.800", "5.0%", "between the thresholds", "5 of 20 steps", CAUTION])
 def test_the_caption_says_probability_thresholds_settings_and_limits(part: str) -> None:
     assert part in " ".join(caption(judged("a.png", "unsure")))
+
+
+def test_the_caption_says_what_was_done_to_frequencies_where_anything_was() -> None:
+    verdict = judged("a.png")
+    assert verdict.settings is not None
+    filtered = replace(verdict, settings=replace(verdict.settings, frequency="freeu", second_view=True))
+    assert "skips freeu, a second view without the middle frequencies." in " ".join(caption(filtered))
+    assert "skips" not in " ".join(caption(verdict))
 
 
 def test_the_caption_leaves_out_what_is_not_known() -> None:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 from golden_values import fill
 from rediffuse.detection.detector import load_detector
@@ -186,3 +187,22 @@ def test_map_detector_is_trained_saved_and_reported(data: Path, model: Diffusion
     assert (evaluation.input, evaluation.control_input) == ("map", "pixels")
     assert load_detector(tmp_path / "detector").kind == "map"
     shutil.rmtree(tmp_path)  # two ResNet-50s with the state of their optimisers
+
+
+def test_two_views_are_looked_at_where_the_features_need_them(data: Path, model: DiffusionModel, tmp_path: Path):
+    config = DetectorTraining(data=data, steps=4, depths=(2,), features=("views",), grid="aligned", frequency="freeu")
+    train_detector(config, model, tmp_path)
+    detector = load_detector(tmp_path / "detector")
+    assert detector.settings.second_view
+    assert (detector.settings.frequency, detector.settings.network_calls) == ("freeu", 8)
+    [verdict] = judge(find_images([data / "test" / "real" / "00.png"]), model, detector)
+    assert verdict.judged
+
+
+def test_only_features_that_need_a_second_view_pay_for_it(data: Path, model: DiffusionModel, tmp_path: Path):
+    config = DetectorTraining(data=data, steps=4, depths=(1,), features=("bands", "views"))
+    train_detector(config, model, tmp_path)
+    candidates = json.loads((tmp_path / "report.json").read_text())["candidates"]
+    assert {candidate["input"] for candidate in candidates} == {"bands", "views", "image"}
+    kept = [set(load_file(next(folder.rglob("*.safetensors")))) for folder in (tmp_path / "reconstructions").iterdir()]
+    assert sorted(map(sorted, kept)) == [["second", "x_0_hat", "x_T"], ["x_0_hat", "x_T"]]

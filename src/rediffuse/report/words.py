@@ -39,6 +39,8 @@ def caption(verdict: Verdict) -> list[str]:
     if verdict.settings is not None:
         made = verdict.settings
         steps = f"{made.depth or made.steps} of {made.steps} steps"
-        model = f"model {made.model_sha256[:8]}"
-        sentences.append(f"Made with {made.solver.upper()}, {steps}, {made.grid} grid, {made.precision}, {model}.")
+        parts = [made.solver.upper(), steps, f"{made.grid} grid", made.precision, f"model {made.model_sha256[:8]}"]
+        parts += [f"skips {made.frequency}"] * (made.frequency != "trained")
+        parts += ["a second view without the middle frequencies"] * made.second_view
+        sentences.append(f"Made with {', '.join(parts)}.")
     return [*sentences, CAUTION]
