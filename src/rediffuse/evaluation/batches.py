@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from rediffuse.evaluation.statistics import Moments
 from rediffuse.images.crop import center_crop
 from rediffuse.images.decode import decode
 from rediffuse.images.find import FoundImage, find_images
+from rediffuse.images.npz import NpzBatch, open_npz, read_array
 from rediffuse.zoo.download import sha256_of
 
 _THREADS = 4
@@ -69,8 +70,6 @@ def open_set(path: str, size: int | None = None) -> ImageSet:
     if not path.lower().endswith(".npz"):
         files = ImageFiles(find_images([path]), size)
         return ImageSet(path=path, digest=files.digest(), images=files)
-    if not Path(path).is_file():
-        raise InputError(f"{path}: there is no such file")
     return _open_npz(Path(path), size)
 
 
@@ -123,41 +122,26 @@ class ImageFiles:
 
 @dataclass
 class NpzImages:
-    """`arr_0` of an `.npz` file, streamed; see `Images`."""
+    """The images of an `.npz` file; see `Images`."""
 
-    path: Path
+    batch: NpzBatch
     size: int | None
     failures: list[str] = field(default_factory=list)
 
-    def __post_init__(self) -> None:
-        with zipfile.ZipFile(self.path) as archive, archive.open("arr_0.npy") as file:
-            self.shape, dtype = _header(file, self.path)
-        if dtype != np.uint8 or len(self.shape) != 4 or self.shape[3] != 3 or not self.shape[0]:
-            raise InputError(f"{self.path}: arr_0 is {self.shape} {dtype}; (N, H, W, 3) uint8 is needed")
-
     def __len__(self) -> int:
-        return self.shape[0]
+        return len(self.batch)
 
     def batches(self, batch_size: int) -> Iterator[np.ndarray]:
-        num_bytes = int(np.prod(self.shape[1:]))
-        with zipfile.ZipFile(self.path) as archive, archive.open("arr_0.npy") as file:
-            _header(file, self.path)
-            for first in range(0, len(self), batch_size):
-                n = min(batch_size, len(self) - first)
-                content = _read(file, n * num_bytes, self.path)
-                pixels = np.frombuffer(content, np.uint8).reshape(n, *self.shape[1:])
-                yield pixels if self.size is None else np.stack([center_crop(image, self.size) for image in pixels])
+        for pixels in self.batch.batches(batch_size):
+            yield pixels if self.size is None else np.stack([center_crop(image, self.size) for image in pixels])
 
 
 def _open_npz(path: Path, size: int | None) -> ImageSet:
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            names = set(archive.files)
-            pooled = _moments(archive, "mu", "sigma", path)
-            spatial = _moments(archive, "mu_s", "sigma_s", path)
-        images = NpzImages(path, size) if "arr_0" in names else None
-    except (OSError, EOFError, ValueError, TypeError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path}: not an .npz of images or statistics, or a damaged one ({error})") from None
+    with open_npz(path, "images or statistics") as archive:
+        names = [name.removesuffix(".npy") for name in archive.namelist()]
+        pooled = _moments(archive, "mu", "sigma", path)
+        spatial = _moments(archive, "mu_s", "sigma_s", path)
+    images = NpzImages(NpzBatch(path), size) if "arr_0" in names else None
     if images is None and pooled is None:
         held = ", ".join(sorted(names)) or "nothing"
         raise InputError(f"{path}: holds {held}; images (arr_0) or statistics (mu and sigma) are needed")
@@ -165,30 +149,11 @@ def _open_npz(path: Path, size: int | None) -> ImageSet:
     return ImageSet(path=str(path), digest=digest, images=images, pooled=pooled, spatial=spatial)
 
 
-def _moments(archive: Any, mean: str, covariance: str, path: Path) -> Moments | None:
-    if mean not in archive.files or covariance not in archive.files:
+def _moments(archive: zipfile.ZipFile, mean: str, covariance: str, path: Path) -> Moments | None:
+    mu, sigma = read_array(archive, mean), read_array(archive, covariance)
+    if mu is None or sigma is None:
         return None
-    mu, sigma = archive[mean], archive[covariance]
     if mu.ndim != 1 or sigma.shape != (len(mu), len(mu)):
         raise InputError(f"{path}: {mean} is {mu.shape} and {covariance} {sigma.shape}; (D,) and (D, D) are needed")
-    return Moments(mean=torch.from_numpy(mu).double(), covariance=torch.from_numpy(sigma).double())
-
-
-def _header(file: IO[bytes], path: Path) -> tuple[tuple[int, ...], np.dtype]:
-    """Read what comes before the numbers of an array, whose shape and type it tells."""
-    version = np.lib.format.read_magic(file)
-    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, is_fortran, dtype = read(file)
-    if is_fortran:
-        raise InputError(f"{path}: arr_0 is stored column by column; numpy.ascontiguousarray turns it round")
-    return shape, dtype
-
-
-def _read(file: IO[bytes], num_bytes: int, path: Path) -> bytes:
-    try:
-        content = file.read(num_bytes)
-    except (OSError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path}: cannot be read: {error}") from None
-    if len(content) < num_bytes:
-        raise InputError(f"{path}: arr_0 ends early; copy or download the file again")
-    return content
+    mu, sigma = (torch.from_numpy(np.asarray(values, np.float64)) for values in (mu, sigma))
+    return Moments(mean=mu, covariance=sigma)

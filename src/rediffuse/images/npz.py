@@ -1,14 +1,18 @@
 """Batches of images in guided-diffusion's format: `arr_0` the pixels, `arr_1` the classes where there are any."""
 
+import math
 import zipfile
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import IO, BinaryIO, cast
 
 import numpy as np
 
 from rediffuse.errors import InputError
+
+_SAMPLES = "samples"
 
 
 def write_npz(
@@ -39,32 +43,92 @@ def write_npz(
                 np.lib.format.write_array(cast(BinaryIO, member), np.asarray(labels, np.int64), allow_pickle=False)
 
 
-def read_npz(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
-    """The pixels, uint8 (N, H, W, 3), and the classes, int64 (N,), of a batch.
+class NpzBatch:
+    """A batch whose images are read as they are needed: fifty thousand of them do not fit into memory.
+
+    Args:
+        path: an `.npz` file.
 
     Raises:
-        InputError: the file is missing, is no .npz, or its arrays are of another kind; says what it holds.
+        InputError: the file is missing, is no .npz, or its pixels are of another kind; says what it holds.
     """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with open_npz(path, _SAMPLES) as archive:
+            if _member("arr_0") not in archive.namelist():
+                raise InputError(f"{path}: holds no arr_0; an .npz of samples is needed")
+            with archive.open(_member("arr_0")) as file:
+                shape, is_fortran, dtype = _header(file)
+        if dtype != np.uint8 or len(shape) != 4 or shape[3] != 3 or not shape[0]:
+            raise InputError(f"{path}: arr_0 is {shape} {dtype}; (N, H, W, 3) uint8 is needed")
+        if is_fortran:
+            raise InputError(f"{path}: arr_0 is stored column by column; numpy.ascontiguousarray turns it round")
+        self.shape = shape
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def batches(self, batch_size: int) -> Iterator[np.ndarray]:
+        """uint8 (N, H, W, 3), N at most `batch_size`, read-only, in the file's order.
+
+        Raises InputError where the file is damaged or ends early.
+        """
+        num_bytes = math.prod(self.shape[1:])
+        with open_npz(self.path, _SAMPLES) as archive, archive.open(_member("arr_0")) as file:
+            _header(file)
+            for first in range(0, len(self), batch_size):
+                num_images = min(batch_size, len(self) - first)
+                content = file.read(num_images * num_bytes)
+                if len(content) < num_images * num_bytes:
+                    raise InputError(f"{self.path}: arr_0 ends early; copy or download the file again")
+                yield np.frombuffer(content, np.uint8).reshape(num_images, *self.shape[1:])
+
+    def labels(self) -> np.ndarray | None:
+        """The classes, int64 (N,); None where there are none. Raises InputError where they are no whole numbers."""
+        with open_npz(self.path, _SAMPLES) as archive:
+            labels = read_array(archive, "arr_1")
+        if labels is None:
+            return None
+        if labels.shape != (len(self),) or labels.dtype.kind not in "iu":
+            given = f"arr_1 is {labels.shape} {labels.dtype}"
+            raise InputError(f"{self.path}: {given}; ({len(self)},) whole numbers are needed")
+        return labels.astype(np.int64)
+
+
+def read_npz(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
+    """All pixels, uint8 (N, H, W, 3), and the classes, int64 (N,), of a batch; raises as `NpzBatch` does."""
+    batch = NpzBatch(path)
+    [pixels] = batch.batches(len(batch))
+    return pixels, batch.labels()
+
+
+@contextmanager
+def open_npz(path: Path, what: str) -> Iterator[zipfile.ZipFile]:
+    """Open an `.npz` of `what`; InputError, within the block too, where it is missing, none, or damaged."""
     try:
         with zipfile.ZipFile(path) as archive:
-            pixels, labels = _read(archive, "arr_0"), _read(archive, "arr_1")
+            yield archive
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror or error}") from None
     except (EOFError, ValueError, RuntimeError, zlib.error, zipfile.BadZipFile) as error:
-        raise InputError(f"{path}: cannot be read as an .npz of samples: {error}") from None
-    if pixels is None:
-        raise InputError(f"{path}: holds no arr_0; an .npz of samples is needed")
-    if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[3] != 3 or not len(pixels):
-        raise InputError(f"{path}: arr_0 is {pixels.shape} {pixels.dtype}; (N, H, W, 3) uint8 is needed")
-    if labels is None:
-        return pixels, None
-    if labels.shape != (len(pixels),) or labels.dtype.kind not in "iu":
-        raise InputError(f"{path}: arr_1 is {labels.shape} {labels.dtype}; ({len(pixels)},) whole numbers are needed")
-    return pixels, labels.astype(np.int64)
+        raise InputError(f"{path}: cannot be read as an .npz of {what}: {error}") from None
 
 
-def _read(archive: zipfile.ZipFile, name: str) -> np.ndarray | None:
-    if f"{name}.npy" not in archive.namelist():
+def read_array(archive: zipfile.ZipFile, name: str) -> np.ndarray | None:
+    """One array of an archive whole; None where it has none of that name."""
+    if _member(name) not in archive.namelist():
         return None
-    with archive.open(f"{name}.npy") as member:
-        return np.lib.format.read_array(cast(BinaryIO, member), allow_pickle=False)
+    with archive.open(_member(name)) as file:
+        return np.lib.format.read_array(cast(BinaryIO, file), allow_pickle=False)
+
+
+def _member(name: str) -> str:
+    return f"{name}.npy"
+
+
+def _header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """Read what comes before the numbers of an array: shape, whether it is stored by columns, type."""
+    version = np.lib.format.read_magic(file)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    return read(file)
