@@ -1,10 +1,13 @@
-"""What tests share: the folders beside the repository, and one thread per test process."""
+"""What tests share: the folders beside the repository, a server, and one thread per test process."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import settings
+
+from file_server import FileServer, serve
 
 torch.set_num_threads(2)
 settings.register_profile("rediffuse", deadline=None)  # a loaded machine is no fault of the code
@@ -24,3 +27,10 @@ def shared() -> Path:
 def clothing(shared: Path) -> Path:
     """3,781 photographs of clothing (CC0) as 64 px PNGs in train/validation/test, and 40 originals in photos/."""
     return shared / "data" / "clothing"
+
+
+@pytest.fixture
+def server() -> Iterator[FileServer]:
+    """Serves whatever `content` it is given."""
+    with serve() as server:
+        yield server

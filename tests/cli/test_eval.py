@@ -1,10 +1,13 @@
 """`rediffuse eval fid` and `rediffuse eval nll` as they are called."""
 
+import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from huggingface_hub import constants
 from PIL import Image
 
 from feature_networks import Detour, save_inception
@@ -13,7 +16,9 @@ from rediffuse.cli.main import main
 from rediffuse.diffusion.config import ProcessConfig
 from rediffuse.models.config import UNetConfig
 from rediffuse.models.unet import UNetModel
+from rediffuse.zoo.fetch import default_cache, fetch_published
 from rediffuse.zoo.model import DiffusionModel, Provenance
+from rediffuse.zoo.published import FEATURE_NETWORKS
 
 
 @pytest.fixture(scope="module")
@@ -87,10 +92,34 @@ def test_an_unreadable_image_is_reported(
     assert "6 images against 4 images" in printed.out
 
 
+def test_a_fetched_network_is_run_under_its_name_as_long_as_it_is_what_was_fetched(
+    samples: str,
+    network: str,
+    server,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(constants, "HF_HOME", str(tmp_path))  # where downloads lie
+    words = (samples, samples, "--network", "inception-2015-12-05", "--json")
+    assert fid(*words) == 2
+    assert "is not here yet; `rediffuse models fetch inception-2015-12-05` downloads it" in capsys.readouterr().err
+    server.content = Path(network).read_bytes()
+    script = replace(FEATURE_NETWORKS["inception-2015-12-05"], address=server.url, min_bytes=1000)
+    path = fetch_published(script, default_cache())
+    assert fid(*words) == 0
+    sha256 = hashlib.sha256(server.content).hexdigest()
+    assert json.loads(capsys.readouterr().out)["network_sha256"] == sha256
+    save_inception(path, Detour)
+    assert fid(*words) == 2
+    assert f"but {sha256} is expected; nothing of it was run" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("flags", "line"),
     [
         (("--network", "none.pt"), "none.pt: there is no such file"),
+        (("--network", "inception"), "inception: there is no such file; did you mean inception-2015-12-05?"),
         (("--network", "{network}", "--sha256", "00"), "nothing of it was run"),
         (("--network", "{network}", "--batch-size", "0"), "batch_size=0: at least 1 is needed"),
         (("--network", "{network}", "--size", "0"), "size=0: at least 1 is needed"),

@@ -7,19 +7,33 @@ from pathlib import Path
 import pytest
 
 from rediffuse.cli.main import main
-from rediffuse.zoo.published import PUBLISHED
+from rediffuse.zoo.published import FEATURE_NETWORKS, PUBLISHED
 
 
 def test_the_list_has_every_name_and_address(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["models", "--cache", str(tmp_path)]) == 0
     rows = capsys.readouterr().out.splitlines()
-    assert [row.split()[0] for row in rows[1:17]] == ["default", *PUBLISHED]
-    assert [row.split()[-1] for row in rows[2:17]] == [model.address for model in PUBLISHED.values()]
+    published = [*PUBLISHED.values(), *FEATURE_NETWORKS.values()]
+    assert [row.split()[0] for row in rows[1:18]] == ["default", *(file.name for file in published)]
+    assert [row.split()[-1] for row in rows[2:18]] == [file.address for file in published]
 
 
 def test_fetching_an_unknown_name_shows_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["models", "fetch", "lsun_ct"]) == 2
-    assert capsys.readouterr().err == ("rediffuse: lsun_ct: no published model has this name; did you mean lsun_cat?\n")
+    assert capsys.readouterr().err == ("rediffuse: lsun_ct: nothing published has this name; did you mean lsun_cat?\n")
+
+
+def test_a_checksum_that_is_none_or_not_the_listed_one_downloads_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["models", "fetch", "256x256_diffusion_uncond", "--cache", str(tmp_path), "--sha256"]
+    for given, line in (
+        ("0" * 63, "64 hexadecimal digits are needed"),
+        ("0" * 64, "the list of published files has a37c"),
+    ):
+        assert main([*words, given]) == 2
+        assert line in capsys.readouterr().err.splitlines()[-1]
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_default_needs_no_fetching(capsys: pytest.CaptureFixture[str]) -> None:

@@ -65,7 +65,7 @@ def test_a_network_built_otherwise_has_no_spatial_features_and_says_why(
 
 def test_another_checksum_is_refused_before_anything_is_run(inception: Path, tmp_path: Path) -> None:
     assert load_feature_network(inception, device=CPU, sha256=sha256_of(inception).upper()).why_no_spatial == ""
-    with pytest.raises(CheckpointError, match="but 00 was given; nothing of it was run"):
+    with pytest.raises(CheckpointError, match="but 00 is expected; nothing of it was run"):
         load_feature_network(inception, device=CPU, sha256="00")
 
 

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from rediffuse.diffusion.script_flags import ProcessFlags, process_config
-from rediffuse.errors import FetchError
+from rediffuse.errors import ConfigError, FetchError
 from rediffuse.models.script_flags import ClassifierFlags, UNetFlags, classifier_config, superres_config, unet_config
 from rediffuse.zoo.download import Patience
 from rediffuse.zoo.fetch import fetch_from_hub, fetch_published, known_sha256, published_path
-from rediffuse.zoo.published import PUBLISHED
+from rediffuse.zoo.published import FEATURE_NETWORKS, PUBLISHED, PublishedFile
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "published_checkpoints.json.gz"
 LAYOUTS = json.loads(gzip.decompress(GOLDEN.read_bytes()))
@@ -58,6 +58,29 @@ def test_the_first_download_is_recorded_and_later_ones_are_held_against_it(model
     server.content = CONTENT[::-1]
     with pytest.raises(FetchError, match=f"but {sha256} is expected"):
         fetch_published(model, tmp_path)
+
+
+@pytest.fixture
+def script(server) -> PublishedFile:
+    server.content = CONTENT
+    return replace(FEATURE_NETWORKS["inception-2015-12-05"], address=server.url, min_bytes=len(CONTENT))
+
+
+def test_a_network_of_features_is_fetched_as_models_are(script: PublishedFile, tmp_path: Path) -> None:
+    path = fetch_published(script, tmp_path)
+    assert (path.name, path.read_bytes()) == ("inception-2015-12-05.pt", CONTENT)
+    assert known_sha256(script, path) == hashlib.sha256(CONTENT).hexdigest()
+
+
+def test_a_file_is_kept_only_if_it_is_what_the_user_says(script: PublishedFile, tmp_path: Path) -> None:
+    sha256 = hashlib.sha256(CONTENT).hexdigest()
+    with pytest.raises(FetchError, match=f"has sha256 {sha256}, but 0+ is expected; what came was deleted"):
+        fetch_published(script, tmp_path, sha256="0" * 64)
+    assert not published_path(script, tmp_path).exists()
+    path = fetch_published(script, tmp_path, sha256=sha256.upper())
+    assert known_sha256(script, path) == sha256
+    with pytest.raises(ConfigError, match=rf"sha256=0+: .*\.pt\.sha256 has {sha256} for inception"):
+        fetch_published(script, tmp_path, sha256="0" * 64)
 
 
 def test_a_fetched_model_needs_no_server(model, tmp_path: Path) -> None:

@@ -27,11 +27,12 @@ class EvalFidFlags:
     """An .npz of samples, or a folder of images."""
     reference: tyro.conf.Positional[str]
     """An .npz of images or statistics, or a folder of images."""
-    network: Path
-    """TorchScript file of the feature network: NVIDIA's inception-2015-12-05.pt, or one that is called as it is. Such a
-    file is a program and is run: take it from a source you trust."""
+    network: str
+    """The feature network: inception-2015-12-05, once `rediffuse models fetch` has brought it, or a TorchScript file
+    that is called as it is. Such a file is a program and is run: take it from a source you trust."""
     sha256: str | None = None
-    """What the network's file has to be; checked before it is run."""
+    """What the network's file has to be, checked before it is run; what was recorded when it was fetched, if not
+    given."""
     size: int | None = None
     """Scale and cut all images to squares of this side; as they are if not given."""
     cache: Path | None = None
@@ -51,11 +52,12 @@ def run(args: EvalFidFlags) -> int:
 
     from rediffuse.evaluation.batches import open_set
     from rediffuse.evaluation.compare import compare
-    from rediffuse.evaluation.features import load_feature_network
+    from rediffuse.evaluation.features import find_feature_network, load_feature_network
     from rediffuse.zoo.model import resolve_device
 
     sets = [open_set(path, args.size) for path in (args.samples, args.reference)]
-    network = load_feature_network(args.network, device=resolve_device(args.device), sha256=args.sha256)
+    path, recorded = find_feature_network(args.network)
+    network = load_feature_network(path, device=resolve_device(args.device), sha256=args.sha256 or recorded)
     samples, reference = (_statistics(images, network, args) for images in sets)
     figures = compare(samples, reference, device=network.device)
     if args.json:

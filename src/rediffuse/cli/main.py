@@ -32,7 +32,7 @@ COMMANDS = {
     "detect": Command("detect", "run", "judge images: real, generated or unsure, with evidence to look at"),
     "dire": Command("dire", "run", "reconstruct images and keep the error maps"),
     "models": Command("models", "run", "list the embedded model and the published ones"),
-    "models fetch": Command("models", "fetch", "download a published model and verify it"),
+    "models fetch": Command("models", "fetch", "download a published model or feature network and verify it"),
     "sample": Command("sample", "run", "make images, each from its own seed"),
     "upscale": Command("upscale", "run", "enlarge images with a super-resolution model"),
     "invert": Command("invert", "run", "turn images into the latents that lead back to them"),

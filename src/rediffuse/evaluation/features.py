@@ -17,8 +17,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rediffuse.errors import CheckpointError, ConfigError, InputError
+from rediffuse.errors import CheckpointError, ConfigError, InputError, nearest
 from rediffuse.zoo.download import sha256_of
+from rediffuse.zoo.fetch import default_cache, known_sha256, published_path
+from rediffuse.zoo.published import FEATURE_NETWORKS
 
 SPATIAL_CHANNELS = 7
 """Of the first branch of mixed_6, as guided-diffusion's evaluator: 7 * 17 * 17 numbers, about as many as are pooled."""
@@ -54,6 +56,26 @@ class FeatureNetwork:
             return self.compute(images.to(self.device))
 
 
+def find_feature_network(source: str | Path, cache: Path | None = None) -> tuple[Path, str | None]:
+    """The file of a feature network, and the checksum that was recorded when it was fetched (None for a file of yours).
+
+    Args:
+        source: a TorchScript file, or a name in `zoo.published.FEATURE_NETWORKS`, which was fetched before: nothing is
+            downloaded here.
+        cache: where downloads lie; None is `zoo.fetch.default_cache()`.
+
+    Raises:
+        InputError: nothing was fetched under that name.
+    """
+    if source in FEATURE_NETWORKS:
+        script = FEATURE_NETWORKS[str(source)]
+        path = published_path(script, cache or default_cache())
+        if not path.is_file():
+            raise InputError(f"{source}: is not here yet; `rediffuse models fetch {source}` downloads it")
+        return path, known_sha256(script, path)
+    return Path(source), None
+
+
 def load_feature_network(path: Path, *, device: torch.device, sha256: str | None = None) -> FeatureNetwork:
     """Load the file, call it once, and find out whether it has spatial features.
 
@@ -68,10 +90,10 @@ def load_feature_network(path: Path, *, device: torch.device, sha256: str | None
         ConfigError: there is no such device.
     """
     if not path.is_file():
-        raise InputError(f"{path}: there is no such file")
+        raise InputError(f"{path}: there is no such file{nearest(str(path), FEATURE_NETWORKS)}")
     found = sha256_of(path)
     if sha256 is not None and sha256.lower() != found:
-        raise CheckpointError(f"{path}: sha256 is {found}, but {sha256} was given; nothing of it was run")
+        raise CheckpointError(f"{path}: sha256 is {found}, but {sha256} is expected; nothing of it was run")
     network = _load(path, device)
     probe = torch.arange(2 * 3 * 32 * 32).remainder(251).to(device, torch.uint8).view(2, 3, 32, 32)
     with torch.inference_mode():

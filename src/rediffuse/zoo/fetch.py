@@ -3,12 +3,13 @@
 import re
 from pathlib import Path
 
-from rediffuse.errors import FetchError
+from rediffuse.errors import ConfigError, FetchError
 from rediffuse.files import write_bytes
 from rediffuse.zoo.download import Expected, Patience, Progress, download
-from rediffuse.zoo.published import PublishedModel
+from rediffuse.zoo.published import PublishedFile
 
 _PATIENCE = Patience()
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 def default_cache() -> Path:
@@ -18,30 +19,47 @@ def default_cache() -> Path:
     return Path(constants.HF_HOME) / "rediffuse"
 
 
-def published_path(model: PublishedModel, cache: Path) -> Path:
-    """Where a published checkpoint lies once it is fetched."""
-    return cache / "published" / model.file
+def published_path(published: PublishedFile, cache: Path) -> Path:
+    """Where a published file lies once it is fetched."""
+    return cache / "published" / published.file
 
 
-def known_sha256(model: PublishedModel, path: Path) -> str | None:
-    """The checksum in the list of models, or else the one recorded when `path` was first downloaded."""
-    if model.sha256 or not _record(path).is_file():
-        return model.sha256
+def known_sha256(published: PublishedFile, path: Path) -> str | None:
+    """The checksum in the list of what is published, or else the one recorded when `path` was first downloaded."""
+    if published.sha256 or not _record(path).is_file():
+        return published.sha256
     return _record(path).read_text().partition(" ")[0]
 
 
 def fetch_published(
-    model: PublishedModel, cache: Path, *, patience: Patience = _PATIENCE, progress: Progress | None = None
+    published: PublishedFile,
+    cache: Path,
+    *,
+    sha256: str | None = None,
+    patience: Patience = _PATIENCE,
+    progress: Progress | None = None,
 ) -> Path:
-    """The file of a published checkpoint: downloaded, or found in the cache, and in both cases verified.
+    """A published file: downloaded, or found in the cache, and in both cases verified.
 
-    Raises FetchError where it cannot be had or does not verify, StorageError where the disk refuses.
+    Args:
+        published: what.
+        cache: a folder of downloads, such as `default_cache()`.
+        sha256: what the file has to be, for a file whose checksum nobody publishes; 64 hexadecimal digits.
+        patience, progress: see `download`.
+
+    Raises:
+        FetchError: it cannot be had or does not verify.
+        ConfigError: `sha256` is none, or another one is known.
+        StorageError: the disk refuses.
     """
-    path = published_path(model, cache)
-    expected = Expected(sha256=known_sha256(model, path), min_bytes=model.min_bytes)
-    sha256 = download(model.address, path, expected, patience=patience, progress=progress)
+    path = published_path(published, cache)
+    known = known_sha256(published, path)
+    if sha256 is not None:
+        known = _agreed(sha256.lower(), known, published, path)
+    expected = Expected(sha256=known, min_bytes=published.min_bytes)
+    found = download(published.address, path, expected, patience=patience, progress=progress)
     if not _record(path).is_file():
-        write_bytes(_record(path), f"{sha256}  {path.name}\n".encode())  # as sha256sum writes and checks it
+        write_bytes(_record(path), f"{found}  {path.name}\n".encode())  # as sha256sum writes and checks it
     return path
 
 
@@ -65,6 +83,16 @@ def fetch_from_hub(repository: str, cache: Path | None = None, endpoint: str | N
     except Exception as error:  # its own errors and those of its HTTP library, which changes with its version
         reason = re.sub(r"\s+", " ", str(error)) or type(error).__name__
         raise FetchError(f"{repository}: could not be fetched from the hub: {reason}") from error
+
+
+def _agreed(given: str, known: str | None, published: PublishedFile, path: Path) -> str:
+    """The checksum that the user gives, where no other is known."""
+    if not _SHA256.fullmatch(given):
+        raise ConfigError(f"sha256={given}: 64 hexadecimal digits are needed")
+    if known not in (None, given):
+        where = "the list of published files" if published.sha256 else _record(path)
+        raise ConfigError(f"sha256={given}: {where} has {known} for {published.file}")
+    return given
 
 
 def _record(path: Path) -> Path:

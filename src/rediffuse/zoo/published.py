@@ -1,14 +1,14 @@
-"""The models that have a name: the embedded default, and the 15 checkpoints OpenAI published (arXiv:2105.05233).
+"""What has a name: the embedded default, the 15 checkpoints OpenAI published (arXiv:2105.05233), Inception features.
 
-Networks and processes follow from the flags that OpenAI gives for each file. OpenAI publishes no checksums: where
-`sha256` is None, the first download is trusted, recorded beside the file, and every later use is held against it.
+Networks and processes follow from the flags that OpenAI gives for each file. Nobody publishes checksums of these files:
+where `sha256` is None, the first download is trusted, recorded beside the file, and every later use is held against it.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from rediffuse.diffusion.config import ProcessConfig
 from rediffuse.diffusion.script_flags import ProcessFlags, process_config
@@ -17,6 +17,28 @@ from rediffuse.models.script_flags import ClassifierFlags, UNetFlags, classifier
 
 _ADDRESS = "https://openaipublic.blob.core.windows.net/diffusion/jul-2021"
 DEFAULT = "default"
+
+
+class PublishedFile(Protocol):
+    """What fetching a file takes."""
+
+    @property
+    def file(self) -> str:
+        """Its name on the disk."""
+        ...
+
+    @property
+    def address(self) -> str: ...
+
+    @property
+    def sha256(self) -> str | None:
+        """In hex; None where nobody says."""
+        ...
+
+    @property
+    def min_bytes(self) -> int:
+        """What is shorter is another file, such as a page that asks to log in."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +64,20 @@ class PublishedModel:
     def min_bytes(self) -> int:
         """4 bytes per parameter: the tensors are float32, and names and shapes add less than a thousandth."""
         return 4 * self.parameters
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublishedScript:
+    """One TorchScript file. Such a file is a program, which whoever loads it runs."""
+
+    name: str
+    address: str
+    min_bytes: int
+    sha256: str | None = None
+
+    @property
+    def file(self) -> str:
+        return f"{self.name}.pt"
 
 
 def default_folder() -> Path:
@@ -144,3 +180,16 @@ PUBLISHED: Mapping[str, PublishedModel] = {
         _classifier("512x512_classifier", 54_448_360, 512),
     )
 }
+
+FEATURE_NETWORKS: Mapping[str, PublishedScript] = {
+    script.name: script
+    for script in (
+        # NVIDIA's translation of the network that TensorFlow published in 2015: 24 million weights of 4 bytes.
+        PublishedScript(
+            name="inception-2015-12-05",
+            address="https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics/inception-2015-12-05.pt",
+            min_bytes=90_000_000,
+        ),
+    )
+}
+"""What `evaluation.features` can be asked for by name."""

@@ -1,0 +1,87 @@
+"""A real HTTP server on this machine that knows ranges, and can break off, fail, and change its file."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+
+class FileServer(ThreadingHTTPServer):
+    """Serves `content` under every path."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.content = b""
+        self.etag = '"first"'
+        self.last_modified = ""
+        self.claims_length: int | None = None
+        """The length that it announces, if not the true one."""
+        self.knows_ranges = True
+        self.tells_length = True
+        self.breaks_after: list[int] = []
+        """For each of the next answers: close the connection after so many bytes."""
+        self.statuses: list[int] = []
+        """The next answers, instead of the file."""
+        self.location = ""
+        """Where a 302 leads."""
+        self.ranges: list[str | None] = []
+        """The Range header of every request so far."""
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}/weights.pt"
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: FileServer
+
+    def do_GET(self) -> None:
+        server = self.server
+        server.ranges.append(self.headers.get("Range"))
+        if server.statuses:
+            self.send_response(server.statuses.pop(0))
+            if server.location:
+                self.send_header("Location", server.location)
+            self.end_headers()
+            return
+        start = self._start()
+        if start >= len(server.content) > 0:
+            self.send_error(416)
+            return
+        body = server.content[start:]
+        self.send_response(206 if start else 200)
+        if start:
+            self.send_header("Content-Range", f"bytes {start}-{len(server.content) - 1}/{len(server.content)}")
+        if server.tells_length:
+            self.send_header("Content-Length", str(server.claims_length or len(body)))
+        for name, value in (("ETag", server.etag), ("Last-Modified", server.last_modified)):
+            if value:
+                self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body[: server.breaks_after.pop(0)] if server.breaks_after else body)
+
+    def _start(self) -> int:
+        """Where the answer begins: If-Range asks for the rest only of the very same file."""
+        server = self.server
+        asked = self.headers.get("Range")
+        if asked is None or not server.knows_ranges:
+            return 0
+        if self.headers.get("If-Range") not in (None, server.etag, server.last_modified):
+            return 0
+        return int(asked.removeprefix("bytes=").removesuffix("-"))
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@contextmanager
+def serve() -> Iterator[FileServer]:
+    """Run a server while the block does."""
+    with FileServer() as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
