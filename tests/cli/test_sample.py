@@ -1,12 +1,14 @@
 """`rediffuse sample`, `upscale`, `invert` and `interpolate` as they are called."""
 
 import json
+import shlex
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from processes import torchrun
 from rediffuse.cli.main import main
 from rediffuse.dire.manifest import read
 from rediffuse.images.npz import read_npz, write_npz
@@ -133,6 +135,32 @@ def test_processes_of_torchrun_share_the_seeds_and_the_last_one_gathers(
     assert (tmp_path / "shared" / "grid.png").exists()
     assert call(*words, tmp_path / "shared", "--force") == 2
     assert "--force: is for one process, WORLD_SIZE=2" in capsys.readouterr().err
+
+
+def test_two_processes_make_together_what_one_makes(models: Path, tmp_path: Path) -> None:
+    def words(out: str) -> list[str]:
+        flags = shlex.split("--seeds 3-8 --class cycle --steps 3 --sampler ddpm --device cpu --grid --model")
+        return [
+            "sample",
+            *flags,
+            str(models / "classes"),
+            "--out",
+            str(tmp_path / out),
+            "--npz",
+            str(tmp_path / f"{out}.npz"),
+        ]
+
+    assert main(words("one")) == 0
+    printed = torchrun("-m", "rediffuse", *words("two"), "--batch-size", "2")
+    assert printed.count("3 made, 0 there before") == 2
+    assert names(tmp_path / "two") == ["grid.png", "images", "settings.json"]
+    assert names(tmp_path / "two" / "images") == names(tmp_path / "one" / "images")
+    (one, classes), (two, same_classes) = (read_npz(tmp_path / f"{name}.npz") for name in ("one", "two"))
+    assert classes is not None
+    assert classes.tolist() == [0, 1, 2, 0, 1, 2]
+    np.testing.assert_array_equal(same_classes, classes)
+    for a, b in ((one, two), (pixels(tmp_path / "one" / "grid.png"), pixels(tmp_path / "two" / "grid.png"))):
+        assert np.abs(a.astype(int) - b).max() <= 1  # convolutions round by batch and by threads
 
 
 def test_a_classifier_guides_by_class(models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

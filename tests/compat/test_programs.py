@@ -1,6 +1,7 @@
 """Programs in the manner of guided-diffusion's and DIRE's, which import the old names only, run as they are.
 
-All of them run in one process of their own, once (about 8 s of CPU, half of it the import of torch).
+All of them run in one process of their own, once (about 8 s of CPU, half of it the import of torch), and in two that
+work together, once (12 s).
 """
 
 import csv
@@ -14,6 +15,8 @@ import pytest
 import torch
 from PIL import Image
 
+from processes import torchrun
+
 PROGRAMS = Path(__file__).parent / "programs"
 
 
@@ -23,17 +26,30 @@ def run(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
 
 
+def write_images(folder: Path, num_images: int) -> None:
+    rng = np.random.default_rng(0)
+    folder.mkdir()
+    for index in range(num_images):
+        pixels = rng.integers(0, 256, (20, 18, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{('cat', 'dog')[index % 2]}_{index}.png")
+
+
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What each program wrote, in a folder of its name, from six images of two classes."""
     folder = tmp_path_factory.mktemp("programs")
-    rng = np.random.default_rng(0)
-    (folder / "images").mkdir()
-    for index in range(6):
-        pixels = rng.integers(0, 256, (20, 18, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(folder / "images" / f"{('cat', 'dog')[index % 2]}_{index}.png")
+    write_images(folder / "images", 6)
     finished = run(str(PROGRAMS / "in_turn.py"), "images", "out", cwd=folder)
     assert finished.returncode == 0, finished.stdout[-3000:] + finished.stderr[-3000:]
+    return folder / "out"
+
+
+@pytest.fixture(scope="module")
+def results_of_two(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What two processes wrote together, from eight images."""
+    folder = tmp_path_factory.mktemp("two")
+    write_images(folder / "images", 8)
+    torchrun("-m", "rediffuse.compat", str(PROGRAMS / "in_turn.py"), "images", "out", cwd=folder)
     return folder / "out"
 
 
@@ -98,6 +114,42 @@ def test_a_classifier_trained_in_a_wrapper_guides_samples(results: Path) -> None
 def test_small_samples_are_enlarged(results: Path) -> None:
     with np.load(results / "super_res_sample" / "samples.npz") as npz:
         assert npz["arr_0"].shape == (2, 64, 64, 3)
+
+
+def test_two_processes_write_the_files_that_one_writes(results: Path, results_of_two: Path) -> None:
+    def written(folder: Path) -> set[str]:
+        return {str(path.relative_to(folder)) for path in folder.rglob("*.*") if path.suffix in (".pt", ".npz", ".csv")}
+
+    assert written(results_of_two) == written(results)
+
+
+def test_two_processes_take_a_batch_each(results_of_two: Path) -> None:
+    with (results_of_two / "image_train" / "progress.csv").open(newline="") as file:
+        assert [(row["step"], row["samples"]) for row in csv.DictReader(file)] == [("0", "8"), ("1", "16")]
+
+
+@pytest.mark.parametrize(
+    "program", ["image_sample/samples_3x16x16x3", "classifier_sample/samples", "super_res_sample/samples"]
+)
+def test_two_processes_make_as_many_samples_as_one_and_no_two_alike(
+    program: str, results: Path, results_of_two: Path
+) -> None:
+    with np.load(results / f"{program}.npz") as one, np.load(results_of_two / f"{program}.npz") as two:
+        assert {name: array.shape for name, array in one.items()} == {name: array.shape for name, array in two.items()}
+        assert len({image.tobytes() for image in two["arr_0"]}) == len(two["arr_0"])
+
+
+def test_two_processes_go_through_every_second_image_each(results_of_two: Path) -> None:
+    # Asked for five, they make three each: cat_0, cat_4, dog_1 and cat_2, cat_6, dog_3.
+    maps = sorted(path.name for path in (results_of_two / "compute_dire").glob("*.png"))
+    assert maps == ["cat_0.png", "cat_2.png", "cat_4.png", "cat_6.png", "dog_1.png", "dog_3.png"]
+
+
+def test_two_processes_stop_together_and_go_on(results_of_two: Path) -> None:
+    log = (results_of_two / "stopped_train" / "log.txt").read_text()
+    assert (
+        log.index("asked to stop, saved step 1") < log.index("model000001.pt, step 1") < log.index("saving step 000003")
+    )
 
 
 def test_a_missing_script_is_one_line(tmp_path: Path) -> None:

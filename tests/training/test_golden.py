@@ -1,63 +1,19 @@
-"""Trajectories that guided-diffusion computed, step by step through our trainer."""
+"""Trajectories that guided-diffusion computed, through our trainer: whole, in microbatches, in two processes."""
 
-import numpy as np
+from pathlib import Path
+
 import pytest
-import torch
-from accelerate import Accelerator
+from golden_training import CASES, assert_trajectory_is_guided_diffusions
 
-from golden_values import fill, load, relative_error, rnd
-from rediffuse.diffusion.config import ProcessConfig
-from rediffuse.models.config import UNetConfig
-from rediffuse.models.unet import UNetModel
-from rediffuse.training.config import DiffusionTraining, LoopConfig
-from rediffuse.training.diffusion import DiffusionTask
-from rediffuse.training.trainer import Trainer
-
-CASES = {"train_mse": ("fixed_large", "mse"), "train_hybrid": ("learned_range", "rescaled_mse")}
-
-
-class GoldenTask(DiffusionTask):
-    """Begins with the golden weights."""
-
-    def build(self) -> UNetModel:
-        network = super().build()
-        fill(network)
-        return network
+from processes import torchrun
 
 
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("microbatch", [None, 3])
 def test_trajectory_is_guided_diffusions(name: str, microbatch: int | None) -> None:
-    meta, golden = load(name)
-    variance, loss = CASES[name]
-    kwargs = {key: tuple(value) if isinstance(value, list) else value for key, value in meta["kwargs"].items()}
-    config = DiffusionTraining(
-        data="",
-        network=UNetConfig(**kwargs),
-        process=ProcessConfig(schedule="linear", variance=variance),
-        loop=LoopConfig(
-            num_steps=4,
-            batch_size=4,
-            microbatch=microbatch,
-            learning_rate=1e-3,
-            weight_decay=0.01,
-            ema_rates=(meta["ema"],),
-        ),
-        loss=loss,
-    )
-    trainer = Trainer(GoldenTask(config), config.loop, Accelerator(cpu=True))
-    losses = []
-    for s in range(4):
-        batch = {
-            "x_0": rnd(f"{name}.x{s}", 4, 3, 16, 16).clamp(-1, 1),
-            "noise": rnd(f"{name}.z{s}", 4, 3, 16, 16),
-            "t": torch.from_numpy(np.random.RandomState(s).randint(0, 1000, 4)),
-            "weight": torch.ones(4),
-        }
-        losses.append(trainer.advance(batch)["loss"])
-    assert relative_error(torch.stack(losses), golden["losses"]) < 2e-5
+    assert_trajectory_is_guided_diffusions(name, microbatch)
 
-    x, t = rnd(f"{name}.eval", 2, 3, 16, 16), torch.tensor([10, 900])
-    with torch.no_grad():
-        assert relative_error(trainer.network.eval()(x, t), golden["out"]) < 2e-4
-        assert relative_error(trainer.averaged(x, t), golden["out_ema"]) < 2e-4
+
+def test_trajectory_in_two_processes_is_guided_diffusions() -> None:
+    printed = torchrun(str(Path(__file__).with_name("golden_training.py")))
+    assert all(f"2 trajectories by process {rank} of 2" in printed for rank in (0, 1))

@@ -1,7 +1,6 @@
 """What a run computes depends on its config and data alone, not on kills, microbatches or processes."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -14,6 +13,7 @@ import torch
 from tiny import run, tiny, weights, write_images
 from torch import Tensor
 
+from processes import torchrun
 from rediffuse.errors import CheckpointError, ConfigError, InputError
 from rediffuse.training.config import DiffusionTraining
 from rediffuse.training.diffusion import DiffusionTask
@@ -131,13 +131,7 @@ def test_killed_process_resumes_bit_equal(data: Path, tmp_path: Path) -> None:
 
 
 def test_two_processes_equal_one(data: Path, tmp_path: Path) -> None:
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone"]
-    subprocess.run(
-        [*launcher, str(PROGRAM), str(data), str(tmp_path / "two"), "4", "without dropout: it differs by process"],
-        env=os.environ | {"ACCELERATE_USE_CPU": "true"},
-        check=True,
-        capture_output=True,
-    )
+    torchrun(str(PROGRAM), str(data), str(tmp_path / "two"), "4", "without dropout: it differs by process")
     run(tiny(data, 4, network={"dropout": 0.0}), tmp_path / "one")
     assert_same_course(tmp_path / "two", tmp_path / "one")
 

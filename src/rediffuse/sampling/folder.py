@@ -133,8 +133,10 @@ class ImageFolder:
 
     def _written_record(self) -> dict[str, Any]:
         """The record of what is there; ours where nothing is."""
+        # In this order: another process that begins with us writes the settings before its first image.
+        has_images = any((self.path / "images").glob("*"))
         if not self._settings.exists():
-            if any((self.path / "images").glob("*")):
+            if has_images:
                 raise InputError(
                     f"{self.path}: holds images/ of unknown origin (no settings.json); name another folder"
                 )

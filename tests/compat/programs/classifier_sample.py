@@ -5,6 +5,7 @@ import os
 
 import numpy as np
 import torch as th
+import torch.distributed as dist
 import torch.nn.functional as F
 from guided_diffusion import dist_util, logger
 from guided_diffusion.script_util import (
@@ -40,16 +41,23 @@ def main():
     def model_fn(x, t, y=None):
         return model(x, t, y if args.class_cond else None)
 
-    classes = th.randint(low=0, high=NUM_CLASSES, size=(args.num_samples,), device=dist_util.dev())
+    classes = th.randint(low=0, high=NUM_CLASSES, size=(args.batch_size,), device=dist_util.dev())
     sample = diffusion.p_sample_loop(
         model_fn,
-        (args.num_samples, 3, args.image_size, args.image_size),
+        (args.batch_size, 3, args.image_size, args.image_size),
         model_kwargs={"y": classes},
         cond_fn=cond_fn,
         device=dist_util.dev(),
     )
-    pixels = ((sample + 1) * 127.5).clamp(0, 255).to(th.uint8).permute(0, 2, 3, 1).cpu().numpy()
-    np.savez(os.path.join(logger.get_dir(), "samples.npz"), pixels, classes.cpu().numpy())  # noqa: PTH118
+    pixels = ((sample + 1) * 127.5).clamp(0, 255).to(th.uint8).permute(0, 2, 3, 1).contiguous()
+    arrays = []
+    for values in (pixels, classes):
+        gathered = [th.zeros_like(values) for _ in range(dist.get_world_size())]
+        dist.all_gather(gathered, values)
+        arrays.append(th.cat(gathered)[: args.num_samples].cpu().numpy())
+    if dist.get_rank() == 0:
+        np.savez(os.path.join(logger.get_dir(), "samples.npz"), *arrays)  # noqa: PTH118
+    dist.barrier()
 
 
 def parser():

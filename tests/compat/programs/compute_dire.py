@@ -30,7 +30,7 @@ def main():
     )
     finished = 0
     while finished < args.num_samples:
-        batch_size = min(args.batch_size, (args.num_samples - finished) // MPI.COMM_WORLD.size)
+        batch_size = min(args.batch_size, -(-(args.num_samples - finished) // MPI.COMM_WORLD.size))
         imgs, _, paths = next(data)
         imgs, paths = imgs[:batch_size].to(dist_util.dev()), paths[:batch_size]
         shape = (batch_size, 3, args.image_size, args.image_size)

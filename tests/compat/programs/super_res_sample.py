@@ -23,24 +23,26 @@ def main():
     model.load_state_dict(dist_util.load_state_dict(args.model_path, map_location="cpu"))
     model.to(dist_util.dev())
     model.eval()
-    low_res = small_images(args).to(dist_util.dev())
-    sample = diffusion.p_sample_loop(
-        model,
-        (args.num_samples, 3, args.large_size, args.large_size),
-        clip_denoised=True,
-        model_kwargs={"low_res": low_res},
-    )
-    pixels = ((sample + 1) * 127.5).clamp(0, 255).to(th.uint8).permute(0, 2, 3, 1).cpu().numpy()
+    small, batches = small_images(args), []
+    while len(batches) < args.num_samples:
+        low_res = next(small).to(dist_util.dev())
+        shape = (1, 3, args.large_size, args.large_size)
+        sample = diffusion.p_sample_loop(model, shape, clip_denoised=True, model_kwargs={"low_res": low_res})
+        sample = ((sample + 1) * 127.5).clamp(0, 255).to(th.uint8).permute(0, 2, 3, 1).contiguous()
+        gathered = [th.zeros_like(sample) for _ in range(dist.get_world_size())]
+        dist.all_gather(gathered, sample)
+        batches.extend(part.cpu().numpy() for part in gathered)
     if dist.get_rank() == 0:
-        np.savez(bf.join(logger.get_dir(), "samples.npz"), pixels)
+        np.savez(bf.join(logger.get_dir(), "samples.npz"), np.concatenate(batches)[: args.num_samples])
     dist.barrier()
 
 
 def small_images(args):
     with bf.BlobFile(args.base_samples, "rb") as f:
         pixels = np.load(f)["arr_0"]
-    rows = pixels[dist.get_rank() :: dist.get_world_size()][: args.num_samples]
-    return th.from_numpy(rows).float().permute(0, 3, 1, 2) / 127.5 - 1.0
+    while True:
+        for row in pixels[dist.get_rank() :: dist.get_world_size()]:
+            yield th.from_numpy(row[None]).float().permute(0, 3, 1, 2) / 127.5 - 1.0
 
 
 def parser():
