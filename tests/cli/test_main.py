@@ -83,6 +83,26 @@ def test_what_a_command_raises_becomes_one_line_and_a_status(
     assert capsys.readouterr().err == line
 
 
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (
+            ["train", "diffusion", "--data", "d", "--out", "o", "--batch-size", "0"],
+            "batch_size=0: at least 1 is needed",
+        ),
+        (
+            ["train", "superres", "--data", "d", "--out", "o", "--small-size", "64"],
+            "small_size=64: from 1 up to, not including, image_size=64 is allowed",
+        ),
+    ],
+)
+def test_a_flag_outside_what_is_allowed_is_one_line(
+    words: list[str], line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(words) == 2
+    assert capsys.readouterr().err == f"rediffuse: {line}\n"
+
+
 def test_a_reader_that_goes_away_is_no_error() -> None:
     line = f"{sys.executable} -m rediffuse --help | true; exit ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", f"sleep 0.2; {line}"], capture_output=True, text=True, check=False)

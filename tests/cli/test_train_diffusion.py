@@ -71,9 +71,3 @@ def test_classes_are_needed_where_asked_for(
 def test_missing_folder_is_one_line(words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*words, "--data", str(tmp_path / "nowhere")]) == 2
     assert "nowhere: does not exist" in capsys.readouterr().err
-
-
-def test_value_outside_its_range_is_refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit, match="2"):
-        main([*words, "--num-steps", "0"])
-    assert "num_steps=0: at least 1 is needed" in capsys.readouterr().err

@@ -6,6 +6,7 @@ Exit statuses: 0 done; 1 some files were not done, or something outside failed (
 be mended (a flag, a path, weights that do not fit); 130 interrupted; 141 the reader of our output went away.
 """
 
+import contextlib
 import importlib
 import io
 import os
@@ -130,7 +131,25 @@ def _call(name: str, flags: list[str]) -> int:
     # Where one flag decides the defaults of the others (a recipe), the command looks at the words first.
     default = module.defaults(flags) if hasattr(module, "defaults") else tyro.MISSING_NONPROP
     style = (AvoidSubcommands, DisallowNone, FlagCreatePairsOff, PositionalMetavarFromFieldName)
-    return function(tyro.cli(kind, prog=f"rediffuse {name}", args=flags, default=default, config=style))
+    printed = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(printed):
+            args = tyro.cli(kind, prog=f"rediffuse {name}", args=flags, default=default, config=style)
+    except SystemExit as end:
+        # A dataclass refused a value: tyro draws a box around what is one line, of all commands alike.
+        refused = _refusal(end)
+        if refused is not None:
+            raise refused from None
+        print(printed.getvalue(), end="", file=sys.stderr)
+        raise
+    return function(args)
+
+
+def _refusal(error: BaseException | None) -> RediffuseError | None:
+    """Our own error among those that led to another."""
+    while error is not None and not isinstance(error, RediffuseError):
+        error = error.__context__
+    return error
 
 
 def _overview(group: str) -> str:
