@@ -1,5 +1,6 @@
 """`rediffuse convert` and `rediffuse info` as they are called."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,14 @@ def test_info_tells_all_of_a_folder(folder: str, capsys: pytest.CaptureFixture[s
     assert rows["names"] == "all that the network has, and no others"
     assert rows["operations"].endswith("G per call, 4 images")
     assert "unknown" not in rows
+
+
+def test_info_numbers_the_classes_that_a_model_was_trained_on(
+    folder: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    replace(load(folder), training={"classes": ["cat", "dog"]}).save(tmp_path / "named")
+    assert main(["info", str(tmp_path / "named")]) == 0
+    assert "classes     0 cat, 1 dog\n" in capsys.readouterr().out
 
 
 def test_info_tells_what_is_known_of_a_file(folder: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
@@ -78,6 +80,16 @@ def test_guidance_makes_samples_that_the_classifier_takes_for_their_class(num_cl
 def test_a_classifier_that_does_not_fit_is_refused_with_both_values(fields: dict, line: str) -> None:
     with pytest.raises(ConfigError, match=line):
         guide(unet(num_classes=3), classifier(**fields), 1.0)
+
+
+def test_a_classifier_of_other_classes_is_refused_where_both_say_theirs() -> None:
+    def named(model, *names: str):
+        return replace(model, training={"classes": list(names)})
+
+    with pytest.raises(ConfigError, match="a classifier of classes b, a, c cannot guide a model of classes a, b, c"):
+        guide(named(unet(num_classes=3), "a", "b", "c"), named(classifier(), "b", "a", "c"), 1.0)
+    guide(named(unet(num_classes=3), "a", "b", "c"), named(classifier(), "a", "b", "c"), 1.0)
+    guide(named(unet(num_classes=3), "a", "b", "c"), classifier(), 1.0)
 
 
 def test_wrong_scales_and_classes_beyond_the_classifier_are_refused() -> None:

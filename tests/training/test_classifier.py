@@ -104,6 +104,7 @@ def test_it_learns_and_exports_a_classifier(tmp_path: Path) -> None:
     assert judged[-1]["validation_top1"] == 1
     model = load_classifier(tmp_path / "run" / "model")
     assert (model.num_classes, model.image_size, model.training["task"]) == (2, 8, "classifier")
+    assert model.training["classes"] == [path.name for path in sorted(data.iterdir())]
     assert torch.equal(model.network.state_dict()["out.3.weight"], weights(tmp_path / "run")["out.3.weight"])
 
 

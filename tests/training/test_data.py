@@ -43,6 +43,16 @@ def test_labels_file_chooses_files_and_classes(folder: Path, tmp_path: Path) -> 
     assert [listing.classes[label] for label in listing.labels] == ["b", "a"]
 
 
+def test_labels_of_a_spreadsheet_begin_with_a_byte_order_mark(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").write_bytes(b"\xef\xbb\xbfpath,label\r\ncat/0.png,a\r\n")
+    assert list_images(folder, tmp_path / "labels.csv").classes == ("a",)
+
+
+def test_classes_that_are_numbers_are_in_the_order_of_numbers(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").write_text("path,label\ncat/0.png,10\ndog/1.png,9\n")
+    assert list_images(folder, tmp_path / "labels.csv").classes == ("9", "10")
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -51,6 +61,7 @@ def test_labels_file_chooses_files_and_classes(folder: Path, tmp_path: Path) -> 
         ("path,label\n", "holds no labels"),
         ("path,label\ncat/0.png,a\nno.png,a\n", r"line 3: 'no.png' is no image in"),
         ("path,label\ncat/0.png\n", r"line 2: 'cat/0.png' has no label"),
+        ("path,label\ncat/0.png,a\ndog/1.png,b\ncat/0.png,b\n", r"line 4: 'cat/0.png' has label 'b', and 'a' before"),
     ],
 )
 def test_labels_file_of_another_form_is_refused(text: str, message: str, folder: Path, tmp_path: Path) -> None:

@@ -43,6 +43,8 @@ def run(args: InfoFlags) -> int:
         _row(
             "unknown", f"{', '.join(found.layout.unknown)}: the tensors do not tell ({as_flags(found.layout.unknown)})"
         )
+    if found.training.get("classes"):
+        _row("classes", ", ".join(f"{number} {name}" for number, name in enumerate(found.training["classes"])))
     if found.training:
         _row("training", _fields({name: value for name, value in found.training.items() if _is_short(value)}))
     _row("names", found.difference or "all that the network has, and no others")

@@ -31,6 +31,9 @@ def guide(model: DiffusionModel, classifier: ClassifierModel, scale: float) -> G
     }
     if model.num_classes is not None:
         fits["number of classes"] = (classifier.num_classes, model.num_classes)
+        names = [", ".join(trained.training.get("classes", ())) for trained in (classifier, model)]
+        if all(names):  # a file of another program has none
+            fits["classes"] = (names[0], names[1])
     for name, (given, needed) in fits.items():
         if given != needed:
             source = classifier.provenance.source

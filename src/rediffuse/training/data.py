@@ -2,11 +2,12 @@
 
 import csv
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,7 +31,7 @@ class Listing:
     names: tuple[str, ...]
     """Relative to the folder, with forward slashes."""
     classes: tuple[str, ...]
-    """Names of the classes in order; empty where there are none."""
+    """Names of the classes in order (that of numbers, where all of them are numbers); empty where there are none."""
     labels: tuple[int, ...]
     """An index into `classes` per file; empty where there are none."""
 
@@ -77,7 +78,7 @@ def list_images(folder: Path, labels: Path | None = None) -> Listing:
     found = {image.name: image.path for image in find_images([folder])}
     of_file = _read_labels(labels, found, folder) if labels else _subfolders(list(found))
     names = tuple(sorted(of_file or found))
-    classes = tuple(sorted(set(of_file.values())))
+    classes = tuple(sorted(set(of_file.values()), key=_class_order(of_file.values())))
     index = {label: number for number, label in enumerate(classes)}
     return Listing(
         paths=tuple(found[name] for name in names),
@@ -114,6 +115,10 @@ class ImageData:
         self.listing = listing.only(list(crops))
         self.fingerprint = self.listing.fingerprint
         self._cache = np.stack(list(crops.values())) if caches else None  # (n, S, S, 3) uint8
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self.listing.classes
 
     def __len__(self) -> int:
         return len(self.listing.paths)
@@ -165,6 +170,13 @@ def _read_all(paths: Sequence[Path], size: int, *, keep: bool) -> tuple[dict[int
     return crops, [str(result) for result in results if isinstance(result, ImageError)]
 
 
+def _class_order(names: Iterable[str]) -> Callable[[str], Any]:
+    """By number where all names are numbers, so that class 2 is 2 and not 10; by name elsewhere."""
+    if all(name.isascii() and name.isdecimal() for name in names):
+        return lambda name: (int(name), name)
+    return str
+
+
 def _subfolders(names: Sequence[str]) -> dict[str, str]:
     """The first folder in every name; nothing where some images lie in none."""
     of_file = {name: name.split("/")[0] for name in names if "/" in name}
@@ -173,7 +185,7 @@ def _subfolders(names: Sequence[str]) -> dict[str, str]:
 
 def _read_labels(path: Path, found: dict[str, Path], folder: Path) -> dict[str, str]:
     try:
-        with path.open(newline="", encoding="utf-8") as file:
+        with path.open(newline="", encoding="utf-8-sig") as file:  # spreadsheets begin theirs with a byte order mark
             reader = csv.DictReader(file)
             columns = reader.fieldnames or []
             rows = list(reader)
@@ -182,12 +194,14 @@ def _read_labels(path: Path, found: dict[str, Path], folder: Path) -> dict[str, 
     if "path" not in columns or "label" not in columns:
         raise InputError(f"{path}: the columns path and label are needed, given {', '.join(columns) or 'nothing'}")
     of_file: dict[str, str] = {}
-    for row in rows:
-        if row["path"] not in found:
-            raise InputError(f"{path}: line {len(of_file) + 2}: {row['path']!r} is no image in {folder}")
-        if not row["label"]:
-            raise InputError(f"{path}: line {len(of_file) + 2}: {row['path']!r} has no label")
-        of_file[row["path"]] = row["label"]
+    for number, row in enumerate(rows, start=2):
+        name, label = row["path"], row["label"]
+        if name not in found:
+            raise InputError(f"{path}: line {number}: {name!r} is no image in {folder}")
+        if not label:
+            raise InputError(f"{path}: line {number}: {name!r} has no label")
+        if of_file.setdefault(name, label) != label:
+            raise InputError(f"{path}: line {number}: {name!r} has label {label!r}, and {of_file[name]!r} before")
     if not of_file:
         raise InputError(f"{path}: holds no labels")
     return of_file

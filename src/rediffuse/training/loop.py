@@ -164,7 +164,7 @@ class _Run:
 
     def _save(self) -> None:
         if self.accelerator.is_main_process:
-            state = {**self.trainer.state_dict(), "config": self.record}
+            state = {**self.trainer.state_dict(), "config": self._description()}
             checkpoints.write(self.folder.checkpoints, self.trainer.step, state, self.config.keep)
         self.accelerator.wait_for_everyone()
 
@@ -186,10 +186,14 @@ class _Run:
         self.accelerator.wait_for_everyone()
 
     def _export(self) -> None:
-        training: dict[str, Any] = {**self.record, "steps": self.trainer.step, "ema_rates": self.config.ema_rates[:1]}
+        training = {**self._description(), "steps": self.trainer.step, "ema_rates": self.config.ema_rates[:1]}
         if self.folder.init is not None:
             training["init"] = self.folder.init
         self.task.export(self.trainer.averaged, self.folder.model, training)
+
+    def _description(self) -> dict[str, Any]:
+        """What a model tells of its training: the record, and which class has which number."""
+        return {**self.record, "classes": list(self.data.classes)}
 
     def _stop_requested(self) -> bool:
         """Whether any process was asked to stop: then all of them stop after the same step."""

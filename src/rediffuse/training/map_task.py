@@ -27,6 +27,7 @@ class MapData:
     Position 2i is a real image and 2i + 1 a generated one; each class goes through its own permutations.
     """
 
+    classes: tuple[str, ...] = ("real", "generated")
     skipped: tuple[str, ...] = ()
     """Files that could not be used have no map."""
 

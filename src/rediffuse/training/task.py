@@ -23,6 +23,11 @@ class Data(Protocol):
         ...
 
     @property
+    def classes(self) -> Sequence[str]:
+        """Names of the classes that labels count; empty where there are none."""
+        ...
+
+    @property
     def skipped(self) -> Sequence[str]:
         """What could not be used, a line each."""
         ...
