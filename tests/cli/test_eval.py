@@ -19,6 +19,7 @@ from rediffuse.models.unet import UNetModel
 from rediffuse.zoo.fetch import default_cache, fetch_published
 from rediffuse.zoo.model import DiffusionModel, Provenance
 from rediffuse.zoo.published import FEATURE_NETWORKS
+from sampling.tiny import upsampler
 
 
 @pytest.fixture(scope="module")
@@ -180,3 +181,11 @@ def test_a_wrong_call_of_nll_is_one_line(
     last = capsys.readouterr().err.splitlines()[-1]
     assert last.startswith("rediffuse: ")
     assert line in last
+
+
+def test_a_model_without_likelihood_is_refused_whatever_its_classes(
+    pictures: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    upsampler(num_classes=3).save(tmp_path / "upsampler")
+    assert nll(pictures, "--model", str(tmp_path / "upsampler")) == 2
+    assert "upsampler: a superres of 3 channels in 2 dimensions gives no likelihood" in capsys.readouterr().err

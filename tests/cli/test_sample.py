@@ -252,6 +252,14 @@ def test_samples_of_another_size_are_not_enlarged(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_model_that_enlarges_nothing_is_refused(
+    models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_npz(tmp_path / "batch.npz", np.zeros((1, 8, 8, 3), np.uint8), (1, 8, 8, 3))
+    assert call("upscale", tmp_path / "batch.npz", "--model", models / "plain", "--out", tmp_path / "out") == 2
+    assert "plain: is a unet model; upscale takes a superres model" in capsys.readouterr().err
+
+
 @pytest.fixture
 def pictures(tmp_path: Path) -> list[Path]:
     paths = [tmp_path / "a.png", tmp_path / "b.png"]

@@ -84,7 +84,7 @@ def likelihoods(
         ConfigError: the model is not one of RGB images, or a number is not allowed.
         InputError: no file could be read.
     """
-    _check_model(model)
+    check_model(model)
     if batch_size < 1:
         raise ConfigError(f"batch_size={batch_size}: at least 1 is needed")
     process = model.process("" if steps is None else str(steps))
@@ -111,6 +111,16 @@ def likelihoods(
     return Likelihoods(names=tuple(names), bits=bits, failures=tuple(failures))
 
 
+def check_model(model: DiffusionModel) -> None:
+    """Refuse a model that gives no likelihood of images, with ConfigError."""
+    config = model.network.config
+    if model.kind != "unet" or config.dims != 2 or config.in_channels != 3:
+        raise ConfigError(
+            f"{model.provenance.source}: a {model.kind} of {config.in_channels} channels in {config.dims} dimensions "
+            "gives no likelihood of images; a unet of 3 channels in 2 dimensions does"
+        )
+
+
 def _batches(
     files: Sequence[FoundImage], size: int, batch_size: int
 ) -> Iterator[tuple[list[int], list[Tensor], list[str]]]:
@@ -132,12 +142,3 @@ def _x_0(file: FoundImage, size: int) -> Tensor | ImageError:
         return to_tensor(center_crop(decode(file.path).pixels, size))
     except ImageError as error:
         return error
-
-
-def _check_model(model: DiffusionModel) -> None:
-    config = model.network.config
-    if model.kind != "unet" or config.dims != 2 or config.in_channels != 3:
-        raise ConfigError(
-            f"{model.provenance.source}: a {model.kind} of {config.in_channels} channels in {config.dims} dimensions "
-            "gives no likelihood of images; a unet of 3 channels in 2 dimensions does"
-        )

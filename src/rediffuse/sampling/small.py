@@ -41,8 +41,11 @@ def small_size(model: DiffusionModel, given: int | None) -> int:
         given: by the user; None where the model has to know.
 
     Raises:
-        ConfigError: the model does not say and neither does the user, the two differ, or the size is not allowed.
+        ConfigError: the model enlarges nothing, it does not say what and neither does the user, the two differ, or the
+            size is not allowed.
     """
+    if model.kind != "superres":
+        raise ConfigError(f"{model.provenance.source}: is a {model.kind} model; upscale takes a superres model")
     known: Mapping[str, Any] = model.training
     recorded = known.get("small_size")
     if given is None and recorded is None:
