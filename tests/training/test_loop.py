@@ -172,6 +172,16 @@ def test_folder_with_other_files_is_refused(data: Path, tmp_path: Path) -> None:
         run(tiny(data), tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("content", "line"), [("{", r"config\.json: cannot be read"), ("[]", "holds no record of a run")]
+)
+def test_damaged_config_is_named(content: str, line: str, data: Path, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(InputError, match=line) as caught:
+        run(tiny(data), tmp_path)
+    assert "\n" not in str(caught.value)
+
+
 def test_damaged_checkpoint_is_named(data: Path, tmp_path: Path) -> None:
     run(tiny(data, 1), tmp_path)
     newest = tmp_path / "checkpoints" / "step_00000001.pt"

@@ -41,7 +41,7 @@ class RunFolder:
         """Refuse a folder that is no run folder, or the run of another config.
 
         Raises:
-            InputError: there is something else in the folder.
+            InputError: there is something else in the folder, or its config.json cannot be read.
             ConfigError: names every field that differs, with both values.
         """
         if not self.path.exists():
@@ -52,7 +52,7 @@ class RunFolder:
             if any(self.path.iterdir()):
                 raise InputError(f"{self.path}: is not empty and holds no run (no config.json); give a new folder")
             return
-        before = json.loads(self._config.read_text())
+        before = _read_record(self._config)
         differing = [
             f"{name} was {old!r}, given {new!r}"
             for name, (old, new) in _differences(before, config).items()
@@ -75,8 +75,8 @@ class RunFolder:
         """The model that the run began with, by source and sha256; None where it began with random weights."""
         if not self._init.exists():
             return None
-        record = json.loads(self._init.read_text())
-        return {name: record[name] for name in ("source", "sha256")}
+        record = _read_record(self._init)
+        return {name: str(record.get(name)) for name in ("source", "sha256")}
 
     def check_init(self, source: str | None) -> None:
         """Refuse to go on from another model than the run began with; None goes on from whatever it was.
@@ -108,6 +108,18 @@ class RunFolder:
                 file.write(json.dumps(record) + "\n")
         except OSError as error:
             raise StorageError(f"{path}: could not be written: {error.strerror or error}") from error
+
+
+def _read_record(path: Path) -> dict[str, Any]:
+    try:
+        record = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{path}: cannot be read: {error}; put back what was written, or begin in a new folder"
+        ) from None
+    if not isinstance(record, dict):
+        raise InputError(f"{path}: holds no record of a run; put back what was written, or begin in a new folder")
+    return record
 
 
 def _step_of(line: str) -> float:
