@@ -17,14 +17,19 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
     [
         ("sample.py", {"ddpm.png", "ddim.png", "dpm_solver.png", "way.png"}),
         ("invert_and_interpolate.py", {"interpolation.png"}),
+        ("reconstruct.py", {"model", "reconstruction.png"}),
+        ("train_and_upscale.py", {"photos", "run", "enlarged.png"}),
     ],
 )
-def test_example_runs_on_the_embedded_model(
-    name: str, written: set[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sys, "argv", [name, str(tmp_path)])
+def test_example_runs(name: str, written: set[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    few_steps = ["2"] if name.startswith("train") else []
+    monkeypatch.setattr(sys, "argv", [name, str(tmp_path), *few_steps])
     runpy.run_path(str(EXAMPLES / name), run_name="__main__")
     assert {path.name for path in tmp_path.iterdir()} == written
+
+
+def test_examples_have_at_most_sixty_lines() -> None:
+    assert all(len(path.read_text().splitlines()) <= 60 for path in EXAMPLES.glob("*.py"))
 
 
 def test_demo_images_are_gathered_and_readable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

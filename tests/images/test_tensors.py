@@ -45,3 +45,10 @@ def test_golden_bytes_of_reconstructions_and_maps(depth: int) -> None:
     x_0, x_0_hat = golden["x_0"], golden[f"x_0_hat_{depth}"]
     assert np.array_equal(to_uint8_floor(x_0_hat), golden[f"recon_u8_{depth}"].numpy())
     assert np.array_equal(map_to_uint8_floor((x_0 - x_0_hat).abs()), golden[f"dire_u8_{depth}"].numpy())
+
+
+def test_pixels_that_may_not_be_written_to_are_read_without_a_warning() -> None:
+    pixels = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
+    expected = to_tensor(pixels)
+    pixels.flags.writeable = False
+    assert torch.equal(to_tensor(pixels), expected)

@@ -15,7 +15,8 @@ def to_tensor(pixels: np.ndarray) -> Tensor:
         float32, (..., 3, H, W), in [-1, 1].
     """
     assert pixels.dtype == np.uint8, pixels.dtype
-    return torch.from_numpy(pixels).movedim(-1, -3).float().div(127.5).sub(1).contiguous()
+    writable = np.require(pixels, requirements="W")  # torch warns of others, such as those of an .npz
+    return torch.from_numpy(writable).movedim(-1, -3).float().div(127.5).sub(1).contiguous()
 
 
 def to_uint8(x: Tensor) -> np.ndarray:
