@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Container
 from dataclasses import replace
 from pathlib import Path
 
@@ -69,14 +70,16 @@ class Stopping(DiffusionTask):
 
 
 class Exploding(DiffusionTask):
-    """Its loss is not a number from the fourth step on."""
+    """Its loss is not a number in certain steps: from the fourth on, unless others are given."""
 
-    num_losses = 0
+    def __init__(self, config: DiffusionTraining, bad_losses: Container[int] = range(4, 1000)) -> None:
+        super().__init__(config)
+        self.bad_losses, self.num_losses = bad_losses, 0
 
     def loss(self, network, batch: Batch) -> Terms:
         self.num_losses += 1
         terms = super().loss(network, batch)
-        return terms | {"loss": terms["loss"] * torch.nan} if self.num_losses > 3 else terms
+        return terms | {"loss": terms["loss"] * torch.nan} if self.num_losses in self.bad_losses else terms
 
 
 def test_run_folder_holds_config_log_samples_checkpoints_and_the_model(whole_run: Path) -> None:
@@ -143,10 +146,20 @@ def test_microbatches_equal_one_batch(data: Path, tmp_path: Path) -> None:
 
 
 def test_nan_streak_stops_and_keeps_the_last_good_checkpoint(data: Path, tmp_path: Path) -> None:
-    config = tiny(data, 50, save_every=2, max_bad_steps=3, network={"dropout": 0.0})
+    config = tiny(data, 50, save_every=1, keep=1, max_bad_steps=3, network={"dropout": 0.0})
     with pytest.raises(TrainingDiverged, match=r"step 6: the last 3 steps had no finite loss"):
         train(Exploding(config), config.loop, tmp_path)
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step_00000003.pt"]
     assert all(value.isfinite().all() for value in weights(tmp_path).values())
+
+
+def test_checkpoint_that_falls_on_a_bad_step_is_written_after_it(data: Path, tmp_path: Path) -> None:
+    config = tiny(data, 6, save_every=4, network={"dropout": 0.0})
+    train(Exploding(config, bad_losses=(4,)), config.loop, tmp_path)
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == [
+        "step_00000005.pt",
+        "step_00000006.pt",
+    ]
 
 
 def test_another_config_is_refused_by_the_fields_that_differ(data: Path, whole_run: Path) -> None:

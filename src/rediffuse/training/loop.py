@@ -59,6 +59,8 @@ def train(task: Task, config: LoopConfig, folder: Path, *, command: str = "", in
         InputError, CheckpointError, FetchError: `init` cannot be read, or none of its tensors fits, or it lacks some
             that the task does not train.
         TrainingDiverged: `max_bad_steps` steps in a row had no finite loss and gradient.
+        InputError, CheckpointError, FetchError: `init` cannot be read, or none of its tensors fits.
+        TrainingDiverged: `max_bad_steps` steps in a row had no finite loss and gradient; the checkpoints are older.
         StorageError: a checkpoint could not be written.
     """
     run_folder = RunFolder(folder)
@@ -116,7 +118,7 @@ class _Run:
             if self.resumed_from is None:
                 self._note_init()
             self.accelerator.init_trackers("tensorboard")
-        meter = _Meter()
+        meter, owes_checkpoint = _Meter(), False
         is_quiet = not self.accelerator.is_local_main_process
         bar = tqdm(total=config.num_steps, initial=trainer.step, unit="step", disable=is_quiet)
         with bar, contextlib.closing(self._batches()) as batches:
@@ -127,8 +129,12 @@ class _Run:
                     self._log(values := meter.drain(config.batch_size))
                     bar.set_postfix(loss=f"{values.get('loss', math.nan):.4f}")
                 stopped = self._stop_requested()
-                if stopped or self._is_due(config.save_every):
+                owes_checkpoint = owes_checkpoint or self._is_due(config.save_every)
+                # Not within a streak of bad steps: it would push out those from before, which may be better.
+                is_good = not trainer.num_bad_steps or trainer.step == config.num_steps
+                if stopped or (owes_checkpoint and is_good):
                     self._save()
+                    owes_checkpoint = False
                 if stopped:
                     return Outcome(trainer.step, self.stop.received or signal.SIGTERM)
                 if self._is_due(config.evaluate_every):
