@@ -56,7 +56,8 @@ def test_dry_run_prints_config_and_cost_and_writes_nothing(
 def test_unknown_recipe_is_named(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*words, "--recipe", "clothing23"]) == 2
     assert (
-        "--recipe clothing23: clothing32, imagenet64 are allowed; did you mean clothing32?" in capsys.readouterr().err
+        "--recipe clothing23: clothing32, clothing64, imagenet64 are allowed; did you mean clothing32?"
+        in capsys.readouterr().err
     )
 
 

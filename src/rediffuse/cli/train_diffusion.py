@@ -23,7 +23,7 @@ class TrainDiffusionFlags(RunFlags):
 
     training: tyro.conf.OmitArgPrefixes[DiffusionTraining]
     recipe: str = DEFAULT_RECIPE
-    """Where the defaults of all other flags come from: clothing32, imagenet64."""
+    """Where the defaults of all other flags come from: clothing32, clothing64, imagenet64."""
     class_conditional: bool = False
     """Condition on the classes that the data have."""
 

@@ -44,6 +44,38 @@ def clothing32(data: str) -> DiffusionTraining:
     )
 
 
+def clothing64(data: str) -> DiffusionTraining:
+    """64 px and 34 million parameters, for a GPU."""
+    return DiffusionTraining(
+        data=data,
+        network=UNetConfig(
+            image_size=64,
+            model_channels=96,
+            out_channels=6,
+            num_res_blocks=2,
+            attention_resolutions=(4, 8),
+            channel_mult=(1, 2, 2, 3),
+            num_head_channels=32,
+            dropout=0.1,
+            use_scale_shift_norm=True,
+            resblock_updown=True,
+        ),
+        process=ProcessConfig(schedule="cosine"),
+        loop=LoopConfig(
+            num_steps=40_000,
+            batch_size=64,
+            learning_rate=3e-4,
+            warmup_steps=500,
+            decay="cosine",
+            clip_norm=1.0,
+            ema_rates=(0.999,),
+            precision="bf16",
+            save_every=2000,
+            evaluate_every=2000,
+        ),
+    )
+
+
 def imagenet64(data: str) -> DiffusionTraining:
     """ADM at 64 px (arXiv:2105.05233, Appendix I), which was published trained with `--class-conditional`."""
     return DiffusionTraining(
@@ -138,7 +170,11 @@ def clothing64_superres(data: str) -> SuperResTraining:
     )
 
 
-RECIPES: dict[str, Callable[[str], DiffusionTraining]] = {"clothing32": clothing32, "imagenet64": imagenet64}
+RECIPES: dict[str, Callable[[str], DiffusionTraining]] = {
+    "clothing32": clothing32,
+    "clothing64": clothing64,
+    "imagenet64": imagenet64,
+}
 """Of diffusion models. A recipe is given the folder of images."""
 CLASSIFIER_RECIPES: dict[str, Callable[[str], ClassifierTraining]] = {"clothing32_classifier": clothing32_classifier}
 SUPERRES_RECIPES: dict[str, Callable[[str], SuperResTraining]] = {"clothing64_superres": clothing64_superres}
