@@ -17,6 +17,7 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
     [
         ("sample.py", {"ddpm.png", "ddim.png", "dpm_solver.png", "way.png"}),
         ("invert_and_interpolate.py", {"interpolation.png"}),
+        ("frequency.py", {"spectra.png"}),
         ("reconstruct.py", {"model", "reconstruction.png"}),
         ("train_and_upscale.py", {"photos", "run", "enlarged.png"}),
     ],

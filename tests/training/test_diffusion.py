@@ -9,6 +9,7 @@ from PIL import Image
 from tiny import run, tiny, weights, write_images
 
 from rediffuse.errors import ConfigError
+from rediffuse.training.config import GridConfig
 from rediffuse.training.diffusion import DiffusionTask
 from rediffuse.training.randomness import Place
 from rediffuse.zoo.model import load
@@ -30,12 +31,19 @@ def test_two_processes_draw_the_halves_of_one(data: Path) -> None:
         assert torch.equal(whole, torch.cat([drawn[1][name], drawn[2][name]])), name
 
 
-def test_loss_is_logged_by_quartile_of_t(data: Path) -> None:
+def test_every_term_of_the_loss_is_logged_by_quartile_of_t(data: Path) -> None:
     task = DiffusionTask(tiny(data))
-    terms = {"loss": torch.arange(5.0), "unweighted": torch.arange(5.0), "t": torch.tensor([0, 9.0, 10, 20, 39])}
-    logged = task.observe(terms)
-    assert [logged[f"loss_q{q}"].tolist() for q in range(4)] == [[0, 1], [2], [3], [4]]
+    values = {name: torch.arange(5.0) for name in ("loss", "mse", "vb", "unweighted")}
+    logged = task.observe({**values, "t": torch.tensor([0, 9.0, 10, 20, 39])})
+    for name in ("loss", "mse", "vb"):
+        assert [logged[f"{name}_q{q}"].tolist() for q in range(4)] == [[0, 1], [2], [3], [4]]
+    assert "unweighted_q0" not in logged
     assert task.timestep_sampler.state_dict()["counts"].sum() == 5
+
+
+def test_a_grid_of_steps_that_the_chain_lacks_fails_before_the_training(data: Path) -> None:
+    with pytest.raises(ConfigError, match="ddim37"):
+        DiffusionTask(replace(tiny(data), grid=GridConfig(num_images=3, num_sampling_steps=37)))
 
 
 def test_class_conditional_training_uses_the_labels(data: Path, tmp_path: Path) -> None:

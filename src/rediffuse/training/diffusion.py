@@ -42,6 +42,7 @@ class DiffusionTask(Task):
     def __init__(self, config: DiffusionTraining) -> None:
         self.config = config
         self.process = config.process.build()
+        config.process.build(f"ddim{config.grid.num_sampling_steps}")  # steps that the chain does not have fail here
         self.timestep_sampler = SAMPLERS[config.timestep_sampler](config.process.num_timesteps)
 
     def describe(self) -> dict[str, Any]:
@@ -80,7 +81,7 @@ class DiffusionTask(Task):
         t = terms["t"].long()
         self.timestep_sampler.update(t, terms["unweighted"])
         logged = {name: value for name, value in terms.items() if name not in ("t", "unweighted")}
-        return logged | by_quartile({"loss": terms["loss"]}, t, self.config.process.num_timesteps)
+        return logged | by_quartile(logged, t, self.config.process.num_timesteps)
 
     def conditioning(self, batch: Batch) -> dict[str, Tensor]:
         """What the network is told of a batch beside x_t and t."""

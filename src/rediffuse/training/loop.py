@@ -58,8 +58,6 @@ def train(task: Task, config: LoopConfig, folder: Path, *, command: str = "", in
             processes.
         InputError, CheckpointError, FetchError: `init` cannot be read, or none of its tensors fits, or it lacks some
             that the task does not train.
-        TrainingDiverged: `max_bad_steps` steps in a row had no finite loss and gradient.
-        InputError, CheckpointError, FetchError: `init` cannot be read, or none of its tensors fits.
         TrainingDiverged: `max_bad_steps` steps in a row had no finite loss and gradient; the checkpoints are older.
         StorageError: a checkpoint could not be written.
     """

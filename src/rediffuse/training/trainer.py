@@ -144,7 +144,8 @@ class Trainer:
             if self.num_bad_steps >= self.config.max_bad_steps:
                 raise TrainingDiverged(
                     f"step {self.step}: the last {self.num_bad_steps} steps had no finite loss and gradient; "
-                    "the last checkpoint is kept: resume with a lower learning_rate, clip_norm or precision=bf16"
+                    "the last checkpoint is from before them: begin a new run with it as --init, and with a lower "
+                    "learning_rate, a clip_norm or precision=bf16"
                 )
             return False
         self.num_bad_steps = 0
