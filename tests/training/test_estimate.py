@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 from tiny import tiny
 
+from rediffuse.models.config import FrequencyConfig
 from rediffuse.models.unet import UNetModel
 from rediffuse.training.estimate import estimate
 from rediffuse.zoo.model import skeleton
@@ -44,3 +45,14 @@ def test_operations_grow_with_the_batch_and_memory_with_the_microbatch() -> None
     )
     assert large.operations_per_step == split.operations_per_step == 2 * small.operations_per_step
     assert split.activation_bytes == small.activation_bytes == large.activation_bytes // 2
+
+
+def test_a_frozen_base_has_no_gradients_moments_or_pass_of_its_own() -> None:
+    config = tiny(Path("images"), network={"frequency": FrequencyConfig()})
+    whole, gates = skeleton("unet", config.network), skeleton("unet", config.network).freeze_all_but_gates()
+    all_trained, gates_trained = estimate(whole, config.loop), estimate(gates, config.loop)
+    num_gates = sum(parameter.numel() for parameter in whole.frequency.parameters())
+    assert gates_trained.num_trained == num_gates
+    frozen = all_trained.num_parameters - num_gates
+    assert all_trained.state_bytes - gates_trained.state_bytes == 3 * 4 * frozen
+    assert 3 * gates_trained.operations_per_step == 2 * all_trained.operations_per_step

@@ -17,7 +17,7 @@ class Estimate:
     num_parameters: int
     num_trained: int
     operations_per_step: int
-    """Multiplications and additions, forward and backward, of the whole batch."""
+    """Multiplications and additions, forward and backward, of the whole batch; at most, where not all is trained."""
     state_bytes: int
     """Weights and their averages; of those that are trained gradients, and AdamW's two moments."""
     activation_bytes: int
@@ -42,8 +42,8 @@ def estimate(model: Trunk, loop: LoopConfig) -> Estimate:
     return Estimate(
         num_parameters=num_parameters,
         num_trained=num_trained,
-        # The backward pass takes two such passes: one for the inputs' gradients, one for the weights'.
-        operations_per_step=3 * flops(model, shape) * loop.batch_size,
+        # The backward pass takes two such passes: one for the inputs' gradients, one for the weights' that are trained.
+        operations_per_step=(3 if num_trained == num_parameters else 2) * flops(model, shape) * loop.batch_size,
         state_bytes=4 * (num_parameters * (1 + len(loop.ema_rates)) + 3 * num_trained),
         activation_bytes=_saved_values(model, shape) * bytes_per_value * images_at_once,
     )
