@@ -28,7 +28,7 @@ NUM_BANDS = 8
 """Of presets, and of the reading of reconstruction errors (`dire.bands`)."""
 
 FREEU_SKIP = (0.9, 0.2)
-"""FreeU's factors for the low frequencies of the skips: of the deepest level, and of the one above it."""
+"""For the low frequencies of the skips of the deepest level and of the one above it: what FreeU publishes for SD."""
 
 
 def highest(dims: int) -> float:
@@ -153,9 +153,9 @@ def preset_gains(preset: Preset, level: int, num_levels: int) -> tuple[float, ..
 
     Chosen by resolution: `level` is 0 at the full one and `num_levels - 1` at the deepest.
 
-    `freeu` damps the lowest band at the two deepest levels (FreeU, arXiv:2309.11497, Eq. 7, by resolution instead of by
-    number of channels, and with a hat for the step). `sharpen` and `lowpass` raise and remove the upper half of the
-    frequencies, more the higher they are, at the two finest levels.
+    `freeu` damps the lowest band at the two deepest levels (FreeU, arXiv:2309.11497, its spectral modulation: by
+    resolution instead of by number of channels, and with a hat for the step). `sharpen` and `lowpass` raise and remove
+    the upper half of the frequencies, more the higher they are, at the two finest levels.
     """
     depth = num_levels - 1 - level
     ramp = tuple(max(0.0, 2 * band / (NUM_BANDS - 1) - 1) for band in range(NUM_BANDS))
@@ -177,7 +177,8 @@ def is_backbone_level(level: int, num_levels: int) -> bool:
 def amplify(h: Tensor, factor: float) -> Tensor:
     """The first half of the channels of h (N, C, ...), by up to `factor` where h's mean over channels is large.
 
-    FreeU (arXiv:2309.11497), Eqs. 4 and 5: alpha = (b - 1) (m - min m) / (max m - min m) + 1, m the mean over channels.
+    FreeU's structure-related scaling (arXiv:2309.11497): alpha = (b - 1) (m - min m) / (max m - min m) + 1, m the mean
+    over channels.
     """
     mean = h.mean(dim=1, keepdim=True)  # (N, 1, ...)
     flat = mean.flatten(1)
