@@ -1,11 +1,11 @@
-"""The tables and figures of `frequency_ablation.py`: Markdown and PNG files, nothing measured."""
+"""The tables and figures: Markdown and PNG files, nothing measured."""
 
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from statistics import mean, median
-from typing import Any, Protocol
+from statistics import mean
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +15,8 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from ablation.networks import Variant
+from ablation.work import Size
 from rediffuse.detection.metrics import Interval, bootstrap_aucs, roc_auc
 from rediffuse.files import write_bytes
 from rediffuse.models.config import FrequencyConfig
@@ -38,13 +40,6 @@ NAMES = {
 }
 
 
-class Variant(Protocol):
-    @property
-    def family(self) -> str: ...
-    @property
-    def name(self) -> str: ...
-
-
 Measured = Mapping[str, Any]
 
 
@@ -53,25 +48,12 @@ class Report:
     """Collects tables, prints them, and writes them with the figures below `out`."""
 
     out: Path
-    size: Any
+    name: str
+    size: Size
     num_seeds: int
     tables: list[str] = field(default_factory=list)
 
-    def cost(self, cost: Measured) -> None:
-        base = median(cost["seconds"]["base"])
-        rows = [("", "parameters", "operations", "activations", "time of a pass (batch of 32)")]
-        for name, label in (("base", "without"), ("gates", "trained gates"), ("freeu", "`freeu`")):
-            seconds = median(cost["seconds"][name])
-            known = name in cost["parameters"]
-            rows.append(
-                (
-                    label,
-                    f"{cost['parameters'][name]:,}" if known else "as without",
-                    f"{cost['operations'][name] / 1e6:,.1f} M" if known else "",
-                    f"{cost['activations'][name] / 2**20:,.2f} MiB" if known else "",
-                    f"{1000 * seconds:.0f} ms ({seconds / base:.2f})",
-                )
-            )
+    def cost(self, rows: Sequence[Sequence[str]]) -> None:
         self._table("Cost", rows)
 
     def quality(self, measured: Mapping[Variant, Sequence[Measured]]) -> None:
@@ -162,7 +144,8 @@ class Report:
         return torch.stack([gate.gains(emb).mean(dim=1) for gate in gates], dim=1)
 
     def write(self) -> None:
-        text = "\n\n".join([f"Size: {asdict(self.size)}, {self.num_seeds} seeds", *self.tables]) + "\n"
+        amounts = ", ".join(f"{name} {value}" for name, value in asdict(self.size).items())
+        text = "\n\n".join([f"Size {self.name} ({amounts}), {self.num_seeds} seeds", *self.tables]) + "\n"
         write_bytes(self.out / "tables.md", text.encode())
         print(f"{self.out / 'tables.md'} and figures beside it")
 
