@@ -17,6 +17,7 @@ from rediffuse.detection.features import FEATURES, INPUTS, MapInput
 from rediffuse.detection.labelled import LabelledImage, find_labelled
 from rediffuse.detection.resnet import load_resnet50
 from rediffuse.detection.scorers import MapScorer
+from rediffuse.dire.job import FileResult
 from rediffuse.dire.reconstruct import settings_for
 from rediffuse.dire.settings import DireSettings
 from rediffuse.files import write_bytes
@@ -78,8 +79,13 @@ class Detectors:
     def _measured(
         self, model: DiffusionModel, settings: DireSettings, images: Sequence[LabelledImage], names: Sequence[InputName]
     ) -> Samples:
+        return measure(images, self._reconstruct(model, settings, images), names)
+
+    def _reconstruct(
+        self, model: DiffusionModel, settings: DireSettings, images: Sequence[LabelledImage]
+    ) -> Iterator[FileResult]:
         cache = ReconstructionCache(folder=self.work.out / "reconstructions", model=model, batch_size=32, workers=2)
-        return measure(images, cache.reconstruct([image.found for image in images], settings), names)
+        return cache.reconstruct([image.found for image in images], settings)
 
     def measure(self, variant: Variant, seed: int) -> dict[str, Any]:
         """Scores of every detector on test images, and the errors by band of the real ones."""
@@ -150,18 +156,19 @@ class Detectors:
         test: Samples,
         seed: int,
     ) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Scores when one class alone went through JPEG: `generated 75` and so on."""
-        for label, name in ((REAL, "real"), (GENERATED, "generated")):
-            for quality in QUALITIES:
-                images = self.recompressed(seed, label, quality)
-                samples = self._measured(model, settings, images, list(test.inputs))
-                yield (
-                    f"{name} {quality}",
-                    {
-                        "labels": samples.labels.tolist(),
-                        "scores": {scorer: score(samples).tolist() for scorer, score in scorers.items()},
-                    },
-                )
+        """Scores when one class alone went through JPEG."""
+        for key, images in self.swapped(seed).items():
+            samples = self._measured(model, settings, images, list(test.inputs))
+            scores = {name: score(samples).tolist() for name, score in scorers.items()}
+            yield key, {"labels": samples.labels.tolist(), "scores": scores}
+
+    def swapped(self, seed: int) -> dict[str, list[LabelledImage]]:
+        """The test images with one class re-encoded, by class and quality: `generated 75` and so on."""
+        return {
+            f"{name} {quality}": self.recompressed(seed, label, quality)
+            for label, name in ((REAL, "real"), (GENERATED, "generated"))
+            for quality in QUALITIES
+        }
 
     def recompressed(self, seed: int, label: int, quality: int) -> list[LabelledImage]:
         """The test images, those of one class through a JPEG of this quality (4:2:0), all as PNG."""
@@ -183,13 +190,8 @@ class Detectors:
         def measured() -> dict[str, Any]:
             model, detector = load("default", device=self.work.device), load_detector(default_folder() / "detector")
             name = detector.scorer.input.name
-            sets = {"unchanged": self.images(seed, "test")} | {
-                f"{word} {quality}": self.recompressed(seed, label, quality)
-                for label, word in ((REAL, "real"), (GENERATED, "generated"))
-                for quality in QUALITIES
-            }
             result: dict[str, Any] = {}
-            for key, images in sets.items():
+            for key, images in ({"unchanged": self.images(seed, "test")} | self.swapped(seed)).items():
                 samples = self._measured(model, detector.settings, images, [name])
                 scores = detector.scorer.logits_of(samples.inputs[name])
                 result[key] = {"labels": samples.labels.tolist(), "scores": {"shipped": scores.tolist()}}
@@ -201,9 +203,8 @@ class Detectors:
         """Test images of one class and what the embedded model gives back of them."""
         model = load("default", device=self.work.device)
         settings = self.settings(model, Variant("embedded", "base", lambda seed: "default"))
-        cache = ReconstructionCache(folder=self.work.out / "reconstructions", model=model, batch_size=32, workers=2)
-        found = [image.found for image in self.images(0, "test") if image.label == label]
-        results = [result.reconstruction for result in cache.reconstruct(found, settings)]
+        images = [image for image in self.images(0, "test") if image.label == label]
+        results = [result.reconstruction for result in self._reconstruct(model, settings, images)]
         pairs = [(one.x_0, one.x_0_hat) for one in results if one is not None]
         x_0, x_0_hat = (torch.cat(side) for side in zip(*pairs, strict=True))
         return x_0, x_0_hat

@@ -36,6 +36,7 @@ class Networks:
     work: Work
 
     def variants(self) -> list[Variant]:
+        """Of each family its base first."""
         presets = ("freeu", "sharpen", "lowpass")
         small, embedded = partial(self.small, gated=False), lambda seed: "default"
         return [

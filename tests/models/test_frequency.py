@@ -17,6 +17,7 @@ from rediffuse.models.flops import flops
 from rediffuse.models.frequency import FrequencyGate, amplify, filter_bands, preset_gains, radial_bands
 from rediffuse.models.superres import SuperResModel
 from rediffuse.models.unet import UNetModel
+from rediffuse.zoo.published import PUBLISHED
 
 SHAPES = {1: (16,), 2: (8, 6), 3: (3, 8, 6)}
 GATES = FrequencyConfig(num_bands=5, num_groups=16, hidden=3)
@@ -264,15 +265,16 @@ def test_the_operation_counter_knows_gates() -> None:
     assert with_gates - without == 2 * gate  # the stem's skip and the block's
 
 
-def test_the_largest_published_model_gains_a_thousandth_of_its_parameters() -> None:
-    from rediffuse.zoo.published import PUBLISHED
-
+def test_gates_add_less_than_a_thousandth_of_parameters_and_a_quarter_percent_of_operations_at_256_px() -> None:
     config = PUBLISHED["256x256_diffusion_uncond"].network
     assert isinstance(config, UNetConfig)
     with torch.device("meta"):
-        gates = UNetModel(replace(config, frequency=FrequencyConfig())).frequency
-    assert len(gates) == 18
-    assert sum(parameter.numel() for parameter in gates.parameters()) == 373_536
+        bare, gated = UNetModel(config), UNetModel(replace(config, frequency=FrequencyConfig()))
+    assert len(gated.frequency) == 18
+    assert sum(parameter.numel() for parameter in gated.frequency.parameters()) == 373_536
+    operations = [flops(network, (1, 3, 256, 256)) for network in (bare, gated)]
+    assert operations[1] / 1e9 == pytest.approx(2245, abs=1)
+    assert (operations[1] - operations[0]) / 1e9 == pytest.approx(5.4, abs=0.1)
 
 
 # --- presets ----------------------------------------------------------------------------------------------------------

@@ -62,6 +62,8 @@ class Candidate:
 
     input: InputName
     depth: int | None
+    network_calls: int
+    """What it costs, per image."""
     inverse_penalty: float | None
     """C of the logistic regression; None for a ResNet-50."""
     validation_auc: float
@@ -200,6 +202,7 @@ def _chosen(scorer: Scorer, inverse_penalty: float | None, measured: Measured) -
     candidate = Candidate(
         input=scorer.input.name,
         depth=measured.settings.depth,
+        network_calls=measured.settings.network_calls,
         inverse_penalty=inverse_penalty,
         validation_auc=roc_auc(measured.validation.labels, logits),
     )
