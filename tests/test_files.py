@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from rediffuse.errors import StorageError
-from rediffuse.files import remove_partial, whole, write_bytes
+from rediffuse.files import atomic_write, remove_partial, write_bytes
 
 
 def test_failed_block_leaves_what_was_there_and_nothing_else(tmp_path: Path) -> None:
     def fail_half_way() -> None:
-        with whole(tmp_path / "a.txt") as partial:
+        with atomic_write(tmp_path / "a.txt") as partial:
             partial.write_bytes(b"half")
             raise ZeroDivisionError
 
@@ -24,7 +24,7 @@ def test_failed_block_leaves_what_was_there_and_nothing_else(tmp_path: Path) -> 
 
 def test_full_disk_names_the_file_and_the_reason(tmp_path: Path) -> None:
     def write_to_a_full_disk() -> None:
-        with whole(tmp_path / "a.txt") as partial:
+        with atomic_write(tmp_path / "a.txt") as partial:
             partial.unlink()
             partial.symlink_to("/dev/full")
             partial.write_bytes(b"x")

@@ -10,11 +10,11 @@ from pathlib import Path
 from rediffuse.errors import StorageError
 
 _PARTIAL = re.compile(r"\..+(\.\w+)\.[0-9a-f]{8}\1")
-"""How `whole` names what is not whole yet: `.map.png.0c3f81ab.png`."""
+"""How `atomic_write` names a file that is not complete yet: `.map.png.0c3f81ab.png`."""
 
 
 @contextlib.contextmanager
-def whole(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; when the block ends well, it is flushed to disk and takes the name.
 
     When the block fails nothing is left behind and what stood under `path` before still stands.
@@ -42,7 +42,9 @@ def whole(path: Path) -> Iterator[Path]:
 
 
 def remove_partial(folder: Path, *, below: bool = True) -> None:
-    """Remove what `whole` left in `folder`, and below it, when its process was killed. Nobody may be writing there.
+    """Remove what `atomic_write` left in `folder`, and below it, when its process was killed.
+
+    No other process may be writing there.
 
     Raises:
         StorageError: a file cannot be removed; names it.
@@ -53,8 +55,8 @@ def remove_partial(folder: Path, *, below: bool = True) -> None:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write `content` to `path` as a whole (see `whole`)."""
-    with whole(path) as partial:
+    """Write `content` to `path` whole or not at all (see `atomic_write`)."""
+    with atomic_write(path) as partial:
         partial.write_bytes(content)
 
 

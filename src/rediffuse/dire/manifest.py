@@ -163,7 +163,7 @@ def write(path: Path, rows: list[Row]) -> None:
     Raises:
         StorageError: see `files.whole`.
     """
-    with files.whole(path) as partial:
+    with files.atomic_write(path) as partial:
         pq.write_table(pa.Table.from_pylist([dataclasses.asdict(row) for row in rows], schema=_SCHEMA), partial)
 
 

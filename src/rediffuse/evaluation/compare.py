@@ -21,7 +21,7 @@ from rediffuse.evaluation.statistics import (
     inception_score,
     precision_and_recall,
 )
-from rediffuse.files import whole
+from rediffuse.files import atomic_write
 from rediffuse.records import digest
 
 Progress = Callable[[int], object]
@@ -171,7 +171,7 @@ def _write(path: Path, seen: SetStatistics) -> None:
     }
     if seen.spatial is not None:
         arrays |= {"mu_s": seen.spatial.mean, "sigma_s": seen.spatial.covariance}
-    with whole(path) as partial, partial.open("wb") as file:
+    with atomic_write(path) as partial, partial.open("wb") as file:
         np.savez(file, **arrays)
 
 

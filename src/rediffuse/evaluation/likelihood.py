@@ -13,7 +13,7 @@ from torch import Tensor
 from rediffuse.diffusion.likelihood import BitsPerDimension, bits_per_dimension
 from rediffuse.diffusion.noise import PerSampleNoise
 from rediffuse.errors import ConfigError, ImageError, InputError
-from rediffuse.files import whole
+from rediffuse.files import atomic_write
 from rediffuse.images.crop import center_crop
 from rediffuse.images.decode import decode
 from rediffuse.images.find import FoundImage
@@ -54,7 +54,7 @@ class Likelihoods:
             "total_bpd": bits.total,
             "prior_bpd": bits.prior,
         }
-        with whole(path) as partial, partial.open("wb") as file:
+        with atomic_write(path) as partial, partial.open("wb") as file:
             np.savez(file, **arrays)
 
 

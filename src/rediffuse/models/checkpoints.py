@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from rediffuse.errors import CheckpointError, InputError, StorageError
-from rediffuse.files import whole
+from rediffuse.files import atomic_write
 
 WRAPPERS = ("state_dict", "model")
 """Keys under which training programs put the weights beside their other state."""
@@ -65,7 +65,7 @@ def read_pickle(path: Path) -> Any:
 
 def write_state_dict(path: Path, state: Mapping[str, Tensor]) -> None:
     """Write the tensors as safetensors, whole or not at all. Raises StorageError where the disk refuses."""
-    with whole(path) as partial:
+    with atomic_write(path) as partial:
         try:
             save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, partial)
         except SafetensorError as error:

@@ -8,7 +8,7 @@ from typing import Any
 
 from rediffuse.detection.verdict import Verdict
 from rediffuse.errors import InputError
-from rediffuse.files import whole
+from rediffuse.files import atomic_write
 from rediffuse.images.decode import printable
 
 SHOWN_COLUMNS = ("file", "decision", "probability", "mean DIRE", "reason")
@@ -26,7 +26,7 @@ def write_table(path: Path, verdicts: Sequence[Verdict]) -> None:
     """
     check_table_path(path)
     rows = [verdict.to_row() for verdict in verdicts]
-    with whole(path) as partial:
+    with atomic_write(path) as partial:
         _WRITERS[path.suffix.lower()](partial, rows)
 
 

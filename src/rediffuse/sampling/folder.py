@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from rediffuse.errors import ConfigError, InputError, SettingsMismatch
-from rediffuse.files import remove, whole, write_bytes
+from rediffuse.files import atomic_write, remove, write_bytes
 from rediffuse.images.decode import Limits, decode
 from rediffuse.images.encode import gif_bytes, png_bytes
 from rediffuse.images.montage import tile
@@ -114,7 +114,7 @@ class ImageFolder:
             InputError: there is another file under `path`, and `force` is not given.
         """
         shape = (len(names), *self.read(names[0]).shape)
-        with whole(path) as partial:
+        with atomic_write(path) as partial:
             write_npz(partial, (self.read(name) for name in names), shape, labels)
             if path.exists() and not force and not filecmp.cmp(partial, path, shallow=False):
                 raise InputError(f"{path}: holds other samples already; --force replaces it")

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from rediffuse.errors import CheckpointError
-from rediffuse.files import whole
+from rediffuse.files import atomic_write
 
 _PATTERN = "step_*.pt"
 
@@ -18,7 +18,7 @@ def write(folder: Path, step: int, state: dict[str, Any], keep: int) -> Path:
         StorageError: it could not be written; the older ones still stand.
     """
     path = folder / f"step_{step:08d}.pt"
-    with whole(path) as partial:
+    with atomic_write(path) as partial:
         torch.save(state, partial)
     for old in sorted(folder.glob(_PATTERN))[:-keep]:
         old.unlink()

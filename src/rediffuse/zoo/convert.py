@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from rediffuse.errors import CheckpointError, ConfigError, InputError
-from rediffuse.files import whole
+from rediffuse.files import atomic_write
 from rediffuse.models.encoder import EncoderUNetModel
 from rediffuse.models.frequency import GATES
 from rediffuse.zoo.folder import Found, write_folder
@@ -53,6 +53,6 @@ def convert(found: Found, destination: Path, *, dtype: torch.dtype | None = None
 
 
 def _write_state_dict(path: Path, state: Mapping[str, Tensor], dtype: torch.dtype | None) -> None:
-    with whole(path) as partial:
+    with atomic_write(path) as partial:
         # A view would be saved with all of the storage that it is part of: clones have their own.
         torch.save({name: tensor.to(dtype=dtype).clone() for name, tensor in state.items()}, partial)

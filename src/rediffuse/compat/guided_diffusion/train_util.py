@@ -25,7 +25,7 @@ from rediffuse.compat.guided_diffusion.fp16_util import MixedPrecisionTrainer
 from rediffuse.compat.guided_diffusion.nn import update_ema
 from rediffuse.compat.guided_diffusion.resample import LossAwareSampler, ScheduleSampler, UniformSampler
 from rediffuse.errors import ConfigError
-from rediffuse.files import whole
+from rediffuse.files import atomic_write
 from rediffuse.training.interrupt import StopRequest, stop_requests
 
 INITIAL_LOG_LOSS_SCALE = 20.0
@@ -262,5 +262,5 @@ def log_loss_dict(diffusion: Any, ts: Tensor, losses: Mapping[str, Tensor]) -> N
 
 
 def _write(path: Path, state: Mapping[str, Any]) -> None:
-    with whole(path) as partial:
+    with atomic_write(path) as partial:
         torch.save(dict(state), partial)
