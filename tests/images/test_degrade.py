@@ -60,12 +60,26 @@ def test_border_is_cut_at_each_end(photo: np.ndarray) -> None:
     assert np.array_equal(degrade.crop_border(photo, 0.25), photo[10:30, 14:42])
 
 
+@pytest.mark.parametrize("filter", ["bilinear", "bicubic", "lanczos"])
+def test_reduction_gives_the_short_side_and_keeps_the_proportions(photo: np.ndarray, filter: degrade.Filter) -> None:
+    reduced = degrade.reduce(photo, 20, filter)
+    assert reduced.shape == (20, 28, 3)
+    assert degrade.reduce(photo.swapaxes(0, 1), 20, filter).shape == (28, 20, 3)
+    assert reduced.mean() == pytest.approx(photo.mean(), abs=1)
+
+
+def test_reduction_never_enlarges(photo: np.ndarray) -> None:
+    assert np.array_equal(degrade.reduce(photo, 40), photo)
+    assert np.array_equal(degrade.reduce(photo, 41), photo)
+
+
 @pytest.mark.parametrize(
     ("call", "said"),
     [
         (lambda p: degrade.jpeg(p, 0), "quality=0: from 1 to 100 are allowed"),
         (lambda p: degrade.webp(p, 101), "quality=101: from 0 to 100 are allowed"),
         (lambda p: degrade.resize(p, 0), "scale=0: from 0.01 to 4 are allowed"),
+        (lambda p: degrade.reduce(p, 0), "short_side=0: from 1 to inf are allowed"),
         (lambda p: degrade.blur(p, float("nan")), "sigma=nan: from 0 to 100 are allowed"),
         (lambda p: degrade.crop_border(p, 0.5), "fraction=0.5: from 0 to 0.45 are allowed"),
     ],

@@ -3,6 +3,7 @@
 Nothing here changes the file that is judged; tests of robustness and of what a detector really learned do.
 """
 
+import math
 from io import BytesIO
 from typing import Literal
 
@@ -10,10 +11,19 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 from rediffuse.errors import ConfigError
-from rediffuse.images.encode import jpeg_bytes, webp_bytes
+from rediffuse.images.encode import Subsampling, jpeg_bytes, webp_bytes
+
+Filter = Literal["bilinear", "bicubic", "lanczos"]
+"""Pillow's resampling filters; all of them average over the pixels that a smaller one stands for."""
+
+_FILTERS: dict[Filter, Image.Resampling] = {
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
 
 
-def jpeg(pixels: np.ndarray, quality: int, *, subsampling: Literal["4:4:4", "4:2:2", "4:2:0"] = "4:2:0") -> np.ndarray:
+def jpeg(pixels: np.ndarray, quality: int, *, subsampling: Subsampling = "4:2:0") -> np.ndarray:
     """Through a JPEG file of this quality (1 to 100)."""
     _check("quality", quality, 1, 100)
     return _decoded(jpeg_bytes(pixels, quality, subsampling=subsampling))
@@ -32,6 +42,17 @@ def resize(pixels: np.ndarray, scale: float) -> np.ndarray:
     width, height = (max(1, round(side * scale)) for side in image.size)
     between = image.resize((width, height), Image.Resampling.BICUBIC)
     return np.array(between.resize(image.size, Image.Resampling.BICUBIC))
+
+
+def reduce(pixels: np.ndarray, short_side: int, filter: Filter = "bicubic") -> np.ndarray:
+    """Scaled until its short side has `short_side` pixels (at least 1); as it is where it has no more than that."""
+    _check("short_side", short_side, 1, math.inf)
+    height, width = pixels.shape[:2]
+    if min(height, width) <= short_side:
+        return pixels
+    scale = short_side / min(height, width)
+    size = (round(width * scale), round(height * scale))
+    return np.array(Image.fromarray(pixels).resize(size, _FILTERS[filter]))
 
 
 def blur(pixels: np.ndarray, sigma: float) -> np.ndarray:

@@ -14,6 +14,9 @@ from PIL import Image
 
 from rediffuse.errors import ImageError
 
+Subsampling = Literal["4:4:4", "4:2:2", "4:2:0"]
+"""Resolution of the two colour planes of a JPEG: full, half in width, half in both directions."""
+
 PNG16_STEP = 2 / 65535
 """Distance of two neighbouring values of a map in a 16-bit PNG: what is read back is off by at most half of it."""
 
@@ -27,9 +30,7 @@ def png_bytes(pixels: np.ndarray) -> bytes:
     return _save(pixels, "PNG")
 
 
-def jpeg_bytes(
-    pixels: np.ndarray, quality: int = 95, *, subsampling: Literal["4:4:4", "4:2:2", "4:2:0"] = "4:2:0"
-) -> bytes:
+def jpeg_bytes(pixels: np.ndarray, quality: int = 95, *, subsampling: Subsampling = "4:2:0") -> bytes:
     """A baseline JPEG of uint8 pixels (H, W, 3); `quality` from 1 to 100, `subsampling` of the two colour planes."""
     return _save(pixels, "JPEG", quality=quality, subsampling=subsampling)
 
