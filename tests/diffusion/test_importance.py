@@ -1,13 +1,22 @@
 import numpy as np
+import pytest
 import torch
 
-from rediffuse.diffusion.importance import LossSecondMomentSampler, UniformSampler
+from rediffuse.diffusion.importance import LossSecondMomentSampler, LowNoiseSampler, UniformSampler
 
 
 def test_uniform_weights_are_one():
     t, weights = UniformSampler(7).sample(100, torch.Generator().manual_seed(0))
     assert set(t.tolist()) == set(range(7))
     torch.testing.assert_close(weights, torch.ones(100))
+
+
+def test_five_of_eight_timesteps_with_low_noise_come_from_the_first_quarter():
+    t, weights = LowNoiseSampler(100).sample(20_000, torch.Generator().manual_seed(0))
+    assert abs((t < 25).float().mean() - 5 / 8) < 0.02
+    assert weights[t < 25].unique().item() == pytest.approx(0.4)
+    assert weights[t >= 25].unique().item() == pytest.approx(2)
+    assert abs((weights * t).mean() - 49.5) < 1  # the expected value of anything stays what it was
 
 
 def warmed_up(num_timesteps: int) -> LossSecondMomentSampler:

@@ -13,7 +13,7 @@ Decay = Literal["none", "linear", "cosine"]
 Only = Literal["frequency"]
 """Parts of a network that can be trained alone."""
 LossName = Literal["mse", "rescaled_mse", "kl", "rescaled_kl"]
-TimestepSampler = Literal["uniform", "loss_second_moment"]
+TimestepSampler = Literal["uniform", "low_noise", "loss_second_moment"]
 
 FREE_FIELDS = frozenset(
     {"num_steps", "num_workers", "log_every", "save_every", "evaluate_every", "keep", "cache_limit_mb", "device"}
@@ -142,7 +142,7 @@ class DiffusionTraining:
     loss: LossName = "mse"
     """mse and rescaled_mse are hybrid losses where the variance is learned; kl is the variational bound."""
     timestep_sampler: TimestepSampler = "uniform"
-    """Which t are trained: all alike, or those whose losses vary more."""
+    """Which t are trained: all alike, more of those with little noise, or more of those with large losses."""
     only: Only | None = None
     """Train the network's spectral gates alone, on a frozen base that the run begins with."""
 

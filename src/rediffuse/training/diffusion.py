@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from rediffuse.diffusion import ddim
-from rediffuse.diffusion.importance import LossSecondMomentSampler, UniformSampler
+from rediffuse.diffusion.importance import LossSecondMomentSampler, LowNoiseSampler, UniformSampler
 from rediffuse.diffusion.losses import training_losses
 from rediffuse.diffusion.noise import PerSampleNoise
 from rediffuse.diffusion.process import SamplerOptions
@@ -28,7 +28,11 @@ from rediffuse.training.task import Batch, Task, Terms
 from rediffuse.zoo.gates import GATES_FILE, write_gates
 from rediffuse.zoo.model import DiffusionModel, Provenance
 
-SAMPLERS = {"uniform": UniformSampler, "loss_second_moment": LossSecondMomentSampler}
+SAMPLERS = {
+    "uniform": UniformSampler,
+    "low_noise": LowNoiseSampler,
+    "loss_second_moment": LossSecondMomentSampler,
+}
 
 
 class DiffusionTask(Task):
