@@ -12,6 +12,7 @@ help:
 	@echo "make test    lint, then the whole suite (installs what it needs, a browser included)"
 	@echo "make lint    ruff and pyright alone"
 	@echo "make format  let ruff lay out the code"
+	@echo "make browser install Chromium for the tests, where it is missing and apt-get is there"
 	@echo "make weights train the embedded model and detector anew (two hours on two cores; resumes)"
 
 demo: .venv/.demo
