@@ -18,6 +18,8 @@ class FileServer(ThreadingHTTPServer):
         self.last_modified = ""
         self.claims_length: int | None = None
         """The length that it announces, if not the true one."""
+        self.content_range = ""
+        """The Content-Range that it sends, if not the true one."""
         self.knows_ranges = True
         self.tells_length = True
         self.breaks_after: list[int] = []
@@ -53,7 +55,8 @@ class _Handler(BaseHTTPRequestHandler):
         body = server.content[start:]
         self.send_response(206 if start else 200)
         if start:
-            self.send_header("Content-Range", f"bytes {start}-{len(server.content) - 1}/{len(server.content)}")
+            true = f"bytes {start}-{len(server.content) - 1}/{len(server.content)}"
+            self.send_header("Content-Range", server.content_range or true)
         if server.tells_length:
             self.send_header("Content-Length", str(server.claims_length or len(body)))
         for name, value in (("ETag", server.etag), ("Last-Modified", server.last_modified)):
@@ -63,12 +66,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body[: server.breaks_after.pop(0)] if server.breaks_after else body)
 
     def _start(self) -> int:
-        """Where the answer begins: If-Range asks for the rest only of the very same file."""
-        server = self.server
+        """Where the answer begins."""
         asked = self.headers.get("Range")
-        if asked is None or not server.knows_ranges:
-            return 0
-        if self.headers.get("If-Range") not in (None, server.etag, server.last_modified):
+        if asked is None or not self.server.knows_ranges:
             return 0
         return int(asked.removeprefix("bytes=").removesuffix("-"))
 

@@ -1,6 +1,7 @@
-"""Results are written whole or not at all."""
+"""Results are written whole or not at all; and what identifies a file."""
 
 import contextlib
+import hashlib
 import os
 import re
 import secrets
@@ -70,3 +71,9 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
     except OSError as error:
         raise StorageError(f"{path}: could not be removed: {error.strerror or error}") from error
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file's bytes, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from feature_networks import Classifier, Detour, Inception, Logits, Maps, save_inception, save_script
 from rediffuse.errors import CheckpointError, InputError
 from rediffuse.evaluation.features import FeatureNetwork, load_feature_network
-from rediffuse.zoo.download import sha256_of
+from rediffuse.files import sha256_of
 
 CPU = torch.device("cpu")
 

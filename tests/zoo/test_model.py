@@ -14,11 +14,11 @@ from golden_values import FOLDER, fill
 from golden_values import load as golden
 from rediffuse.diffusion.config import ProcessConfig
 from rediffuse.errors import CheckpointError, ConfigError, InputError
+from rediffuse.files import sha256_of
 from rediffuse.models.config import EncoderConfig, UNetConfig
 from rediffuse.models.encoder import EncoderUNetModel
 from rediffuse.models.superres import SuperResModel
 from rediffuse.models.unet import UNetModel
-from rediffuse.zoo.download import sha256_of
 from rediffuse.zoo.model import ClassifierModel, DiffusionModel, Provenance, load, load_classifier
 
 UNET = UNetConfig(image_size=8, model_channels=32, channel_mult=(1, 2), num_res_blocks=1, num_head_channels=16)

@@ -4,13 +4,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import tyro
 
 from rediffuse.errors import InputError, nearest
-from rediffuse.zoo.download import Progress, sha256_of
+from rediffuse.files import sha256_of
 from rediffuse.zoo.fetch import default_cache, fetch_published, known_sha256, published_path
 from rediffuse.zoo.published import DEFAULT, FEATURE_NETWORKS, PUBLISHED, PublishedFile, default_folder
+
+if TYPE_CHECKING:
+    from rediffuse.zoo.download import Progress
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +91,7 @@ def _size(num_bytes: int) -> str:
 
 
 @contextmanager
-def _bar(name: str) -> Iterator[Progress]:
+def _bar(name: str) -> Iterator["Progress"]:
     from tqdm import tqdm
 
     with tqdm(desc=name, unit="B", unit_scale=True, unit_divisor=1000) as bar:

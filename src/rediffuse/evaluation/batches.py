@@ -13,11 +13,11 @@ import torch
 
 from rediffuse.errors import ConfigError, ImageError, InputError
 from rediffuse.evaluation.statistics import Moments
+from rediffuse.files import sha256_of
 from rediffuse.images.crop import center_crop
 from rediffuse.images.decode import decode
 from rediffuse.images.find import FoundImage, find_images
 from rediffuse.images.npz import NpzBatch, open_npz, read_array
-from rediffuse.zoo.download import sha256_of
 
 _THREADS = 4
 

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rediffuse.errors import CheckpointError, ConfigError, InputError, nearest
-from rediffuse.zoo.download import sha256_of
+from rediffuse.files import sha256_of
 from rediffuse.zoo.fetch import default_cache, known_sha256, published_path
 from rediffuse.zoo.published import FEATURE_NETWORKS
 

@@ -7,10 +7,10 @@ from typing import Any
 from rediffuse import records
 from rediffuse.diffusion.config import ProcessConfig
 from rediffuse.errors import CheckpointError, ConfigError
+from rediffuse.files import sha256_of
 from rediffuse.models.checkpoints import read_pickle
 from rediffuse.models.config import EncoderConfig, Kind, UNetConfig
 from rediffuse.models.layout import Layout
-from rediffuse.zoo.download import sha256_of
 from rediffuse.zoo.folder import Found, Provenance
 
 KINDS: Mapping[str, Kind] = {"diffusion": "unet", "superres": "superres", "classifier": "encoder"}

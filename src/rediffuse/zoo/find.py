@@ -8,9 +8,9 @@ from typing import Any
 
 from rediffuse.diffusion.config import ProcessConfig
 from rediffuse.errors import CheckpointError, ConfigError, InputError, nearest
+from rediffuse.files import sha256_of
 from rediffuse.models.checkpoints import read_state_dict
 from rediffuse.models.layout import infer
-from rediffuse.zoo.download import sha256_of
 from rediffuse.zoo.fetch import default_cache, fetch_from_hub, known_sha256, published_path
 from rediffuse.zoo.folder import Found, Provenance, read_folder
 from rediffuse.zoo.published import DEFAULT, PUBLISHED, default_folder

@@ -16,11 +16,10 @@ from torch import Tensor
 from rediffuse import records
 from rediffuse.diffusion.config import ProcessConfig
 from rediffuse.errors import ConfigError, InputError
-from rediffuse.files import write_bytes
+from rediffuse.files import sha256_of, write_bytes
 from rediffuse.models.checkpoints import read_state_dict, write_state_dict
 from rediffuse.models.config import EncoderConfig, Kind, UNetConfig
 from rediffuse.models.layout import Layout
-from rediffuse.zoo.download import sha256_of
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"

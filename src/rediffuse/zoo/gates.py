@@ -7,10 +7,10 @@ from pathlib import Path
 from torch import nn
 
 from rediffuse.errors import CheckpointError, ConfigError
+from rediffuse.files import sha256_of
 from rediffuse.models.checkpoints import read_state_dict, write_state_dict
 from rediffuse.models.frequency import GATES
 from rediffuse.models.layout import infer_gates
-from rediffuse.zoo.download import sha256_of
 from rediffuse.zoo.folder import Found, Provenance
 
 GATES_FILE = "frequency.safetensors"

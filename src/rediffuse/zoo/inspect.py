@@ -9,12 +9,12 @@ from torch import Tensor
 
 from rediffuse.diffusion.config import ProcessConfig
 from rediffuse.errors import CheckpointError, ConfigError
+from rediffuse.files import sha256_of
 from rediffuse.models.checkpoints import compare, read_state_dict
 from rediffuse.models.config import EncoderConfig, UNetConfig
 from rediffuse.models.flops import flops
 from rediffuse.models.layout import Layout
 from rediffuse.models.memory import peak_activation_bytes
-from rediffuse.zoo.download import sha256_of
 from rediffuse.zoo.find import find
 from rediffuse.zoo.folder import Found, Provenance
 from rediffuse.zoo.model import skeleton
