@@ -93,7 +93,7 @@ def write_generated(args: Flags, model: DiffusionModel, split: str, sampler: Sam
     missing = [seed for seed in wanted if not (folder / f"{seed}.png").exists()]
     if not missing:
         return
-    images = sample(model, args.sampling(sampler), missing, batch_size=args.batch_size)
+    images = sample(model, missing, args.sampling(sampler), batch_size=args.batch_size)
     bar = tqdm(images, f"{split}, {sampler}", total=len(missing), unit="image")
     for seed, x_0 in zip(missing, bar, strict=True):
         write_bytes(folder / f"{seed}.png", png_bytes(to_uint8(x_0)))

@@ -40,7 +40,7 @@ class Flags:
 def main(args: Flags) -> None:
     model = load(args.model, device=args.device)
     folder = args.detector or default_folder() / "detector"
-    evaluation = evaluate_detector(folder, model, args.data, batch_size=args.batch_size)
+    evaluation = evaluate_detector(model, args.data, folder, batch_size=args.batch_size)
     print(evaluation_table(evaluation))
     for reason in evaluation.skipped:
         print(f"skipped {reason}")

@@ -42,7 +42,7 @@ def main(args: Flags) -> None:
     for scale in args.scales:
         guidance = guide(model, classifier, scale)
         images = sample(
-            model, settings, range(args.num_samples), labels=labels, guidance=guidance, batch_size=args.batch_size
+            model, range(args.num_samples), settings, labels=labels, guidance=guidance, batch_size=args.batch_size
         )
         log_p = judge(classifier, torch.stack(list(images)).clamp(-1, 1))
         wanted = torch.tensor(labels)

@@ -49,7 +49,7 @@ def main(args: Flags) -> None:
     images = np.stack([center_crop(decode(found[index].path).pixels, size) for index in chosen])
     low_res = F.interpolate(to_tensor(images), (small, small), mode="area")
     settings = SamplingSettings(sampler="ddim", steps=args.steps)
-    sampled = to_uint8(torch.stack(list(upscale(model, settings, low_res, range(len(images))))))
+    sampled = to_uint8(torch.stack(list(upscale(model, low_res, settings, seeds=range(len(images))))))
     enlarged = np.stack([bicubic(pixels, size) for pixels in to_uint8(low_res)])
     ours, theirs = psnr(sampled, images), psnr(enlarged, images)
     print(f"{len(images)} images, {small} to {size} px, DDIM in {args.steps} steps")

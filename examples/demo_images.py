@@ -24,7 +24,7 @@ CLOTHING = Path(__file__).parents[1] / ".." / "shared" / "data" / "clothing" / "
 
 def generated(folder: Path) -> None:
     """DDIM samples of the embedded model in 50 steps; a seed gives the same image every time."""
-    images = sample(load("default"), SamplingSettings(sampler="ddim", steps=50), SEEDS)
+    images = sample(load("default"), SEEDS, SamplingSettings(sampler="ddim", steps=50))
     for seed, x_0 in zip(SEEDS, images, strict=True):
         write_bytes(folder / f"seed-{seed}.png", png_bytes(to_uint8(x_0)))
 

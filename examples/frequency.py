@@ -30,7 +30,7 @@ def main(folder: Path, paths: list[str]) -> None:
     figure = Figure(figsize=(12, 3.6), layout="constrained")
     print("log(error / image energy) by band, coarse to fine")
     for axes, preset in zip(figure.subplots(1, len(presets), sharey=True), presets, strict=True):
-        settings = rediffuse.settings_for(model, depth=5, grid="aligned", frequency=preset, second_view=True)
+        settings = rediffuse.DireSettings.for_model(model, depth=5, grid="aligned", frequency=preset, second_view=True)
         seen = rediffuse.reconstruct(model, x_0, settings)
         assert seen.second is not None  # the settings want it
         for view, x_0_hat in (("", seen.x_0_hat), (", without its middle bands", seen.second)):

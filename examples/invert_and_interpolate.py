@@ -28,10 +28,10 @@ def main(folder: Path, paths: list[str]) -> None:
     x_0 = to_tensor(pixels)
     for steps in (10, 25):
         settings = SamplingSettings(steps=steps)
-        x_T = invert(model, settings, x_0)
-        error = (decode(model, settings, x_T) - x_0).abs().mean()
+        x_T = invert(model, x_0, settings)
+        error = (decode(model, x_T, settings) - x_0).abs().mean()
         print(f"{steps} steps: latents of deviation {x_T.std():.2f}, back to within {127.5 * error:.1f} levels of 255")
-    frames = [to_uint8(frame) for frame in interpolate(model, settings, *x_T, num_frames=8)]
+    frames = [to_uint8(frame) for frame in interpolate(model, *x_T, settings, num_frames=8)]
     strip = np.stack([pixels[0], *frames, pixels[1]])
     write_bytes(folder / "interpolation.png", png_bytes(tile(strip, columns=len(strip))))
 

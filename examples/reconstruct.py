@@ -22,10 +22,10 @@ def main(folder: Path) -> None:
     rediffuse.load("default").save(folder / "model")
     model = rediffuse.load(folder / "model")
     photograph = center_crop(sklearn.datasets.load_sample_image("flower.jpg"), model.image_size)
-    [sample] = rediffuse.sample(model, rediffuse.SamplingSettings(steps=25), [0])
+    [sample] = rediffuse.sample(model, [0], rediffuse.SamplingSettings(steps=25))
     x_0 = torch.stack([to_tensor(photograph[None])[0], sample])  # (2, 3, S, S) in [-1, 1]
 
-    settings = rediffuse.settings_for(model, steps=20, depth=5)  # a quarter of the way to noise, and back
+    settings = rediffuse.DireSettings.for_model(model, steps=20, depth=5)  # a quarter of the way to noise, and back
     reconstruction = rediffuse.reconstruct(model, x_0, settings)
     errors = reconstruction.map.values  # |x_0 - x_0_hat|, (2, 3, S, S) in [0, 2]
     for name, error in zip(("photograph", "sample"), errors, strict=True):

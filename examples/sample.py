@@ -27,14 +27,14 @@ SAMPLERS = (
 def main(folder: Path) -> None:
     model = load("default")
     for settings in SAMPLERS:
-        images = np.stack([to_uint8(x_0) for x_0 in sample(model, settings, SEEDS)])
+        images = np.stack([to_uint8(x_0) for x_0 in sample(model, SEEDS, settings)])
         write_bytes(folder / f"{settings.sampler}.png", png_bytes(tile(images)))
         # A seed gives the same image in any batch, but for how convolutions round.
-        [alone] = sample(model, settings, [3])
+        [alone] = sample(model, [3], settings)
         assert np.abs(to_uint8(alone).astype(int) - images[3]).max() <= 1
 
     settings = SamplingSettings(sampler="ddim", steps=25)
-    way = moments(denoise(model, settings, [0]), settings.steps, num_moments=8)
+    way = moments(denoise(model, [0], settings), settings.steps, num_moments=8)
     seen = np.stack([to_uint8(step.x_0[0]) for step in way])  # what the model takes the noise for, earlier and later
     write_bytes(folder / "way.png", png_bytes(tile(seen, columns=len(seen))))
 

@@ -44,7 +44,8 @@ def main(folder: Path, num_steps: int) -> None:
     middle = unseen[200 : 200 + SIZE, 256 : 256 + 4 * SIZE]
     x_0 = to_tensor(middle.reshape(SIZE, 4, SIZE, 3).swapaxes(0, 1))  # (4, 3, S, S) in [-1, 1]
     small = F.interpolate(x_0, (SIZE // 2, SIZE // 2), mode="area")
-    enlarged = torch.stack(list(rediffuse.upscale(model, rediffuse.SamplingSettings(steps=25), small, range(4))))
+    settings = rediffuse.SamplingSettings(steps=25)
+    enlarged = torch.stack(list(rediffuse.upscale(model, small, settings, seeds=range(4))))
     bicubic = F.interpolate(small, (SIZE, SIZE), mode="bicubic").clamp(-1, 1)
     print(f"model {psnr(enlarged, x_0).mean():.1f} dB, bicubic {psnr(bicubic, x_0).mean():.1f} dB")
     write_bytes(folder / "enlarged.png", png_bytes(tile(to_uint8(torch.cat([bicubic, enlarged, x_0])), columns=4)))

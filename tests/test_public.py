@@ -9,7 +9,7 @@ import rediffuse
 
 NAMES = [
     *("DiffusionModel", "DireSettings", "SamplingSettings", "errors", "interpolate", "invert", "load"),
-    *("load_classifier", "reconstruct", "sample", "settings_for", "upscale"),
+    *("load_classifier", "reconstruct", "sample", "upscale"),
 ]
 
 

@@ -18,7 +18,6 @@ from rediffuse.detection.labelled import LabelledImage, find_labelled
 from rediffuse.detection.resnet import load_resnet50
 from rediffuse.detection.scorers import MapScorer
 from rediffuse.dire.job import FileResult
-from rediffuse.dire.reconstruct import settings_for
 from rediffuse.dire.settings import DireSettings
 from rediffuse.files import write_bytes
 from rediffuse.images import degrade
@@ -74,7 +73,9 @@ class Detectors:
 
     def settings(self, model: DiffusionModel, variant: Variant) -> DireSettings:
         """Five steps there and back on the aligned grid, twice: 20 calls of the network per image."""
-        return settings_for(model, steps=20, depth=5, grid="aligned", frequency=variant.frequency, second_view=True)
+        return DireSettings.for_model(
+            model, steps=20, depth=5, grid="aligned", frequency=variant.frequency, second_view=True
+        )
 
     def _measured(
         self, model: DiffusionModel, settings: DireSettings, images: Sequence[LabelledImage], names: Sequence[InputName]

@@ -69,7 +69,7 @@ class Quality:
         """Between the judge's features of samples and of all validation and test photographs."""
         settings = replace(FAST, frequency=frequency)
         seeds = range(50_000_000 + 10_000 * seed, 50_000_000 + 10_000 * seed + self.work.size.num_samples)
-        samples = torch.stack(list(sample(model, settings, seeds, batch_size=64))).clamp(-1, 1)
+        samples = torch.stack(list(sample(model, seeds, settings, batch_size=64))).clamp(-1, 1)
         reference = torch.cat([self.photos["validation"], self.photos["test"]])
         return frechet_distance(*(self._moments(images) for images in (samples, reference)))
 

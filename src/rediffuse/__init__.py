@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rediffuse import errors
-    from rediffuse.dire.reconstruct import reconstruct, settings_for
+    from rediffuse.dire.reconstruct import reconstruct
     from rediffuse.dire.settings import DireSettings
     from rediffuse.sampling.config import SamplingSettings
     from rediffuse.sampling.latents import interpolate, invert
@@ -26,7 +26,6 @@ __all__ = [
     "load_classifier",
     "reconstruct",
     "sample",
-    "settings_for",
     "upscale",
 ]
 
@@ -40,7 +39,6 @@ _HOMES = {
     "load_classifier": "rediffuse.zoo.model",
     "reconstruct": "rediffuse.dire.reconstruct",
     "sample": "rediffuse.sampling.sample",
-    "settings_for": "rediffuse.dire.reconstruct",
     "upscale": "rediffuse.sampling.sample",
 }
 """The module that each name is defined in."""

@@ -15,7 +15,7 @@ from rediffuse.detection.familiarity import Familiarity
 from rediffuse.detection.features import FEATURES
 from rediffuse.detection.scorers import BandScorer
 from rediffuse.diffusion.config import ProcessConfig
-from rediffuse.dire.reconstruct import settings_for
+from rediffuse.dire.settings import DireSettings
 from rediffuse.models.config import UNetConfig
 from rediffuse.models.unet import UNetModel
 from rediffuse.zoo.model import DiffusionModel, Provenance, load
@@ -46,7 +46,7 @@ def detector_for(model: DiffusionModel) -> Detector:
             input=features, mean=np.zeros(count), scale=np.ones(count), weight=np.full(count, 0.01), offset=0.0
         ),
         familiarity=Familiarity(centres=np.zeros((2, count)), precision=np.eye(count)),
-        settings=settings_for(model, steps=4, depth=1),
+        settings=DireSettings.for_model(model, steps=4, depth=1),
         calibration=Calibration(slope=1.0, offset=0.0),
         thresholds=Thresholds(real=0.0, generated=1.0, error_rate=0.05),
         training={},

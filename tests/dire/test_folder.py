@@ -11,7 +11,7 @@ from rediffuse.dire.folder import fill, unfinished
 from rediffuse.dire.job import reconstruct_files
 from rediffuse.dire.manifest import Manifest, Row, read
 from rediffuse.dire.maps import MapStore
-from rediffuse.dire.reconstruct import settings_for
+from rediffuse.dire.settings import DireSettings
 from rediffuse.errors import StorageError
 from rediffuse.images.find import find_images
 from rediffuse.zoo.model import DiffusionModel
@@ -19,11 +19,11 @@ from rediffuse.zoo.model import DiffusionModel
 
 def fill_folder(pictures: Path, out: Path, model: DiffusionModel, kinds=("maps",), labels=None) -> list[Row]:
     """Do what is unfinished and return its rows."""
-    settings = settings_for(model, steps=2)
+    settings = DireSettings.for_model(model, steps=2)
     store = MapStore(out, settings, kinds=kinds)
     with Manifest(out) as manifest:
         todo = unfinished(find_images([pictures]), store, manifest, labels=labels)
-        results = reconstruct_files(todo, model, settings, batch_size=4, labels=labels)
+        results = reconstruct_files(model, todo, settings, batch_size=4, labels=labels)
         return list(fill(results, store, manifest))
 
 
@@ -89,12 +89,12 @@ def test_result_that_cannot_be_written_stops_the_job(model: DiffusionModel, pict
 
 
 def test_what_is_kept_does_not_depend_on_the_batch(model: DiffusionModel, pictures: Path, tmp_path: Path) -> None:
-    settings = settings_for(model, steps=2)
+    settings = DireSettings.for_model(model, steps=2)
     maps = {}
     for batch_size in (1, 5):
         store = MapStore(tmp_path / str(batch_size), settings, map_format="safetensors")
         with Manifest(store.folder) as manifest:
-            results = reconstruct_files(find_images([pictures]), model, settings, batch_size=batch_size)
+            results = reconstruct_files(model, find_images([pictures]), settings, batch_size=batch_size)
             done = [row.name for row in fill(results, store, manifest) if row.status == "done"]
         maps[batch_size] = torch.cat([store.read(name).values for name in done])
     assert torch.allclose(maps[1], maps[5], rtol=0, atol=1e-4)

@@ -12,7 +12,8 @@ import torch
 from PIL import Image
 
 from rediffuse.dire.job import check_labels, in_threads, load_file, reconstruct_batch, reconstruct_files
-from rediffuse.dire.reconstruct import reconstruct, settings_for
+from rediffuse.dire.reconstruct import reconstruct
+from rediffuse.dire.settings import DireSettings
 from rediffuse.errors import ConfigError
 from rediffuse.images.find import FoundImage, find_images
 from rediffuse.zoo.model import DiffusionModel
@@ -22,8 +23,8 @@ from rediffuse.zoo.model import DiffusionModel
 def test_one_result_per_file_in_order_whatever_the_batch(
     model: DiffusionModel, pictures: Path, batch_size: int
 ) -> None:
-    files, settings = find_images([pictures]), settings_for(model, steps=2)
-    results = list(reconstruct_files(files, model, settings, batch_size=batch_size))
+    files, settings = find_images([pictures]), DireSettings.for_model(model, steps=2)
+    results = list(reconstruct_files(model, files, settings, batch_size=batch_size))
     assert [result.found for result in results] == files
     for result in results:
         loaded = load_file(result.found, settings)
@@ -37,7 +38,7 @@ def test_one_result_per_file_in_order_whatever_the_batch(
 
 
 def test_meta_tells_codec_size_and_content(model: DiffusionModel, pictures: Path) -> None:
-    settings = settings_for(model, steps=2)
+    settings = DireSettings.for_model(model, steps=2)
     loaded = load_file(FoundImage(pictures / "wide.bmp", "wide.bmp"), settings)
     assert loaded.meta is not None
     assert (loaded.meta.codec, loaded.meta.size, len(loaded.meta.sha256)) == ("BMP", (40, 20), 64)
@@ -50,7 +51,9 @@ def test_batches_fill_up_across_unreadable_files(model: DiffusionModel, tmp_path
     sizes = []
     counting = model.network.register_forward_pre_hook(lambda _, args: sizes.append(len(args[0])))
     try:
-        results = list(reconstruct_files(find_images([tmp_path]), model, settings_for(model, steps=2), batch_size=2))
+        results = list(
+            reconstruct_files(model, find_images([tmp_path]), DireSettings.for_model(model, steps=2), batch_size=2)
+        )
     finally:
         counting.remove()
     assert sizes == [2] * 8 + [1] * 4  # inversion and sampling, two steps each
@@ -58,14 +61,14 @@ def test_batches_fill_up_across_unreadable_files(model: DiffusionModel, tmp_path
 
 
 def test_reconstruction_that_overflows_is_a_failed_file(model: DiffusionModel, pictures: Path) -> None:
-    settings = settings_for(model, steps=2)
+    settings = DireSettings.for_model(model, steps=2)
     loaded = load_file(FoundImage(pictures / "photo.png", "photo.png"), settings)
     bias = model.network.out[2].bias
     with torch.no_grad():
         before = bias.clone()
         bias.fill_(torch.nan)
     try:
-        [result] = reconstruct_batch([loaded], model, settings)
+        [result] = reconstruct_batch(model, [loaded], settings)
     finally:
         with torch.no_grad():
             bias.copy_(before)
@@ -74,12 +77,12 @@ def test_reconstruction_that_overflows_is_a_failed_file(model: DiffusionModel, p
 
 
 def test_classes_reach_their_files(class_model: DiffusionModel, pictures: Path) -> None:
-    files, settings = find_images([pictures]), settings_for(class_model, steps=2)
+    files, settings = find_images([pictures]), DireSettings.for_model(class_model, steps=2)
     labels = {found.name: index % 3 for index, found in enumerate(files)}
-    for result in reconstruct_files(files, class_model, settings, batch_size=4, labels=labels):
+    for result in reconstruct_files(class_model, files, settings, batch_size=4, labels=labels):
         if result.reconstruction is not None:
-            label = torch.tensor([labels[result.found.name]])
-            alone = reconstruct(class_model, result.reconstruction.x_0, settings, labels=label)
+            label = labels[result.found.name]
+            alone = reconstruct(class_model, result.reconstruction.x_0, settings, labels=[label])
             assert result.label == label
             assert torch.allclose(result.reconstruction.x_T, alone.x_T, atol=1e-4)
 
@@ -98,13 +101,13 @@ def test_labels_are_checked_before_any_work(model: DiffusionModel, class_model: 
 @pytest.mark.parametrize("given", [{"batch_size": 0}, {"batch_size": 1, "workers": 0}])
 def test_numbers_below_1_are_refused(model: DiffusionModel, given: dict[str, int]) -> None:
     with pytest.raises(ConfigError, match="=0: at least 1 is needed"):
-        next(reconstruct_files([], model, settings_for(model), **given))
+        next(reconstruct_files(model, [], DireSettings.for_model(model), **given))
 
 
 def test_settings_of_another_model_stop_the_job(model: DiffusionModel, pictures: Path) -> None:
-    settings = replace(settings_for(model), model_sha256="f" * 64)
+    settings = replace(DireSettings.for_model(model), model_sha256="f" * 64)
     with pytest.raises(Exception, match="model_sha256"):
-        list(reconstruct_files(find_images([pictures]), model, settings, batch_size=2))
+        list(reconstruct_files(model, find_images([pictures]), settings, batch_size=2))
 
 
 def test_threads_run_ahead_but_no_further_than_they_may() -> None:

@@ -10,7 +10,8 @@ from safetensors.torch import load_file
 import golden_values
 from rediffuse.diffusion.config import ProcessConfig
 from rediffuse.dire.bands import without_middle
-from rediffuse.dire.reconstruct import DireMap, reconstruct, settings_for
+from rediffuse.dire.reconstruct import DireMap, reconstruct
+from rediffuse.dire.settings import DireSettings
 from rediffuse.errors import ConfigError, SettingsMismatch
 from rediffuse.images.crop import center_crop
 from rediffuse.images.decode import decode_bytes
@@ -53,7 +54,7 @@ def test_files_become_the_original_x_0(golden) -> None:
 @pytest.mark.parametrize("depth", [0, 5])
 def test_reconstruction_is_the_original_one(golden, golden_model: DiffusionModel, depth: int) -> None:
     _, arrays = golden
-    settings = settings_for(golden_model, steps=20, depth=depth or None, grid="compat")
+    settings = DireSettings.for_model(golden_model, steps=20, depth=depth or None, grid="compat")
     result = reconstruct(golden_model, arrays["x_0"], settings)
     assert golden_values.relative_error(result.x_T, arrays[f"x_T_{depth}"]) < 1e-3
     assert golden_values.relative_error(result.x_0_hat, arrays[f"x_0_hat_{depth}"]) < 1e-3
@@ -65,7 +66,7 @@ def test_reconstruction_is_the_original_one(golden, golden_model: DiffusionModel
 @pytest.mark.parametrize("grid", ["compat", "aligned"])
 def test_results_do_not_depend_on_the_batch(golden, golden_model: DiffusionModel, grid) -> None:
     x_0 = golden[1]["x_0"][:3]
-    settings = settings_for(golden_model, steps=2, grid=grid)
+    settings = DireSettings.for_model(golden_model, steps=2, grid=grid)
     together = reconstruct(golden_model, x_0, settings)
     apart = [reconstruct(golden_model, part, settings) for part in x_0.split((1, 2))]
     # Convolutions round differently for other batch sizes: 1e-6 of the output in every call of the network.
@@ -73,26 +74,19 @@ def test_results_do_not_depend_on_the_batch(golden, golden_model: DiffusionModel
 
 
 def test_class_decides_what_a_class_conditional_model_returns(class_model: DiffusionModel) -> None:
-    settings = settings_for(class_model, steps=2)
-    one, other = (
-        reconstruct(class_model, images(1), settings, labels=torch.tensor([label])).x_0_hat for label in (0, 2)
-    )
+    settings = DireSettings.for_model(class_model, steps=2)
+    one, other = (reconstruct(class_model, images(1), settings, labels=[label]).x_0_hat for label in (0, 2))
     assert not torch.equal(one, other)
 
 
-@pytest.mark.parametrize(
-    "labels",
-    [None, torch.tensor([0]), torch.tensor([0.0, 1.0]), torch.tensor([0, 3]), torch.tensor([-1, 0])],
-    ids=["none", "too few", "float", "too high", "negative"],
-)
-def test_class_conditional_model_refuses_other_labels(class_model: DiffusionModel, labels) -> None:
+def test_class_conditional_model_refuses_labels_that_do_not_fit(class_model: DiffusionModel) -> None:
     with pytest.raises(ConfigError, match="one class from 0 to 2 per image"):
-        reconstruct(class_model, images(2), settings_for(class_model, steps=2), labels=labels)
+        reconstruct(class_model, images(2), DireSettings.for_model(class_model, steps=2), labels=[0, 3])
 
 
 def test_labels_for_an_unconditional_model_are_refused(model: DiffusionModel) -> None:
     with pytest.raises(ConfigError, match="not class-conditional"):
-        reconstruct(model, images(1), settings_for(model, steps=2), labels=torch.tensor([0]))
+        reconstruct(model, images(1), DireSettings.for_model(model, steps=2), labels=torch.tensor([0]))
 
 
 @pytest.mark.parametrize(
@@ -108,22 +102,33 @@ def test_labels_for_an_unconditional_model_are_refused(model: DiffusionModel) ->
 )
 def test_other_images_are_refused(model: DiffusionModel, x_0: torch.Tensor, reason: str) -> None:
     with pytest.raises(ConfigError, match=reason):
-        reconstruct(model, x_0, settings_for(model, steps=2))
+        reconstruct(model, x_0, DireSettings.for_model(model, steps=2))
 
 
 def test_settings_of_another_model_are_refused(model: DiffusionModel) -> None:
-    settings = replace(settings_for(model, steps=2), model_sha256="f" * 64, image_size=32)
+    settings = replace(DireSettings.for_model(model, steps=2), model_sha256="f" * 64, image_size=32)
     with pytest.raises(SettingsMismatch, match=r"image_size=32 \(there 16\), model_sha256=f+ \(there 0+\)"):
         reconstruct(model, images(1, side=32), settings)
 
 
 def test_grid_without_an_integer_stride_is_refused_at_once(model: DiffusionModel) -> None:
     with pytest.raises(ConfigError, match="ddim600"):
-        settings_for(model, steps=600)
+        DireSettings.for_model(model, steps=600)
+
+
+def test_settings_have_the_fields_of_a_reconstruction_and_no_others(model: DiffusionModel) -> None:
+    settings = DireSettings.for_model(model, depth=3, crop="squash")
+    assert settings == DireSettings(image_size=16, model_sha256="0" * 64, depth=3, crop="squash")
+    with pytest.raises(TypeError, match="dept"):
+        DireSettings.for_model(model, dept=3)
+
+
+def test_without_settings_those_of_the_model_are_taken(model: DiffusionModel) -> None:
+    assert reconstruct(model, images(1)).settings == DireSettings.for_model(model)
 
 
 def test_network_in_training_mode_is_refused(model: DiffusionModel) -> None:
-    settings = settings_for(model, steps=2)
+    settings = DireSettings.for_model(model, steps=2)
     model.network.train()
     try:
         with pytest.raises(ConfigError, match="eval"):
@@ -134,9 +139,9 @@ def test_network_in_training_mode_is_refused(model: DiffusionModel) -> None:
 
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])
 def test_half_precision_stays_in_the_network(model: DiffusionModel, precision) -> None:
-    settings = settings_for(model, steps=2, precision=precision)
+    settings = DireSettings.for_model(model, steps=2, precision=precision)
     half = reconstruct(model, images(2), settings)
-    full = reconstruct(model, images(2), settings_for(model, steps=2))
+    full = reconstruct(model, images(2), DireSettings.for_model(model, steps=2))
     assert half.x_0_hat.dtype == half.x_T.dtype == torch.float32
     assert {parameter.dtype for parameter in model.network.parameters()} == {torch.float32}
     assert not torch.equal(half.x_0_hat, full.x_0_hat)
@@ -144,14 +149,14 @@ def test_half_precision_stays_in_the_network(model: DiffusionModel, precision) -
 
 
 def test_result_can_enter_a_graph(model: DiffusionModel) -> None:
-    result = reconstruct(model, images(1), settings_for(model, steps=2))
+    result = reconstruct(model, images(1), DireSettings.for_model(model, steps=2))
     weight = torch.ones(3, requires_grad=True)
     (result.map.values * weight[:, None, None]).sum().backward()
     assert weight.grad is not None
 
 
 def test_map_is_the_absolute_error_between_0_and_2(model: DiffusionModel) -> None:
-    result = reconstruct(model, images(2), settings_for(model, steps=2, clip=False))
+    result = reconstruct(model, images(2), DireSettings.for_model(model, steps=2, clip=False))
     assert result.error.abs().max() > 2
     assert torch.equal(result.map.values, result.error.abs().clamp(max=2))
 
@@ -161,13 +166,13 @@ def test_map_is_the_absolute_error_between_0_and_2(model: DiffusionModel) -> Non
 )
 def test_what_is_no_map_is_refused(model: DiffusionModel, values: torch.Tensor) -> None:
     with pytest.raises(ConfigError, match="DireMap"):
-        DireMap(values=values, settings=settings_for(model))
+        DireMap(values=values, settings=DireSettings.for_model(model))
 
 
 @pytest.mark.parametrize("preset", ["freeu", "freeu:1.3", "sharpen", "lowpass"])
 def test_a_preset_acts_there_and_back(model: DiffusionModel, preset: str) -> None:
     plain, filtered = (
-        reconstruct(model, images(2), settings_for(model, steps=4, frequency=frequency))
+        reconstruct(model, images(2), DireSettings.for_model(model, steps=4, frequency=frequency))
         for frequency in ("trained", preset)
     )
     assert not torch.allclose(filtered.x_T, plain.x_T, atol=1e-3)
@@ -176,14 +181,14 @@ def test_a_preset_acts_there_and_back(model: DiffusionModel, preset: str) -> Non
 
 def test_a_network_without_gates_reconstructs_the_same_when_they_are_off(model: DiffusionModel) -> None:
     plain, off = (
-        reconstruct(model, images(2), settings_for(model, steps=4, frequency=frequency)).x_0_hat
+        reconstruct(model, images(2), DireSettings.for_model(model, steps=4, frequency=frequency)).x_0_hat
         for frequency in ("trained", "off")
     )
     assert torch.equal(plain, off)
 
 
 def test_the_second_view_is_the_reconstruction_of_the_image_without_its_middle(model: DiffusionModel) -> None:
-    settings = settings_for(model, steps=4, depth=2, grid="aligned", second_view=True)
+    settings = DireSettings.for_model(model, steps=4, depth=2, grid="aligned", second_view=True)
     x_0 = images(3)
     both = reconstruct(model, x_0, settings)
     plain = replace(settings, second_view=False)
@@ -199,7 +204,7 @@ def test_network_calls_are_counted(model: DiffusionModel) -> None:
     handle = model.network.register_forward_hook(lambda *_: calls.append(1))
     for depth, second_view in ((None, False), (3, False), (3, True)):
         calls.clear()
-        settings = settings_for(model, steps=5, depth=depth, second_view=second_view)
+        settings = DireSettings.for_model(model, steps=5, depth=depth, second_view=second_view)
         reconstruct(model, images(2), settings)
         assert len(calls) == settings.network_calls
     handle.remove()

@@ -32,7 +32,7 @@ def model() -> DiffusionModel:
 
 def test_every_file_has_the_bound_of_its_own_noise(model: DiffusionModel, folder: Path, pixels: np.ndarray) -> None:
     told: list[int] = []
-    found = likelihoods(find_images([folder]), model, steps=4, seed=7, batch_size=5, progress=told.append)
+    found = likelihoods(model, find_images([folder]), steps=4, seed=7, batch_size=5, progress=told.append)
     noise = PerSampleNoise(range(7, 19))
     expected = bits_per_dimension(model.process("4"), model.network, to_tensor(pixels), noise)
     for values, others in zip(found.bits, expected, strict=True):
@@ -42,7 +42,7 @@ def test_every_file_has_the_bound_of_its_own_noise(model: DiffusionModel, folder
 
 
 def test_the_terms_are_saved_as_means_by_timestep(model: DiffusionModel, folder: Path, tmp_path: Path) -> None:
-    found = likelihoods(find_images([folder]), model, steps=4)
+    found = likelihoods(model, find_images([folder]), steps=4)
     found.save(tmp_path / "terms.npz")
     with np.load(tmp_path / "terms.npz") as saved:
         assert {saved[name].shape for name in ("vb_terms", "mse", "xstart_mse")} == {(4,)}
@@ -52,9 +52,9 @@ def test_the_terms_are_saved_as_means_by_timestep(model: DiffusionModel, folder:
 
 
 def test_an_unreadable_file_changes_nothing_for_the_others(model: DiffusionModel, folder: Path) -> None:
-    whole = likelihoods(find_images([folder]), model, steps=2)
+    whole = likelihoods(model, find_images([folder]), steps=2)
     (folder / "03.png").write_bytes(b"no image")
-    found = likelihoods(find_images([folder]), model, steps=2, batch_size=4)
+    found = likelihoods(model, find_images([folder]), steps=2, batch_size=4)
     assert "03.png" in found.failures[0]
     kept = [index for index, name in enumerate(whole.names) if name != "03.png"]
     torch.testing.assert_close(found.bits.total, whole.bits.total[kept], rtol=1e-4, atol=1e-4)
@@ -64,7 +64,7 @@ def test_nothing_readable_is_an_error(model: DiffusionModel, folder: Path) -> No
     for path in folder.iterdir():
         path.write_bytes(b"no image")
     with pytest.raises(InputError, match="none of the 12 files could be read; the first: "):
-        likelihoods(find_images([folder]), model, steps=1)
+        likelihoods(model, find_images([folder]), steps=1)
 
 
 def test_classes_reach_the_network(folder: Path) -> None:
@@ -72,7 +72,7 @@ def test_classes_reach_the_network(folder: Path) -> None:
     model = DiffusionModel(network=network, process_config=PROCESS, provenance=Provenance(source="test", sha256=""))
     files = find_images([folder])
     zero, one = (
-        likelihoods(files, model, steps=1, labels=dict.fromkeys((file.name for file in files), label)).bits.total
+        likelihoods(model, files, steps=1, labels=dict.fromkeys((file.name for file in files), label)).bits.total
         for label in (0, 1)
     )
     assert not torch.equal(zero, one)
@@ -83,9 +83,9 @@ def test_a_model_of_something_else_is_refused(folder: Path) -> None:
         network=SuperResModel(CONFIG), process_config=PROCESS, provenance=Provenance(source="test", sha256="")
     )
     with pytest.raises(ConfigError, match="test: a superres of 3 channels in 2 dimensions gives no likelihood"):
-        likelihoods(find_images([folder]), model)
+        likelihoods(model, find_images([folder]))
 
 
 def test_a_batch_of_nothing_is_refused(model: DiffusionModel, folder: Path) -> None:
     with pytest.raises(ConfigError, match="batch_size=0: at least 1 is needed"):
-        likelihoods(find_images([folder]), model, batch_size=0)
+        likelihoods(model, find_images([folder]), batch_size=0)

@@ -37,18 +37,18 @@ def test_slerp_of_parallel_latents_is_the_straight_line_and_of_opposite_ones_is_
 def test_a_model_that_finds_no_noise_is_inverted_exactly() -> None:
     model, settings = without_noise(), SamplingSettings(steps=5, clip=False)
     x_0 = rnd("x_0", 2, 3, 16, 16).clamp(-1, 1)
-    x_T = invert(model, settings, x_0)
+    x_T = invert(model, x_0, settings)
     torch.testing.assert_close(x_T, x_0 * float(model.process("ddim5").schedule.alpha_bar[-1]) ** 0.5)
-    torch.testing.assert_close(decode(model, settings, x_T), x_0)
+    torch.testing.assert_close(decode(model, x_T, settings), x_0)
 
 
 def test_interpolation_leads_from_one_image_to_the_other() -> None:
     model, settings = unet(num_classes=3), SamplingSettings(steps=4)
     a, b = rnd("a", 3, 16, 16), rnd("b", 3, 16, 16)
-    frames = list(interpolate(model, settings, a, b, num_frames=3, label=1, batch_size=2))
+    frames = list(interpolate(model, a, b, settings, num_frames=3, label=1, batch_size=2))
     assert len(frames) == 3
     for frame, end in ((frames[0], a), (frames[2], b)):
-        torch.testing.assert_close(frame, decode(model, settings, end[None], labels=[1])[0], rtol=0, atol=1e-4)
+        torch.testing.assert_close(frame, decode(model, end[None], settings, labels=[1])[0], rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -60,11 +60,11 @@ def test_interpolation_leads_from_one_image_to_the_other() -> None:
 )
 def test_samplers_without_a_way_back_are_refused(settings: SamplingSettings, line: str) -> None:
     with pytest.raises(ConfigError, match=line):
-        invert(unet(), settings, torch.zeros(1, 3, 16, 16))
+        invert(unet(), torch.zeros(1, 3, 16, 16), settings)
 
 
 def test_images_of_another_size_and_too_few_frames_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"given \(1, 3, 8, 8\) float32; \(N, 3, 16, 16\) float32 is needed"):
-        invert(unet(), SamplingSettings(), torch.zeros(1, 3, 8, 8))
+        invert(unet(), torch.zeros(1, 3, 8, 8))
     with pytest.raises(ConfigError, match="frames=1: at least 2"):
-        next(interpolate(unet(), SamplingSettings(), A, B, num_frames=1))
+        next(interpolate(unet(), A, B, num_frames=1))

@@ -15,7 +15,7 @@ from rediffuse.detection.features import INPUTS
 from rediffuse.detection.judge import judge
 from rediffuse.detection.labelled import find_labelled
 from rediffuse.diffusion.config import ProcessConfig
-from rediffuse.dire.reconstruct import settings_for
+from rediffuse.dire.settings import DireSettings
 from rediffuse.errors import ConfigError, InputError, SettingsMismatch
 from rediffuse.images.find import find_images
 from rediffuse.models.config import UNetConfig
@@ -105,7 +105,7 @@ def test_best_candidate_on_validation_is_taken(trained: Path):
 
 
 def test_saved_detector_has_the_reported_figures(trained: Path, data: Path, model: DiffusionModel):
-    again = evaluate_detector(trained / "detector", model, data / "test", batch_size=5)
+    again = evaluate_detector(model, data / "test", trained / "detector", batch_size=5)
     reported = json.loads((trained / "report.json").read_text())["test"]["comparisons"]
     for one, other in zip(again.comparisons, reported, strict=True):
         assert one.detector.figures.auc.value == pytest.approx(other["detector"]["figures"]["auc"]["value"], abs=0.01)
@@ -123,7 +123,7 @@ def test_second_call_reconstructs_nothing_again(trained: Path, data: Path, tmp_p
 
 
 def test_file_format_of_a_class_moves_no_score(data: Path, model: DiffusionModel, tmp_path: Path):
-    settings = settings_for(model, steps=4, depth=2, second_view=True)
+    settings = DireSettings.for_model(model, steps=4, depth=2, second_view=True)
     cache = ReconstructionCache(folder=tmp_path / "cache", model=model, batch_size=8, workers=1)
     swapped = tmp_path / "swapped"
     shutil.copytree(data / "validation", swapped)
@@ -143,7 +143,7 @@ def test_file_format_of_a_class_moves_no_score(data: Path, model: DiffusionModel
 
 def test_verdicts_come_for_every_file_in_order(trained: Path, data: Path, model: DiffusionModel):
     files = find_images([data / "test" / "real"])
-    verdicts = list(judge(files, model, load_detector(trained / "detector"), batch_size=4))
+    verdicts = list(judge(model, files, load_detector(trained / "detector"), batch_size=4))
     assert [verdict.file for verdict in verdicts] == [file.name for file in files]
     judged = [verdict for verdict in verdicts if verdict.judged]
     assert [verdict.file for verdict in verdicts if not verdict.judged] == ["broken.png"]
@@ -156,7 +156,7 @@ def test_verdicts_come_for_every_file_in_order(trained: Path, data: Path, model:
 
 def test_another_model_is_refused_before_any_work(trained: Path):
     with pytest.raises(SettingsMismatch, match="model_sha256=1111"):
-        judge([], tiny_model(sha256="1" * 64), load_detector(trained / "detector"))
+        judge(tiny_model(sha256="1" * 64), [], load_detector(trained / "detector"))
 
 
 def test_missing_folder_is_named(tmp_path: Path, model: DiffusionModel):
@@ -195,7 +195,7 @@ def test_two_views_are_looked_at_where_the_features_need_them(data: Path, model:
     detector = load_detector(tmp_path / "detector")
     assert detector.settings.second_view
     assert (detector.settings.frequency, detector.settings.network_calls) == ("freeu", 8)
-    [verdict] = judge(find_images([data / "test" / "real" / "00.png"]), model, detector)
+    [verdict] = judge(model, find_images([data / "test" / "real" / "00.png"]), detector)
     assert verdict.judged
 
 

@@ -59,7 +59,7 @@ def run(args: DetectFlags) -> int:
 
     model = load(args.model, device=args.device)
     detector = load_detector(args.detector or default_folder() / "detector", model.device)
-    found = judge(files, model, detector, batch_size=args.batch_size, workers=args.workers)
+    found = judge(model, files, detector, batch_size=args.batch_size, workers=args.workers)
     verdicts, stopped = _collect(found, len(files), args.evidence)
 
     print(text_table(verdicts))

@@ -70,13 +70,12 @@ def run(args: DireFlags) -> int:
     from rediffuse.dire.job import check_labels, reconstruct_files
     from rediffuse.dire.manifest import Manifest
     from rediffuse.dire.maps import MapStore
-    from rediffuse.dire.reconstruct import settings_for
     from rediffuse.zoo.model import load
 
     labels = choose_labels(args.class_, args.labels, [found.name for found in files])
     model = load(args.model, device=args.device)
     check_labels(model, files, labels)
-    settings = settings_for(
+    settings = DireSettings.for_model(
         model,
         steps=args.steps,
         depth=args.depth,
@@ -90,7 +89,7 @@ def run(args: DireFlags) -> int:
     with Manifest(args.out) as manifest:
         todo = files if args.force else unfinished(files, store, manifest, labels=labels, workers=args.workers)
         results = reconstruct_files(
-            todo, model, settings, batch_size=args.batch_size, labels=labels, workers=args.workers
+            model, todo, settings, batch_size=args.batch_size, labels=labels, workers=args.workers
         )
         rows = fill(results, store, manifest, workers=args.workers)
         num_failed = _show(rows, num_files=len(files), num_skipped=len(files) - len(todo))

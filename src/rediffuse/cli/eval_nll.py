@@ -47,19 +47,18 @@ def run(args: EvalNllFlags) -> int:
     from tqdm import tqdm
 
     from rediffuse.dire.job import check_labels
-    from rediffuse.evaluation.likelihood import check_model, likelihoods
+    from rediffuse.evaluation.likelihood import likelihoods
     from rediffuse.images.find import find_images
     from rediffuse.zoo.model import load
 
     files = find_images(args.paths)
     labels = choose_labels(args.class_, args.labels, [found.name for found in files])
     model = load(args.model, device=args.device)
-    check_model(model)
     check_labels(model, files, labels)
     with tqdm(total=len(files), unit="image", file=sys.stderr) as bar:
         found = likelihoods(
-            files,
             model,
+            files,
             steps=args.steps,
             seed=args.seed,
             batch_size=args.batch_size,

@@ -62,8 +62,8 @@ def run(args: InterpolateFlags) -> int:
     model = load(args.model, device=args.device)
     ends = np.stack([center_crop(decode(path).pixels, model.image_size) for path in (args.a, args.b)])
     labels = None if args.class_ is None else [args.class_, args.class_]
-    a, b = invert(model, settings, to_tensor(ends), labels=labels)
-    images = interpolate(model, settings, a, b, num_frames=args.frames, label=args.class_, batch_size=args.batch_size)
+    a, b = invert(model, to_tensor(ends), settings, labels=labels)
+    images = interpolate(model, a, b, settings, num_frames=args.frames, label=args.class_, batch_size=args.batch_size)
     frames = [to_uint8(x_0) for x_0 in images]
     for old in args.out.glob("frames/*.png"):
         remove(old)  # of another number of frames

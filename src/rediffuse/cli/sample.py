@@ -95,7 +95,7 @@ def run(args: SampleFlags) -> int:
     # Each process takes its share before it looks what is missing, so that all of them divide the same list.
     own = ranks.share(wanted)
     todo = [request for request in own if args.force or request.name not in is_there]
-    made = fill_with_samples(folder, model, settings, todo, guidance=guidance, batch_size=args.batch_size)
+    made = fill_with_samples(model, todo, settings, folder=folder, guidance=guidance, batch_size=args.batch_size)
     show(made, num_images=len(todo))
     print(f"{len(todo)} made, {len(own) - len(todo)} there before: {args.out / 'images'}")
     # The process that finishes last finds everything there, and gathers it.

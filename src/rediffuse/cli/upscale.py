@@ -79,7 +79,7 @@ def run(args: UpscaleFlags) -> int:
     images, reasons = _read(args, model, size)
     own = ranks.share(images)
     todo = [small for small in own if args.force or not folder.holds(small.name, small.pixels)]
-    made = fill_with_enlarged(folder, model, settings, todo, seed=args.seed, batch_size=args.batch_size)
+    made = fill_with_enlarged(model, todo, settings, folder=folder, seed=args.seed, batch_size=args.batch_size)
     show(made, num_images=len(todo))
     for reason in reasons:
         print(f"rediffuse: {reason}", file=sys.stderr)

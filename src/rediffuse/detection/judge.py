@@ -13,8 +13,8 @@ from rediffuse.zoo.model import DiffusionModel
 
 
 def judge(
-    files: Sequence[FoundImage],
     model: DiffusionModel,
+    files: Sequence[FoundImage],
     detector: Detector,
     *,
     batch_size: int = 16,
@@ -24,8 +24,8 @@ def judge(
     """One verdict per file, in order; a file that cannot be judged gets one with the reason and no decision.
 
     Args:
-        files: from `images.find.find_images`.
         model: the one the detector was trained with.
+        files: from `images.find.find_images`.
         detector: its settings are those of the reconstructions.
         batch_size, labels, workers: see `dire.job.reconstruct_files`.
 
@@ -37,7 +37,7 @@ def judge(
         ConfigError, InputError: see `dire.job.reconstruct_files`.
     """
     require_model(model, detector)
-    results = reconstruct_files(files, model, detector.settings, batch_size=batch_size, labels=labels, workers=workers)
+    results = reconstruct_files(model, files, detector.settings, batch_size=batch_size, labels=labels, workers=workers)
     return (verdict(result, detector) for result in results)
 
 

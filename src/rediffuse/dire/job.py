@@ -70,16 +70,17 @@ def load_file(found: FoundImage, settings: DireSettings) -> LoadedFile:
 
 
 def reconstruct_batch(
-    loaded: Sequence[LoadedFile],
     model: DiffusionModel,
+    loaded: Sequence[LoadedFile],
     settings: DireSettings,
+    *,
     labels: Mapping[str, int] | None = None,
 ) -> list[FileResult]:
     """One result per file, in order: the function of a chunk that every runner calls.
 
     Args:
-        loaded: from `load_file`; those without an image pass through.
         model, settings: see `reconstruct`.
+        loaded: from `load_file`; those without an image pass through.
         labels: the class of each file by `FoundImage.name`, for a class-conditional model.
 
     Raises:
@@ -88,17 +89,15 @@ def reconstruct_batch(
     images = [file.x_0 for file in loaded if file.x_0 is not None]
     if not images:
         return [FileResult(found=file.found, meta=file.meta, reason=file.reason) for file in loaded]
-    classes = None
-    if labels is not None:
-        classes = torch.tensor([labels[file.found.name] for file in loaded if file.x_0 is not None])
+    classes = None if labels is None else [labels[file.found.name] for file in loaded if file.x_0 is not None]
     batch = reconstruct(model, torch.stack(images), settings, labels=classes).to("cpu")
     singles = (batch[index : index + 1] for index in range(len(batch)))
     return [_result(file, singles, settings, labels) for file in loaded]
 
 
 def reconstruct_files(
-    files: Iterable[FoundImage],
     model: DiffusionModel,
+    files: Iterable[FoundImage],
     settings: DireSettings,
     *,
     batch_size: int,
@@ -108,8 +107,8 @@ def reconstruct_files(
     """Reconstruct files in batches that fill up across unreadable ones; the last batch may be short.
 
     Args:
-        files: from `images.find.find_images`; consumed no faster than they are worked on.
         model, settings: see `reconstruct`.
+        files: from `images.find.find_images`; consumed no faster than they are worked on.
         batch_size: images per call of the network, at least 1. Results depend on it by rounding alone.
         labels: see `reconstruct_batch`.
         workers: threads that decode ahead, at least 1.
@@ -125,7 +124,7 @@ def reconstruct_files(
         if number < 1:
             raise ConfigError(f"{name}={number}: at least 1 is needed")
     loaded = in_threads(lambda found: load_file(found, settings), files, workers, 2 * batch_size)
-    return _results(loaded, model, settings, batch_size, labels)
+    return _results(model, loaded, settings, batch_size, labels)
 
 
 def check_labels(model: DiffusionModel, files: Iterable[FoundImage], labels: Mapping[str, int] | None) -> None:
@@ -165,15 +164,15 @@ def in_threads(function: Callable[[S], R], items: Iterable[S], workers: int, ahe
 
 
 def _results(
-    loaded: Iterable[LoadedFile],
     model: DiffusionModel,
+    loaded: Iterable[LoadedFile],
     settings: DireSettings,
     batch_size: int,
     labels: Mapping[str, int] | None,
 ) -> Generator[FileResult, None, None]:
     for batch in _full_batches(loaded, batch_size):
         try:
-            results = reconstruct_batch(batch, model, settings, labels)
+            results = reconstruct_batch(model, batch, settings, labels=labels)
         except torch.OutOfMemoryError:
             raise ConfigError(
                 f"batch_size={batch_size}: {settings.image_size} px images do not fit in the memory of {model.device}; "

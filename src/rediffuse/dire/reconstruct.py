@@ -10,8 +10,9 @@ from torch import Tensor
 from rediffuse.diffusion import ddim
 from rediffuse.diffusion.ddim import SamplerOptions
 from rediffuse.dire.bands import without_middle
-from rediffuse.dire.settings import Crop, DireSettings, Grid, Precision, require_same
+from rediffuse.dire.settings import DireSettings, Precision, require_same
 from rediffuse.errors import ConfigError
+from rediffuse.zoo.labels import Labels, class_labels
 from rediffuse.zoo.model import DiffusionModel
 
 _AUTOCAST_DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
@@ -90,43 +91,8 @@ class Reconstruction:
         return replace(self, x_0=x_0, x_T=x_T, x_0_hat=x_0_hat, second=second)
 
 
-def settings_for(
-    model: DiffusionModel,
-    *,
-    steps: int = DireSettings.steps,
-    depth: int | None = None,
-    clip: bool = True,
-    precision: Precision = "fp32",
-    grid: Grid = "compat",
-    crop: Crop = "center",
-    frequency: str = "trained",
-    second_view: bool = False,
-) -> DireSettings:
-    """The settings of a reconstruction with `model`; the arguments are the fields of `DireSettings`.
-
-    Raises:
-        ConfigError: the model is not one of RGB images, a value is not allowed, or no integer stride gives `steps`
-            timesteps of the model's chain.
-    """
-    _check_network(model)
-    settings = DireSettings(
-        image_size=model.image_size,
-        model_sha256=model.provenance.sha256,
-        steps=steps,
-        depth=depth,
-        clip=clip,
-        precision=precision,
-        grid=grid,
-        crop=crop,
-        frequency=frequency,
-        second_view=second_view,
-    )
-    model.process(settings.respacing)  # a grid that cannot be built fails here, not in the middle of a job
-    return settings
-
-
 def reconstruct(
-    model: DiffusionModel, x_0: Tensor, settings: DireSettings, *, labels: Tensor | None = None
+    model: DiffusionModel, x_0: Tensor, settings: DireSettings | None = None, *, labels: Labels | None = None
 ) -> Reconstruction:
     """x_0 -> x_T by DDIM inversion -> x_0_hat by DDIM sampling, over the same timesteps (DIRE, section 3.2).
 
@@ -137,8 +103,9 @@ def reconstruct(
     Args:
         model: its network is in eval mode.
         x_0: (N, 3, S, S) float32 in [-1, 1], S = settings.image_size; moved to the model's device.
-        settings: made for this model (`settings_for`).
-        labels: (N,) int64 in [0, num_classes): needed by a class-conditional model, refused by any other.
+        settings: made for this model (`DireSettings.for_model`); None is `DireSettings.for_model(model)`.
+        labels: N classes from 0 to num_classes - 1, a tensor or a sequence: needed by a class-conditional model,
+            refused by any other.
 
     Returns:
         The reconstruction, on the model's device.
@@ -147,10 +114,12 @@ def reconstruct(
         ConfigError: `x_0` or `labels` have another shape, type or range, or the network is in training mode.
         SettingsMismatch: the settings were made for another model.
     """
+    settings = settings or DireSettings.for_model(model)
     _check_model(model, settings)
     _check_images(x_0, settings)
     x_0 = x_0.to(model.device)
-    conditioning = _conditioning(model, labels, len(x_0))
+    y = class_labels(model, labels, len(x_0))
+    conditioning = {} if y is None else {"y": y}
     process = model.process(settings.respacing)
     network = _at_precision(model.denoiser(settings.frequency), settings.precision)
     options = SamplerOptions(clip_denoised=settings.clip, conditioning=conditioning)
@@ -178,36 +147,12 @@ def _at_precision(network: Callable[..., Tensor], precision: Precision) -> Calla
     return in_half
 
 
-def _conditioning(model: DiffusionModel, labels: Tensor | None, num_images: int) -> dict[str, Tensor]:
-    if model.num_classes is None:
-        if labels is not None:
-            raise ConfigError("labels: this model is not class-conditional; give none")
-        return {}
-    allowed = f"one class from 0 to {model.num_classes - 1} per image"
-    if labels is None:
-        raise ConfigError(f"labels: this model is class-conditional and needs {allowed}")
-    if labels.dtype != torch.int64 or labels.shape != (num_images,):
-        raise ConfigError(f"labels: given {_describe(labels)}; ({num_images},) int64 is allowed, {allowed}")
-    if not ((labels >= 0) & (labels < model.num_classes)).all():
-        raise ConfigError(f"labels: given {_span(labels)}; {allowed} is allowed")
-    return {"y": labels.to(model.device)}
-
-
 def _check_model(model: DiffusionModel, settings: DireSettings) -> None:
     of_the_model = replace(settings, image_size=model.image_size, model_sha256=model.provenance.sha256)
     require_same(given=settings, expected=of_the_model, owner="the model")
-    _check_network(model)
+    model.require_rgb_unet("reconstruct images")
     if model.network.training:
         raise ConfigError("model.network is in training mode, where dropout is random: call .eval() first")
-
-
-def _check_network(model: DiffusionModel) -> None:
-    config = model.network.config
-    if model.kind != "unet" or config.dims != 2 or config.in_channels != 3:
-        raise ConfigError(
-            f"{model.provenance.source}: a {model.kind} of {config.in_channels} channels in {config.dims} dimensions "
-            "cannot reconstruct images; a unet of 3 channels in 2 dimensions can"
-        )
 
 
 def _check_images(x_0: Tensor, settings: DireSettings) -> None:

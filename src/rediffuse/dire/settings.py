@@ -1,10 +1,13 @@
 """How an image was reconstructed: the settings travel with every map, feature and detector."""
 
 from dataclasses import dataclass, fields
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from rediffuse.errors import ConfigError, SettingsMismatch
 from rediffuse.models.config import Preset
+
+if TYPE_CHECKING:
+    from rediffuse.zoo.model import DiffusionModel
 
 Grid = Literal["compat", "aligned"]
 Precision = Literal["fp32", "fp16", "bf16"]
@@ -48,6 +51,23 @@ class DireSettings:
         if self.image_size < 1:
             raise ConfigError(f"image_size={self.image_size}: at least 1 is needed")
         Preset.parse(self.frequency)
+
+    @classmethod
+    def for_model(cls, model: "DiffusionModel", **fields: Any) -> Self:
+        """The settings of a reconstruction with `model`.
+
+        Args:
+            model: gives `image_size` and `model_sha256`.
+            fields: the other fields, by their names; each has a default.
+
+        Raises:
+            ConfigError: the model is not one of RGB images, a value is not allowed, or no integer stride gives `steps`
+                timesteps of the model's chain.
+        """
+        model.require_rgb_unet("reconstruct images")
+        settings = cls(image_size=model.image_size, model_sha256=model.provenance.sha256, **fields)
+        model.process(settings.respacing)  # a grid that cannot be built fails here, not in the middle of a job
+        return settings
 
     @property
     def network_calls(self) -> int:

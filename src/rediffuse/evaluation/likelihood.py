@@ -18,6 +18,7 @@ from rediffuse.images.crop import center_crop
 from rediffuse.images.decode import decode
 from rediffuse.images.find import FoundImage
 from rediffuse.images.tensors import to_tensor
+from rediffuse.zoo.labels import class_labels
 from rediffuse.zoo.model import DiffusionModel
 
 Progress = Callable[[int], object]
@@ -59,8 +60,8 @@ class Likelihoods:
 
 
 def likelihoods(
-    files: Sequence[FoundImage],
     model: DiffusionModel,
+    files: Sequence[FoundImage],
     *,
     steps: int | None = None,
     seed: int = 0,
@@ -71,8 +72,8 @@ def likelihoods(
     """Estimate the bound for every file, scaled and cut to the model's square as in training.
 
     Args:
-        files: from `images.find.find_images`.
         model: a unet of RGB images.
+        files: from `images.find.find_images`.
         steps: keep so many timesteps of the chain, evenly spread; None keeps all of them.
         seed: the noise of file i comes from `seed + i`, whatever batch the file is in.
         batch_size: images per call of the network, at least 1.
@@ -84,7 +85,7 @@ def likelihoods(
         ConfigError: the model is not one of RGB images, or a number is not allowed.
         InputError: no file could be read.
     """
-    check_model(model)
+    model.require_rgb_unet("give a likelihood of images")
     if batch_size < 1:
         raise ConfigError(f"batch_size={batch_size}: at least 1 is needed")
     process = model.process("" if steps is None else str(steps))
@@ -95,9 +96,8 @@ def likelihoods(
         failures += reasons
         if indices:
             read = [files[index].name for index in indices]
-            conditioning = {}
-            if labels is not None:
-                conditioning["y"] = torch.tensor([labels[name] for name in read], device=model.device)
+            y = class_labels(model, None if labels is None else [labels[name] for name in read], len(read))
+            conditioning = {} if y is None else {"y": y}
             noise = PerSampleNoise([seed + index for index in indices])
             x_0 = torch.stack(images).to(model.device)
             bits = bits_per_dimension(process, model.network, x_0, noise, conditioning=conditioning)
@@ -109,16 +109,6 @@ def likelihoods(
         raise InputError(f"none of the {len(files)} files could be read; the first: {failures[0]}")
     bits = BitsPerDimension(*(torch.cat(values) for values in zip(*parts, strict=True)))
     return Likelihoods(names=tuple(names), bits=bits, failures=tuple(failures))
-
-
-def check_model(model: DiffusionModel) -> None:
-    """Refuse a model that gives no likelihood of images, with ConfigError."""
-    config = model.network.config
-    if model.kind != "unet" or config.dims != 2 or config.in_channels != 3:
-        raise ConfigError(
-            f"{model.provenance.source}: a {model.kind} of {config.in_channels} channels in {config.dims} dimensions "
-            "gives no likelihood of images; a unet of 3 channels in 2 dimensions does"
-        )
 
 
 def _batches(

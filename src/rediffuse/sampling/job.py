@@ -14,6 +14,7 @@ from rediffuse.sampling.config import Progressive, Request, SamplingSettings
 from rediffuse.sampling.folder import ImageFolder
 from rediffuse.sampling.sample import check, check_finite, denoise, moments, upscale
 from rediffuse.sampling.small import SmallImage
+from rediffuse.zoo.labels import class_labels
 from rediffuse.zoo.model import DiffusionModel
 
 T = TypeVar("T")
@@ -23,20 +24,20 @@ NUM_MOMENTS: dict[Progressive, int] = {"strip": 10, "gif": 40}
 
 
 def fill_with_samples(
-    folder: ImageFolder,
     model: DiffusionModel,
-    settings: SamplingSettings,
     todo: Sequence[Request],
+    settings: SamplingSettings,
     *,
+    folder: ImageFolder,
     guidance: Guidance | None = None,
     batch_size: int = 16,
 ) -> Iterator[str]:
     """Make and keep the requested samples.
 
     Args:
-        folder: of a `SampleRecord` of this model and these settings.
         model, settings, guidance, batch_size: see `sample.sample`.
         todo: what is missing.
+        folder: of a `SampleRecord` of this model and these settings.
 
     Yields:
         The name of each image once it is on the disk.
@@ -47,9 +48,10 @@ def fill_with_samples(
     """
     _check_rgb(model)
     for batch in batches(todo, batch_size):
-        seeds, labels = [request.seed for request in batch], _labels(batch)
-        check(model, settings, "unet", num_samples=len(batch), labels=labels, guided=guidance is not None)
-        walk = denoise(model, settings, seeds, labels=labels, guidance=guidance)
+        seeds = [request.seed for request in batch]
+        check(model, settings, "unet", num_samples=len(batch))
+        labels = class_labels(model, _labels(batch), len(batch), guided=guidance is not None)
+        walk = denoise(model, seeds, settings, labels=labels, guidance=guidance)
         num_moments = NUM_MOMENTS[folder.progressive] if folder.progressive else 1
         kept = moments(walk, settings.steps, num_moments)
         x_0 = kept[-1].sample
@@ -61,11 +63,11 @@ def fill_with_samples(
 
 
 def fill_with_enlarged(
-    folder: ImageFolder,
     model: DiffusionModel,
-    settings: SamplingSettings,
     todo: Sequence[SmallImage],
+    settings: SamplingSettings,
     *,
+    folder: ImageFolder,
     seed: int = 0,
     batch_size: int = 16,
 ) -> Iterator[str]:
@@ -74,7 +76,7 @@ def fill_with_enlarged(
     for batch in batches(todo, batch_size):
         low_res = to_tensor(np.stack([small.pixels for small in batch]))
         seeds = [small.seed(seed) for small in batch]
-        images = upscale(model, settings, low_res, seeds, labels=_labels(batch), batch_size=len(batch))
+        images = upscale(model, low_res, settings, seeds=seeds, labels=_labels(batch), batch_size=len(batch))
         for small, x_0 in zip(batch, images, strict=True):
             folder.write(small.name, to_uint8(x_0), small=small.pixels)
             yield small.name

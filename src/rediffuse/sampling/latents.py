@@ -1,6 +1,6 @@
 """Images to latents and back, and the images between two latents."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -10,18 +10,19 @@ from rediffuse.diffusion.process import SamplerOptions
 from rediffuse.errors import ConfigError
 from rediffuse.sampling.config import SamplingSettings
 from rediffuse.sampling.sample import check, moments, walk
+from rediffuse.zoo.labels import Labels, class_labels
 from rediffuse.zoo.model import DiffusionModel
 
 
 def invert(
-    model: DiffusionModel, settings: SamplingSettings, x_0: Tensor, *, labels: Sequence[int] | None = None
+    model: DiffusionModel, x_0: Tensor, settings: SamplingSettings | None = None, *, labels: Labels | None = None
 ) -> Tensor:
     """The latents from which `decode` leads back to images, by DDIM on the grid that mirrors sampling.
 
     Args:
         model: a U-Net.
-        settings: of the sampler ddim with eta 0, the only one that has a way back.
         x_0: (N, C, S, S) float32 in [-1, 1], of the model's size.
+        settings: of the sampler ddim with eta 0, the only one that has a way back; None is `SamplingSettings()`.
         labels: see `sample.sample`.
 
     Returns:
@@ -30,19 +31,23 @@ def invert(
     Raises:
         ConfigError: the settings draw noise, or x_0 or the labels do not fit the model.
     """
-    _check(model, settings, x_0, labels)
-    conditioning = {} if labels is None else {"y": torch.tensor(labels, device=model.device)}
+    settings = settings or SamplingSettings()
+    _check(model, x_0, settings)
+    y = class_labels(model, labels, len(x_0))
+    conditioning = {} if y is None else {"y": y}
     options = SamplerOptions(clip_denoised=settings.clip, conditioning=conditioning)
     process = model.process(settings.respacing)
     return ddim.invert(process, model.denoiser(settings.frequency), x_0.to(model.device), options, grid="aligned")
 
 
 def decode(
-    model: DiffusionModel, settings: SamplingSettings, x_T: Tensor, *, labels: Sequence[int] | None = None
+    model: DiffusionModel, x_T: Tensor, settings: SamplingSettings | None = None, *, labels: Labels | None = None
 ) -> Tensor:
     """The images x_0 (N, C, S, S), on the CPU, of latents x_T; arguments and errors are those of `invert`."""
-    _check(model, settings, x_T, labels)
-    steps = walk(model, settings, x_T.to(model.device), _no_noise, labels=labels)
+    settings = settings or SamplingSettings()
+    _check(model, x_T, settings)
+    y = class_labels(model, labels, len(x_T))
+    steps = walk(model, x_T.to(model.device), settings, noise=_no_noise, labels=y)
     [last] = moments(steps, settings.steps, 1)
     return last.sample
 
@@ -77,9 +82,9 @@ def slerp(a: Tensor, b: Tensor, fraction: float) -> Tensor:
 
 def interpolate(
     model: DiffusionModel,
-    settings: SamplingSettings,
     a: Tensor,
     b: Tensor,
+    settings: SamplingSettings | None = None,
     *,
     num_frames: int = 8,
     label: int | None = None,
@@ -88,8 +93,9 @@ def interpolate(
     """The images along the arc between two latents, both ends included.
 
     Args:
-        model, settings: those that the latents were inverted with.
+        model: the one that the latents were inverted with.
         a, b: (C, S, S) each, from `invert`.
+        settings: those that the latents were inverted with; None is `SamplingSettings()`.
         num_frames: at least 2.
         label: the class of all frames, for a class-conditional model.
         batch_size: frames per call of the network.
@@ -106,14 +112,14 @@ def interpolate(
         raise ConfigError(f"batch_size={batch_size}: at least 1 is needed")
     latents = torch.stack([slerp(a, b, frame / (num_frames - 1)) for frame in range(num_frames)])
     for part in latents.split(batch_size):
-        yield from decode(model, settings, part, labels=None if label is None else [label] * len(part))
+        yield from decode(model, part, settings, labels=None if label is None else [label] * len(part))
 
 
-def _check(model: DiffusionModel, settings: SamplingSettings, x: Tensor, labels: Sequence[int] | None) -> None:
+def _check(model: DiffusionModel, x: Tensor, settings: SamplingSettings) -> None:
     if settings.sampler != "ddim" or settings.eta:
         given = f"sampler={settings.sampler}, eta={settings.eta}"
         raise ConfigError(f"{given}: latents need the way without noise, sampler=ddim and eta=0")
-    check(model, settings, "unet", num_samples=len(x), labels=labels)
+    check(model, settings, "unet", num_samples=len(x))
     config = model.network.config
     needed = (config.in_channels, *[config.image_size] * config.dims)
     if x.shape[1:] != needed or x.dtype != torch.float32:

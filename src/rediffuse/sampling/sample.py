@@ -13,15 +13,16 @@ from rediffuse.diffusion.process import SamplerOptions
 from rediffuse.errors import ConfigError
 from rediffuse.models.config import Kind
 from rediffuse.sampling.config import SamplingSettings
+from rediffuse.zoo.labels import Labels, class_labels
 from rediffuse.zoo.model import DiffusionModel
 
 
 def sample(
     model: DiffusionModel,
-    settings: SamplingSettings,
     seeds: Sequence[int],
+    settings: SamplingSettings | None = None,
     *,
-    labels: Sequence[int] | None = None,
+    labels: Labels | None = None,
     guidance: Guidance | None = None,
     batch_size: int = 16,
 ) -> Iterator[Tensor]:
@@ -32,8 +33,8 @@ def sample(
 
     Args:
         model: a U-Net.
-        settings: sampler, steps, eta, clipping.
         seeds: from 0 to 2^32 - 1.
+        settings: sampler, steps, eta, clipping; None is `SamplingSettings()`.
         labels: the class of each sample: needed where the model is class-conditional or `guidance` is given, refused
             elsewhere.
         guidance: from `guide.guide`, or any other `diffusion.guidance.Guidance`.
@@ -46,21 +47,23 @@ def sample(
         ConfigError: the model is no U-Net, the labels do not fit, or no integer stride gives `settings.steps`: at once.
             A sample is not finite, or a batch does not fit into the GPU's memory: at its turn.
     """
-    check(model, settings, "unet", num_samples=len(seeds), labels=labels, guided=guidance is not None)
+    settings = settings or SamplingSettings()
+    check(model, settings, "unet", num_samples=len(seeds))
+    y = class_labels(model, labels, len(seeds), guided=guidance is not None)
 
     def steps_of(batch: slice) -> Iterator[Step]:
-        return denoise(model, settings, seeds[batch], labels=_part(labels, batch), guidance=guidance)
+        return denoise(model, seeds[batch], settings, labels=None if y is None else y[batch], guidance=guidance)
 
     return _images(steps_of, settings, seeds, batch_size)
 
 
 def upscale(
     model: DiffusionModel,
-    settings: SamplingSettings,
     low_res: Tensor,
-    seeds: Sequence[int],
+    settings: SamplingSettings | None = None,
     *,
-    labels: Sequence[int] | None = None,
+    seeds: Sequence[int],
+    labels: Labels | None = None,
     batch_size: int = 16,
 ) -> Iterator[Tensor]:
     """Enlarge images with a super-resolution model (ADM, arXiv:2105.05233), one per seed and in their order.
@@ -77,50 +80,53 @@ def upscale(
     Raises:
         ConfigError: as `sample`, or the number of seeds or channels does not fit `low_res`.
     """
-    check(model, settings, "superres", num_samples=len(seeds), labels=labels)
+    settings = settings or SamplingSettings()
+    check(model, settings, "superres", num_samples=len(seeds))
+    y = class_labels(model, labels, len(seeds))
     channels = model.network.config.in_channels
     if low_res.ndim != 4 or low_res.shape[:2] != (len(seeds), channels):
         raise ConfigError(f"low_res: given {tuple(low_res.shape)}; ({len(seeds)}, {channels}, s, s) is needed")
 
     def steps_of(batch: slice) -> Iterator[Step]:
-        return denoise(model, settings, seeds[batch], labels=_part(labels, batch), low_res=low_res[batch])
+        part = None if y is None else y[batch]
+        return denoise(model, seeds[batch], settings, labels=part, low_res=low_res[batch])
 
     return _images(steps_of, settings, seeds, batch_size)
 
 
 def denoise(
     model: DiffusionModel,
-    settings: SamplingSettings,
     seeds: Sequence[int],
+    settings: SamplingSettings,
     *,
-    labels: Sequence[int] | None = None,
+    labels: Tensor | None = None,
     guidance: Guidance | None = None,
     low_res: Tensor | None = None,
 ) -> Iterator[Step]:
     """Walk one batch from noise to images: `settings.steps` steps, the last of which holds the samples.
 
-    For the arguments see `sample` and `upscale`, which check them.
+    For the arguments see `sample` and `upscale`, which check them; `labels` are from `class_labels`.
     """
     config = model.network.config
     noise = PerSampleNoise(seeds)
     x_T = noise.normal((config.in_channels, *[config.image_size] * config.dims)).to(model.device)
-    return walk(model, settings, x_T, noise, labels=labels, guidance=guidance, low_res=low_res)
+    return walk(model, x_T, settings, noise=noise, labels=labels, guidance=guidance, low_res=low_res)
 
 
 def walk(
     model: DiffusionModel,
-    settings: SamplingSettings,
     x_T: Tensor,
-    noise: Noise,
+    settings: SamplingSettings,
     *,
-    labels: Sequence[int] | None = None,
+    noise: Noise,
+    labels: Tensor | None = None,
     guidance: Guidance | None = None,
     low_res: Tensor | None = None,
 ) -> Iterator[Step]:
     """`denoise` from a given x_T (N, C, S, S) on the model's device."""
     conditioning = {}
     if labels is not None:
-        conditioning["y"] = torch.tensor(labels, device=model.device)
+        conditioning["y"] = labels
     if low_res is not None:
         conditioning["low_res"] = low_res.to(model.device)
     network = model.denoiser(settings.frequency)
@@ -151,16 +157,8 @@ def moments(walk: Iterator[Step], num_steps: int, num_moments: int) -> list[Step
         raise ConfigError("batch_size: a batch does not fit into the GPU's memory; choose a smaller one") from None
 
 
-def check(
-    model: DiffusionModel,
-    settings: SamplingSettings,
-    kind: Kind,
-    *,
-    num_samples: int,
-    labels: Sequence[int] | None,
-    guided: bool = False,
-) -> None:
-    """Refuse what `sample` and `upscale` refuse, before any work (see there)."""
+def check(model: DiffusionModel, settings: SamplingSettings, kind: Kind, *, num_samples: int) -> None:
+    """Refuse what `sample` and `upscale` refuse, before any work (see there); `class_labels` refuses labels."""
     if model.kind != kind:
         use = {"unet": "sample takes a unet", "superres": "upscale takes a superres model"}[kind]
         raise ConfigError(f"{model.provenance.source}: is a {model.kind} model; {use}")
@@ -169,7 +167,6 @@ def check(
     if not num_samples:
         raise ConfigError("seeds: given none; at least 1 is needed")
     model.process(settings.respacing)  # steps that the chain does not have fail here
-    _check_labels(model.num_classes, labels, num_samples, guided)
 
 
 def check_finite(x_0: Tensor, names: Sequence[object]) -> None:
@@ -199,29 +196,8 @@ def _images(
     return images()
 
 
-def _check_labels(num_classes: int | None, labels: Sequence[int] | None, num_samples: int, guided: bool) -> None:
-    if labels is None:
-        if num_classes is not None:
-            raise ConfigError(f"labels: this class-conditional model needs one from 0 to {num_classes - 1} per sample")
-        if guided:
-            raise ConfigError("labels: guidance needs a class per sample")
-        return
-    if num_classes is None and not guided:
-        raise ConfigError("labels: neither the model nor a guidance has classes; give none")
-    if len(labels) != num_samples:
-        raise ConfigError(f"labels: given {len(labels)}; one per sample, {num_samples}, is needed")
-    allowed = "0 or more" if num_classes is None else f"0 to {num_classes - 1}"
-    for label in labels:
-        if label < 0 or (num_classes is not None and label >= num_classes):
-            raise ConfigError(f"labels: class {label} is given; {allowed} is allowed")
-
-
 def _without_labels(network: Callable[..., Tensor]) -> Callable[..., Tensor]:
     def unconditional(x_t: Tensor, timesteps: Tensor, *, y: Tensor | None = None, **conditioning: Tensor) -> Tensor:
         return network(x_t, timesteps, **conditioning)
 
     return unconditional
-
-
-def _part(labels: Sequence[int] | None, batch: slice) -> Sequence[int] | None:
-    return None if labels is None else labels[batch]

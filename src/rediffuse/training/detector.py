@@ -25,7 +25,6 @@ from rediffuse.detection.metrics import expected_calibration_error, roc_auc
 from rediffuse.detection.resnet import load_resnet50
 from rediffuse.detection.scorers import BandScorer, MapScorer, Scorer
 from rediffuse.dire.job import FileResult, reconstruct_files
-from rediffuse.dire.reconstruct import settings_for
 from rediffuse.dire.settings import DireSettings
 from rediffuse.errors import RediffuseError
 from rediffuse.files import write_bytes
@@ -123,7 +122,7 @@ def train_detector(config: DetectorTraining, model: DiffusionModel, folder: Path
 
 
 def evaluate_detector(
-    folder: Path, model: DiffusionModel, data: Path, *, batch_size: int = 32, workers: int = 2
+    model: DiffusionModel, data: Path, folder: Path, *, batch_size: int = 32, workers: int = 2
 ) -> Evaluation:
     """The figures of a saved detector and of its control on the images in `data` (`real/` and `generated/`).
 
@@ -134,7 +133,7 @@ def evaluate_detector(
     detector, control = (load_detector(path, model.device) for path in (folder, folder / CONTROL))
     require_model(model, detector)
     images = find_labelled(data)
-    results = reconstruct_files(_found(images), model, detector.settings, batch_size=batch_size, workers=workers)
+    results = reconstruct_files(model, _found(images), detector.settings, batch_size=batch_size, workers=workers)
     return evaluate(detector, control, images, _shown(results, images, data.name))
 
 
@@ -242,7 +241,7 @@ def _detector(fit: Fit, config: DetectorTraining) -> Detector:
 
 
 def _settings(config: DetectorTraining, model: DiffusionModel, depth: int, second_view: bool) -> DireSettings:
-    return settings_for(
+    return DireSettings.for_model(
         model,
         steps=config.steps,
         depth=depth,

@@ -44,7 +44,7 @@ class ReconstructionCache:
             else:
                 missing.append(image)
         for result in reconstruct_files(
-            missing, self.model, settings, batch_size=self.batch_size, workers=self.workers
+            self.model, missing, settings, batch_size=self.batch_size, workers=self.workers
         ):
             path = paths[result.found.name]
             if result.reconstruction is not None and path is not None:

@@ -108,6 +108,19 @@ class DiffusionModel(_Model[UNetModel | SuperResModel]):
         """Classes that it is conditioned on, if any."""
         return self.network.config.num_classes
 
+    def require_rgb_unet(self, purpose: str) -> None:
+        """Refuse any other network than a U-Net of RGB images, with ConfigError.
+
+        Args:
+            purpose: what it would be used for, for the error ("reconstruct images").
+        """
+        config = self.network.config
+        if self.kind != "unet" or config.dims != 2 or config.in_channels != 3:
+            raise ConfigError(
+                f"{self.provenance.source}: a {self.kind} of {config.in_channels} channels in {config.dims} dimensions "
+                f"cannot {purpose}; a unet of 3 channels in 2 dimensions can"
+            )
+
     def denoiser(self, frequency: str) -> Callable[..., Tensor]:
         """The network as samplers call it, its skip connections under a preset (`models.config.Preset`).
 
