@@ -5,13 +5,14 @@ PYTHON ?= python3
 BIN := .venv/bin
 SUDO := $(if $(filter-out 0,$(shell id -u)),sudo)
 
-.PHONY: help demo test lint format browser weights
+.PHONY: help demo test lint format docs browser weights
 
 help:
 	@echo "make demo    judge sample images with the embedded model; evidence in ./demo"
 	@echo "make test    lint, then the whole suite (installs what it needs, a browser included)"
 	@echo "make lint    ruff and pyright alone"
 	@echo "make format  let ruff lay out the code"
+	@echo "make docs    build the site: README, docs/ and the API reference, in build/site"
 	@echo "make browser install Chromium for the tests, where it is missing and apt-get is there"
 	@echo "make weights train the embedded model and detector anew (two hours on two cores; resumes)"
 
@@ -31,6 +32,16 @@ lint: .venv/.dev
 format: .venv/.dev
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
+
+# The site's pages lie as in the repository, so that a relative link leads to the same page in both.
+PAGES := build/pages
+docs: .venv/.dev
+	rm -rf $(PAGES) build/site && mkdir -p $(PAGES)/src/rediffuse/weights
+	cp -r README.md CHANGELOG.md CONTRIBUTING.md docs examples $(PAGES)
+	cp src/rediffuse/weights/README.md $(PAGES)/src/rediffuse/weights
+	$(BIN)/zensical build --clean --strict
+	@echo "Open $(CURDIR)/build/site/index.html in a browser; its search needs a server:"
+	@echo "$(BIN)/python -m http.server --directory build/site"
 
 # The recipe of src/rediffuse/weights. The detector belongs to the very file of weights that it is shipped with.
 PHOTOS ?= ../shared/data/clothing/64px
