@@ -17,7 +17,7 @@ import tarfile
 import tomllib
 import venv
 import zipfile
-from importlib.metadata import packages_distributions
+from importlib.metadata import distribution
 from pathlib import Path
 
 import pytest
@@ -114,12 +114,9 @@ def test_the_package_imports_declared_dependencies_alone() -> None:
                 elif isinstance(node, ast.ImportFrom) and node.module:
                     imported.add(node.module.partition(".")[0])
     foreign = imported - sys.stdlib_module_names - {"rediffuse"}
-    providers = packages_distributions()
-    declared = {normal(re.split(r"[^\w.-]", requirement)[0]) for requirement in PROJECT["dependencies"]}
-    undeclared = {name for name in foreign if declared.isdisjoint(map(normal, providers.get(name, [])))}
-    assert not undeclared
-
-
-def normal(name: str) -> str:
-    """The one spelling of a distribution's name: `huggingface-hub`."""
-    return re.sub(r"[-_.]+", "-", name).lower()
+    provided = set()
+    for requirement in PROJECT["dependencies"]:
+        declared = distribution(re.split(r"[^\w.-]", requirement)[0])
+        listed = declared.read_text("top_level.txt")
+        provided |= set(listed.split()) if listed else {path.parts[0] for path in declared.files or []}
+    assert foreign <= provided

@@ -67,7 +67,8 @@ def evaluate(
     """Judge labelled images with a detector and with its control.
 
     Args:
-        detector, control: of the same settings.
+        detector: what is evaluated.
+        control: what it is compared with, of the same settings.
         images: whose class is known (`find_labelled`).
         results: their reconstructions, in any order; a file without one is listed in `skipped`.
 

@@ -27,7 +27,9 @@ def judge(
         model: the one the detector was trained with.
         files: from `images.find.find_images`.
         detector: its settings are those of the reconstructions.
-        batch_size, labels, workers: see `dire.job.reconstruct_files`.
+        batch_size: see `dire.job.reconstruct_files`.
+        labels: see `dire.job.reconstruct_files`.
+        workers: see `dire.job.reconstruct_files`.
 
     Returns:
         Verdicts as they come, each with its evidence: keep only what is needed of a long job.

@@ -93,7 +93,8 @@ def discretized_gaussian_log_likelihood(x: Tensor, mean: Tensor, log_scale: Tens
 
     Args:
         x: values k / 127.5 - 1 in [-1, 1]; the bins at both ends reach to infinity.
-        mean, log_scale: of the Gaussian, shaped like x; log_scale is the log of the standard deviation.
+        mean: of the Gaussian, shaped like x.
+        log_scale: log of its standard deviation, shaped like x.
     """
     inverse_scale = (-log_scale).exp()
     below = approx_standard_normal_cdf(inverse_scale * (x - mean - 1 / 255))

@@ -41,7 +41,8 @@ def band_profile(x_0: Tensor, x_0_hat: Tensor, num_bands: int = NUM_BANDS) -> Ba
     """Relative error and coherence per band.
 
     Args:
-        x_0, x_0_hat: (N, C, H, W) in [-1, 1]; the channels' energies are added up.
+        x_0: (N, C, H, W) in [-1, 1]; the channels' energies are added up.
+        x_0_hat: its reconstruction, shaped like x_0.
         num_bands: K, from the mean grey to the diagonal of the frequency plane.
 
     Returns:

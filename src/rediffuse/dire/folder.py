@@ -49,7 +49,7 @@ def fill(
 
     Raises:
         StorageError: a result could not be written; nothing more is computed, and what was done before is kept.
-        Whatever `results` raises.
+        RediffuseError: whatever `results` raises.
     """
 
     def keep(result: FileResult) -> Row:

@@ -79,7 +79,8 @@ def reconstruct_batch(
     """One result per file, in order: the function of a chunk that every runner calls.
 
     Args:
-        model, settings: see `reconstruct`.
+        model: see `reconstruct`.
+        settings: see `reconstruct`.
         loaded: from `load_file`; those without an image pass through.
         labels: the class of each file by `FoundImage.name`, for a class-conditional model.
 
@@ -107,7 +108,8 @@ def reconstruct_files(
     """Reconstruct files in batches that fill up across unreadable ones; the last batch may be short.
 
     Args:
-        model, settings: see `reconstruct`.
+        model: see `reconstruct`.
+        settings: see `reconstruct`.
         files: from `images.find.find_images`; consumed no faster than they are worked on.
         batch_size: images per call of the network, at least 1. Results depend on it by rounding alone.
         labels: see `reconstruct_batch`.

@@ -105,7 +105,8 @@ def compare(samples: SetStatistics, reference: SetStatistics, *, device: torch.d
     """The figures of guided-diffusion's evaluator (arXiv:2105.05233, section 4).
 
     Args:
-        samples, reference: of one network.
+        samples: of one network.
+        reference: of the same network.
         device: where the distances between features are computed.
 
     Raises:

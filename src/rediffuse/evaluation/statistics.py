@@ -106,7 +106,8 @@ def precision_and_recall(
     A set's manifold is the union of balls around its members, each of which reaches to its k-th nearest neighbour.
 
     Args:
-        samples, reference: features, (N, D) and (M, D), on one device.
+        samples: features, (N, D).
+        reference: features, (M, D), on the same device.
         num_neighbours: k, at least 1.
 
     Raises:

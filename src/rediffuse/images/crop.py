@@ -35,7 +35,8 @@ def random_crop(
         pixels: uint8, (H, W, 3).
         size: side of the square, in pixels.
         rng: draws the scale, then the row, then the column.
-        min_fraction, max_fraction: in (0, 1], in this order.
+        min_fraction: in (0, 1].
+        max_fraction: in [min_fraction, 1].
 
     Returns:
         uint8, (size, size, 3); distributed as guided-diffusion's augmentation.

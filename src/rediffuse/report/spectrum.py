@@ -16,7 +16,8 @@ def draw_spectra(axes: Axes, x_0: Tensor, x_0_hat: Tensor) -> None:
 
     Args:
         axes: cleared and free.
-        x_0, x_0_hat: (N, 3, S, S) in [-1, 1].
+        x_0: (N, 3, S, S) in [-1, 1].
+        x_0_hat: its reconstruction, shaped like x_0.
     """
     axes.set_xlim(0, highest(2))
     for (name, (colour, style)), images in zip(LINES.items(), (x_0, x_0_hat, x_0 - x_0_hat), strict=True):

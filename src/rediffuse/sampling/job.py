@@ -35,7 +35,10 @@ def fill_with_samples(
     """Make and keep the requested samples.
 
     Args:
-        model, settings, guidance, batch_size: see `sample.sample`.
+        model: see `sample.sample`.
+        settings: see `sample.sample`.
+        guidance: see `sample.sample`.
+        batch_size: see `sample.sample`.
         todo: what is missing.
         folder: of a `SampleRecord` of this model and these settings.
 

@@ -59,7 +59,8 @@ def slerp(a: Tensor, b: Tensor, fraction: float) -> Tensor:
     ones.
 
     Args:
-        a, b: of one shape, each taken as one long vector.
+        a: taken as one long vector.
+        b: shaped like a.
         fraction: 0 gives a, 1 gives b.
 
     Raises:
@@ -94,7 +95,8 @@ def interpolate(
 
     Args:
         model: the one that the latents were inverted with.
-        a, b: (C, S, S) each, from `invert`.
+        a: (C, S, S), from `invert`.
+        b: shaped like a.
         settings: those that the latents were inverted with; None is `SamplingSettings()`.
         num_frames: at least 2.
         label: the class of all frames, for a class-conditional model.

@@ -72,7 +72,9 @@ def upscale(
         model: a super-resolution U-Net.
         low_res: (N, C, s, s) float32 in [-1, 1], of the size that the model was trained to enlarge.
         seeds: one per image.
-        settings, labels, batch_size: see `sample`.
+        settings: see `sample`.
+        labels: see `sample`.
+        batch_size: see `sample`.
 
     Yields:
         x_0 (C, S, S) as `sample` does.

@@ -78,7 +78,8 @@ class MapTask(Task):
 
         Args:
             input: which maps.
-            train, validation: maps (n, C, S, S) and labels (n,).
+            train: maps (n, C, S, S) and labels (n,).
+            validation: maps and labels likewise.
             seed: of order and mirroring.
             weights: a checkpoint to start from; None starts from random weights.
         """

@@ -72,7 +72,9 @@ def inspect(
     """Look at everything that `model.load` accepts, and at files of weights that it does not.
 
     Args:
-        source, network, cache: see `model.load`.
+        source: see `model.load`.
+        network: see `model.load`.
+        cache: see `model.load`.
         batch_size: images per call of the network, for its cost; at least 1.
 
     Raises:

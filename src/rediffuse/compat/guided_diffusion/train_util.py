@@ -42,10 +42,12 @@ class TrainLoop:
         microbatch: images per forward pass; all at once for 0 and less.
         lr: learning rate.
         ema_rate: rate of the average of the weights, or several, separated by commas.
-        log_interval, save_interval: steps between two rows of the log, and between two checkpoints.
+        log_interval: steps between two rows of the log.
+        save_interval: steps between two checkpoints.
         resume_checkpoint: a `modelNNNNNN.pt` beside its averages and optimiser, or weights to begin with; empty for
             none. What the log folder holds comes first.
-        use_fp16, fp16_scale_growth: see `MixedPrecisionTrainer`.
+        use_fp16: see `MixedPrecisionTrainer`.
+        fp16_scale_growth: see `MixedPrecisionTrainer`.
         schedule_sampler: draws the timesteps; all alike where none is given.
         weight_decay: AdamW's.
         lr_anneal_steps: steps over which the learning rate falls to 0, and after which the training ends. With 0, as
