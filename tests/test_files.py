@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from rediffuse.errors import StorageError
-from rediffuse.files import atomic_write, remove_partial, write_bytes
+from rediffuse.files import atomic_write, remove, remove_partial, write_bytes
 
 
 def test_failed_block_leaves_what_was_there_and_nothing_else(tmp_path: Path) -> None:
@@ -55,3 +55,26 @@ def test_what_a_killed_process_left_goes_and_hidden_files_stay(tmp_path: Path) -
         (tmp_path / name).write_bytes(b"")
     remove_partial(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(kept)
+
+
+@pytest.mark.parametrize(("below", "kept"), [(True, []), (False, ["sub/.b.png.0c3f81ab.png"])])
+def test_folders_below_are_searched_only_where_asked(tmp_path: Path, below: bool, kept: list[str]) -> None:
+    (tmp_path / "sub").mkdir()
+    for name in (".a.png.0c3f81ab.png", "sub/.b.png.0c3f81ab.png"):
+        (tmp_path / name).write_bytes(b"")
+    remove_partial(tmp_path, below=below)
+    assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.png")] == kept
+
+
+def test_folders_below_are_searched_unless_told_otherwise(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / ".b.png.0c3f81ab.png").write_bytes(b"")
+    remove_partial(tmp_path)
+    assert not list((tmp_path / "sub").iterdir())
+
+
+def test_what_cannot_be_removed_is_named_with_the_reason(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(StorageError, match=r"folder: could not be removed: Is a directory$"):
+        remove(tmp_path / "folder")
+    remove(tmp_path / "missing")

@@ -1,5 +1,6 @@
 """A folder of results: what is done is skipped, what changed is done again, what fails is said."""
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from rediffuse.dire.maps import MapStore
 from rediffuse.dire.settings import DireSettings
 from rediffuse.errors import StorageError
 from rediffuse.images.find import find_images
+from rediffuse.records import digest
 from rediffuse.zoo.model import DiffusionModel
 
 
@@ -33,7 +35,12 @@ def test_rows_say_what_became_of_every_file(model: DiffusionModel, pictures: Pat
     assert rows == {row.name: row for row in read(tmp_path / "out")}
     wide, notes = rows["wide.bmp"], rows["notes.png"]
     assert (wide.status, wide.codec, wide.width, wide.height, wide.reason) == ("done", "BMP", 40, 20, None)
-    assert (notes.status, notes.codec, notes.mean_error) == ("failed", None, None)
+    assert (notes.status, notes.codec, notes.width, notes.height, notes.mean_error) == ("failed", *[None] * 4)
+    for row in (wide, notes):
+        assert row.path == str(pictures / row.name)
+        assert row.settings == digest(DireSettings.for_model(model, steps=2))
+    assert wide.sha256 == hashlib.sha256((pictures / "wide.bmp").read_bytes()).hexdigest()
+    assert notes.sha256 is None
     assert "notes.png" in (notes.reason or "")
     values = MapStore.open(tmp_path / "out").read("wide.bmp").values
     assert wide.mean_error == pytest.approx(values.mean().item(), abs=1e-4)
@@ -52,6 +59,30 @@ def test_changed_lost_and_mended_files_are_done_again(model: DiffusionModel, pic
     again = fill_folder(pictures, tmp_path / "out", model)
     assert [(row.name, row.status) for row in again] == [(n, "done") for n in ("notes.png", "photo.png", "wide.bmp")]
     assert fill_folder(pictures, tmp_path / "out", model) == []
+
+
+def test_file_that_is_gone_since_it_was_found_is_not_done(
+    model: DiffusionModel, pictures: Path, tmp_path: Path
+) -> None:
+    fill_folder(pictures, tmp_path / "out", model)
+    found = find_images([pictures])
+    (pictures / "photo.jpg").unlink()
+    with Manifest(tmp_path / "out") as manifest:
+        todo = unfinished(found, MapStore.open(tmp_path / "out"), manifest)
+    assert [image.name for image in todo] == ["notes.png", "photo.jpg"]
+
+
+def test_what_a_killed_job_left_goes_when_the_folder_is_filled_again(
+    model: DiffusionModel, pictures: Path, tmp_path: Path
+) -> None:
+    fill_folder(pictures, tmp_path / "out", model)
+    partial = tmp_path / "out" / "maps" / ".wide.bmp.png.0c3f81ab.png"
+    partial.write_bytes(b"half")
+    fill_folder(pictures, tmp_path / "out", model)
+    assert partial.exists()  # the job before was not killed: another program may be writing it
+    (tmp_path / "out" / "manifest.journal.jsonl").write_text("")
+    fill_folder(pictures, tmp_path / "out", model)
+    assert not partial.exists()
 
 
 def test_map_of_a_file_that_became_unreadable_goes(model: DiffusionModel, pictures: Path, tmp_path: Path) -> None:

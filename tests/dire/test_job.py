@@ -73,6 +73,7 @@ def test_reconstruction_that_overflows_is_a_failed_file(model: DiffusionModel, p
         with torch.no_grad():
             bias.copy_(before)
     assert result.reconstruction is None
+    assert (result.found, result.meta) == (loaded.found, loaded.meta)
     assert "photo.png: the reconstruction is not finite: precision=fp32" in (result.reason or "")
 
 
@@ -90,18 +91,35 @@ def test_classes_reach_their_files(class_model: DiffusionModel, pictures: Path) 
 def test_labels_are_checked_before_any_work(model: DiffusionModel, class_model: DiffusionModel) -> None:
     files = [FoundImage(Path("a.png"), "a.png")]
     check_labels(model, files, None)
-    check_labels(class_model, files, {"a.png": 2})
+    for label in (0, 2):
+        check_labels(class_model, files, {"a.png": label})
     with pytest.raises(ConfigError, match="not class-conditional"):
         check_labels(model, files, {"a.png": 0})
-    for labels, given in ((None, "no class"), ({"b.png": 0}, "no class"), ({"a.png": 3}, "class 3")):
-        with pytest.raises(ConfigError, match=rf"a\.png: {given} is given; .* from 0 to 2"):
+    none, high, low = "no class", "class 3", "class -1"
+    for labels, given in ((None, none), ({"b.png": 0}, none), ({"a.png": 3}, high), ({"a.png": -1}, low)):
+        with pytest.raises(ConfigError, match=rf"a\.png: {given} is given; .* from 0 to 2 per file$"):
             check_labels(class_model, files, labels)
 
 
-@pytest.mark.parametrize("given", [{"batch_size": 0}, {"batch_size": 1, "workers": 0}])
-def test_numbers_below_1_are_refused(model: DiffusionModel, given: dict[str, int]) -> None:
-    with pytest.raises(ConfigError, match="=0: at least 1 is needed"):
-        next(reconstruct_files(model, [], DireSettings.for_model(model), **given))
+@pytest.mark.parametrize("name", ["batch_size", "workers"])
+def test_numbers_below_1_are_refused_by_name(model: DiffusionModel, name: str) -> None:
+    least = {"batch_size": 1, "workers": 1}
+    assert list(reconstruct_files(model, [], DireSettings.for_model(model), **least)) == []
+    with pytest.raises(ConfigError, match=f"^{name}=0: at least 1 is needed$"):
+        next(reconstruct_files(model, [], DireSettings.for_model(model), **least | {name: 0}))
+
+
+def test_batch_that_does_not_fit_the_memory_names_its_size(model: DiffusionModel, pictures: Path) -> None:
+    def exhaust(*_: object) -> None:
+        raise torch.OutOfMemoryError("out of memory")
+
+    settings = DireSettings.for_model(model, steps=2)
+    full = model.network.register_forward_pre_hook(exhaust)
+    try:
+        with pytest.raises(ConfigError, match="batch_size=3: 16 px images do not fit in the memory of cpu; choose"):
+            list(reconstruct_files(model, find_images([pictures]), settings, batch_size=3))
+    finally:
+        full.remove()
 
 
 def test_settings_of_another_model_stop_the_job(model: DiffusionModel, pictures: Path) -> None:
@@ -124,9 +142,24 @@ def test_threads_run_ahead_but_no_further_than_they_may() -> None:
 
     mapped = in_threads(slow, items(), workers=2, ahead=4)
     assert [next(mapped) for _ in range(3)] == [0, 1, 2]
-    assert len(begun) <= 3 + 5
+    assert len(begun) == 3 + 4
     mapped.close()
     assert threading.active_count() < 10
+
+
+def test_nothing_is_begun_or_still_running_after_the_iterator_was_closed() -> None:
+    begun, ended = [], []
+
+    def work(item: int) -> None:
+        begun.append(item)
+        time.sleep(0.05 * item)
+        ended.append(item)
+
+    mapped = in_threads(work, range(5), workers=1, ahead=4)
+    next(mapped)
+    mapped.close()
+    assert begun == ended
+    assert len(begun) <= 2
 
 
 def test_error_in_a_thread_is_raised_at_its_turn() -> None:

@@ -7,6 +7,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -42,11 +43,20 @@ FAILED = Row(
 
 
 def test_rows_return_from_parquet_sorted_by_name(tmp_path: Path) -> None:
-    with Manifest(tmp_path) as manifest:
+    with Manifest(tmp_path / "new" / "out") as manifest:
         manifest.add(FAILED)
         manifest.add(DONE)
-    assert read(tmp_path) == [DONE, FAILED]
-    assert pq.read_table(tmp_path / "manifest.parquet").column("name").to_pylist() == ["a.jpg", "b.png"]
+        assert list(manifest) == [FAILED, DONE]
+        assert len(manifest) == 2
+    assert read(tmp_path / "new" / "out") == [DONE, FAILED]
+    table = pq.read_table(tmp_path / "new" / "out" / "manifest.parquet")
+    assert table.column("name").to_pylist() == ["a.jpg", "b.png"]
+
+
+def test_closing_leaves_the_table_alone_and_the_lock(tmp_path: Path) -> None:
+    with Manifest(tmp_path) as manifest:
+        manifest.add(DONE)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".manifest.lock", "manifest.parquet"]
 
 
 def test_later_row_of_a_name_replaces_the_earlier(tmp_path: Path) -> None:
@@ -67,19 +77,39 @@ def test_manifest_without_new_rows_is_not_rewritten(tmp_path: Path) -> None:
     assert (tmp_path / "manifest.parquet").stat().st_ino == before.st_ino
 
 
-def test_rows_outlive_a_killed_process_that_was_writing_one(tmp_path: Path) -> None:
+def killed_while_writing(folder: Path, *rows: Row) -> None:
+    """Add rows in a process that is killed half way through the next one."""
     script = (
         "import os, signal, sys; from pathlib import Path; from rediffuse.dire.manifest import Manifest, Row\n"
-        f"manifest = Manifest(Path(sys.argv[1])); manifest.add({DONE!r})\n"
+        f"manifest = Manifest(Path(sys.argv[1])); [manifest.add(row) for row in {rows!r}]\n"
         'manifest._appending.write(\'{"name": "tor\'); manifest._appending.flush()\n'
         "os.kill(os.getpid(), signal.SIGKILL)"
     )
-    killed = subprocess.run([sys.executable, "-c", script, tmp_path], check=False)
+    killed = subprocess.run([sys.executable, "-c", script, folder], check=False)
     assert killed.returncode == -signal.SIGKILL
-    assert read(tmp_path) == [DONE]
-    with Manifest(tmp_path) as manifest:
-        manifest.add(FAILED)
+
+
+def test_rows_outlive_killed_processes_that_were_writing_one(tmp_path: Path) -> None:
+    killed_while_writing(tmp_path, DONE, FAILED)
     assert read(tmp_path) == [DONE, FAILED]
+    third = replace(DONE, name="c.jpg")
+    killed_while_writing(tmp_path, third)  # its first line follows the torn one
+    assert read(tmp_path) == [DONE, FAILED, third]
+    with Manifest(tmp_path) as manifest:
+        assert manifest.resumes
+        manifest.add(replace(DONE, name="d.jpg"))
+    assert [row.name for row in read(tmp_path)] == ["a.jpg", "b.png", "c.jpg", "d.jpg"]
+    with Manifest(tmp_path) as manifest:
+        assert not manifest.resumes
+
+
+def test_row_that_was_torn_before_its_end_of_line_is_no_row(tmp_path: Path) -> None:
+    with Manifest(tmp_path) as manifest:
+        manifest.add(DONE)
+        journal = (tmp_path / "manifest.journal.jsonl").read_bytes()
+    (tmp_path / "manifest.parquet").unlink()
+    (tmp_path / "manifest.journal.jsonl").write_bytes(journal + journal.replace(b"a.jpg", b"b.jpg").rstrip(b"\n"))
+    assert read(tmp_path) == [DONE]
 
 
 def test_second_process_is_told_to_wait(tmp_path: Path) -> None:
@@ -89,10 +119,23 @@ def test_second_process_is_told_to_wait(tmp_path: Path) -> None:
         pass
 
 
+def test_folder_that_is_a_file_gives_one_line(tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("")
+    with pytest.raises(StorageError, match=r"out: could not be written: File exists$"):
+        Manifest(tmp_path / "out")
+
+
 def test_file_that_is_no_manifest_is_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "manifest.parquet").write_text("no table")
-    with pytest.raises(InputError, match=r"manifest\.parquet: is no manifest"):
+    with pytest.raises(InputError, match=r"manifest\.parquet: is no manifest \(\w.+\); remove it"):
         Manifest(tmp_path)
+
+
+def test_table_with_other_columns_is_no_manifest_and_stays(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"name": ["a"], "size": [1]}), tmp_path / "manifest.parquet")
+    with pytest.raises(InputError, match=r"manifest\.parquet: is no manifest \(its columns are name, size\); remove"):
+        Manifest(tmp_path)
+    assert pq.read_schema(tmp_path / "manifest.parquet").names == ["name", "size"]
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
@@ -102,12 +145,19 @@ def test_full_disk_gives_one_line_and_keeps_what_was_done(tmp_path: Path) -> Non
     with Path("/dev/full").open("w") as full:
         os.dup2(full.fileno(), manifest._appending.fileno())
     for act in (lambda: manifest.add(FAILED), manifest.close):
-        with pytest.raises(StorageError, match=r"manifest\.journal\.jsonl: .*No space left on device"):
+        with pytest.raises(StorageError, match=r"journal\.jsonl: could not be written: No space left on device$"):
             act()
     assert read(tmp_path) == [DONE]
 
 
-def test_damaged_journal_is_refused_by_name(tmp_path: Path) -> None:
-    (tmp_path / "manifest.journal.jsonl").write_text("no row\n")
-    with pytest.raises(InputError, match=r"manifest\.journal\.jsonl: line 1 is no row"):
-        Manifest(tmp_path)
+def test_damaged_journal_is_refused_by_name_until_it_is_removed(tmp_path: Path) -> None:
+    with Manifest(tmp_path) as manifest:
+        manifest.add(DONE)
+        line = (tmp_path / "manifest.journal.jsonl").read_text()
+    for content, number in (("no row\n", 1), (line + "{}\n" + line, 2)):
+        (tmp_path / "manifest.journal.jsonl").write_text(content)
+        with pytest.raises(InputError, match=rf"journal\.jsonl: line {number} is no row of a manifest; remove"):
+            Manifest(tmp_path)
+    (tmp_path / "manifest.journal.jsonl").unlink()
+    with Manifest(tmp_path) as manifest:
+        assert list(manifest) == [DONE]

@@ -1,11 +1,13 @@
 """The store of maps: what is written is what is read, under names that never collide."""
 
+import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from PIL import Image
 
@@ -15,6 +17,7 @@ from rediffuse.dire.reconstruct import Reconstruction
 from rediffuse.dire.settings import DireSettings
 from rediffuse.errors import ConfigError, InputError, SettingsMismatch, StorageError
 from rediffuse.images.encode import PNG16_STEP
+from rediffuse.images.tensors import to_uint8_floor
 
 SETTINGS = DireSettings(image_size=16, model_sha256="0" * 64)
 KINDS = ("maps", "reconstructions", "latents")
@@ -69,6 +72,41 @@ def test_every_kind_has_its_file(tmp_path: Path) -> None:
     assert files_below(tmp_path) == ["settings.json"]
 
 
+def test_maps_of_both_formats_are_removed_and_the_exact_one_is_read(tmp_path: Path) -> None:
+    exact, other = reconstruction("exact"), reconstruction("other")
+    MapStore(tmp_path, SETTINGS, map_format="safetensors").write("a.jpg", exact)
+    store = MapStore(tmp_path, SETTINGS)
+    store.write("a.jpg", other)
+    assert torch.equal(store.read("a.jpg").values, exact.map.values)
+    store.remove("a.jpg")
+    assert files_below(tmp_path) == ["settings.json"]
+
+
+def test_what_is_not_the_map_returns_as_it_is_shown_and_exactly(tmp_path: Path) -> None:
+    given = reconstruction()
+    MapStore(tmp_path, SETTINGS, kinds=KINDS).write("a.png", given)
+    with Image.open(tmp_path / "reconstructions" / "a.png.png") as image:
+        assert np.array_equal(np.asarray(image), to_uint8_floor(given.x_0_hat[0]))
+    latent = safetensors.torch.load_file(tmp_path / "latents" / "a.png.safetensors")["x_T"]
+    assert torch.equal(latent, given.x_T[0])
+
+
+def test_partial_files_go_from_the_store_alone(tmp_path: Path) -> None:
+    store = MapStore(tmp_path, SETTINGS)
+    store.write("a.png", reconstruction())
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "maps" / "sub").mkdir()
+    for name in (".settings.json.0c3f81ab.json", "maps/sub/.b.png.0c3f81ab.png", "mine/.b.png.0c3f81ab.png"):
+        (tmp_path / name).write_bytes(b"")
+    store.remove_partial()
+    assert files_below(tmp_path) == [
+        "maps/a.png.png",
+        "maps_8bit/a.png.png",
+        "mine/.b.png.0c3f81ab.png",
+        "settings.json",
+    ]
+
+
 def test_image_to_look_at_is_rounded_down_as_the_original_does(tmp_path: Path) -> None:
     MapStore(tmp_path, SETTINGS).write("a.png", reconstruction())
     pixels = np.asarray(Image.open(tmp_path / "maps_8bit" / "a.png.png")).astype(float)
@@ -89,15 +127,23 @@ def test_settings_are_recorded_beside_the_maps(tmp_path: Path) -> None:
     assert MapStore.open(tmp_path).settings == SETTINGS
 
 
-@pytest.mark.parametrize("content", ["", "[]", '{"image_size": 16}', '{"image_size": "wide", "model_sha256": ""}'])
-def test_damaged_settings_name_their_file(tmp_path: Path, content: str) -> None:
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("", "cannot be read: Expecting value"),
+        ("[]", "holds no settings$"),
+        ('{"image_size": 16}', ".*model_sha256"),
+        ('{"image_size": "wide", "model_sha256": ""}', ".*image_size"),
+    ],
+)
+def test_damaged_settings_name_their_file(tmp_path: Path, content: str, reason: str) -> None:
     (tmp_path / "settings.json").write_text(content)
-    with pytest.raises(ConfigError, match=r"settings\.json"):
+    with pytest.raises(ConfigError, match=rf"settings\.json: {reason}"):
         MapStore.open(tmp_path)
 
 
 def test_folder_without_settings_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="does not exist"):
+    with pytest.raises(InputError, match=r"settings\.json: does not exist; a folder that `rediffuse dire` filled"):
         MapStore.open(tmp_path)
 
 
@@ -108,7 +154,7 @@ def test_missing_or_damaged_map_names_its_file(tmp_path: Path, suffix: str) -> N
         store.read("a.jpg")
     (tmp_path / "maps").mkdir()
     (tmp_path / "maps" / f"a.jpg{suffix}").write_bytes(b"cut short")
-    with pytest.raises(InputError, match=f"a.jpg{suffix}: cannot be read"):
+    with pytest.raises(InputError, match=rf"a\.jpg{suffix}: cannot be read: \w"):
         store.read("a.jpg")
 
 
@@ -119,6 +165,36 @@ def test_names_too_long_for_a_file_system_stay_apart(tmp_path: Path) -> None:
         store.write(name, reconstruction(name))
     for name in names:
         assert torch.allclose(store.read(name).values, reconstruction(name).map.values, atol=PNG16_STEP)
+
+
+@pytest.mark.parametrize(
+    ("part", "kept"),
+    [
+        ("a" * 200, "a" * 200),
+        ("a" * 201, "a" * 180 + "~HASH"),
+        ("a" + "ä" * 100, "a" + "ä" * 89 + "~HASH"),  # the 180th byte is half a letter
+    ],
+)
+def test_part_of_a_name_keeps_200_bytes_or_is_cut_to_180_and_its_hash(tmp_path: Path, part: str, kept: str) -> None:
+    MapStore(tmp_path, SETTINGS).write(f"{part}/a.png", reconstruction())
+    [folder] = (tmp_path / "maps").iterdir()
+    assert folder.name == kept.replace("HASH", hashlib.sha256(part.encode()).hexdigest()[:16])
+
+
+@pytest.mark.parametrize("name", ["../a.png", "sub/../../a.png", "/a.png"])
+def test_name_that_leads_out_of_the_folder_is_never_written(tmp_path: Path, name: str) -> None:
+    with pytest.raises(AssertionError, match="leads out of the folder"):
+        MapStore(tmp_path / "out", SETTINGS).write(name, reconstruction())
+    assert files_below(tmp_path) in ([], ["out/settings.json"])
+
+
+def test_one_image_of_the_same_settings_is_written_at_a_time(tmp_path: Path) -> None:
+    one = reconstruction()
+    two = replace(one, **{part: getattr(one, part).repeat(2, 1, 1, 1) for part in ("x_0", "x_T", "x_0_hat")})
+    for wrong in (two, replace(one, settings=replace(SETTINGS, steps=10))):
+        with pytest.raises(AssertionError):
+            MapStore(tmp_path, SETTINGS).write("a.png", wrong)
+    assert not files_below(tmp_path)
 
 
 def test_folder_that_is_a_file_gives_one_line(tmp_path: Path) -> None:

@@ -171,11 +171,14 @@ def _read_table(path: Path) -> list[Row]:
     if not path.exists():
         return []
     try:
-        columns = pq.read_table(path, schema=_SCHEMA)
+        table = pq.read_table(path)
     except (pa.ArrowException, OSError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"{path}: is no manifest ({reason}); remove it or choose another folder") from error
-    return [Row(**fields) for fields in columns.to_pylist()]
+    if not table.schema.equals(_SCHEMA):
+        given = ", ".join(table.schema.names)
+        raise InputError(f"{path}: is no manifest (its columns are {given}); remove it or choose another folder")
+    return [Row(**fields) for fields in table.to_pylist()]
 
 
 def _read_journal(path: Path) -> list[Row]:
