@@ -40,6 +40,8 @@ def test_trains_with_the_recipe_and_the_flags_over_it(
         "rediffuse train diffusion"
     )
     assert (tmp_path / "run" / "model" / "model.safetensors").is_file()
+    assert main(["info", str(tmp_path / "run")]) == 0
+    assert "classes     0 a, 1 b\n" in capsys.readouterr().out
 
 
 def test_dry_run_prints_config_and_cost_and_writes_nothing(
@@ -51,6 +53,16 @@ def test_dry_run_prints_config_and_cost_and_writes_nothing(
     for line in ("images               6", "parameters", "operations per step", "memory (estimate)"):
         assert line in printed
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("more", [["--dry-run"], []])
+@pytest.mark.parametrize(("flag", "value", "needed"), [("--dims", "1", "2"), ("--in-channels", "1", "3")])
+def test_a_network_that_does_not_take_images_is_refused_at_once(
+    flag: str, value: str, needed: str, more: list[str], words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*words, flag, value, *more]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert f"{flag.removeprefix('--').replace('-', '_')}={value}: {needed} is needed: images have two" in line
 
 
 def test_unknown_recipe_is_named(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:

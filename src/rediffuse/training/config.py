@@ -30,6 +30,13 @@ def _at_least(name: str, value: float, least: float) -> None:
         raise ConfigError(f"{name}={value}: at least {least} is needed")
 
 
+def _check_takes_images(network: UNetConfig | EncoderConfig) -> None:
+    for name, needed in (("dims", 2), ("in_channels", 3)):
+        given = getattr(network, name)
+        if given != needed:
+            raise ConfigError(f"{name}={given}: {needed} is needed: images have two dimensions and three channels")
+
+
 @dataclass(frozen=True, kw_only=True)
 class LoopConfig:
     """What every training has, whatever it trains."""
@@ -147,6 +154,7 @@ class DiffusionTraining:
     """Train the network's spectral gates alone, on a frozen base that the run begins with."""
 
     def __post_init__(self) -> None:
+        _check_takes_images(self.network)
         if self.only == "frequency" and self.network.frequency is None:
             raise ConfigError("only=frequency: the network has no spectral gates (frequency=None)")
         channels = self.network.in_channels * (2 if self.process.learns_variance else 1)
@@ -195,3 +203,6 @@ class ClassifierTraining:
     images: ImageConfig = field(default_factory=ImageConfig)
     clean: bool = False
     """Train on images without noise, at t = 0, instead of at all t."""
+
+    def __post_init__(self) -> None:
+        _check_takes_images(self.network)
