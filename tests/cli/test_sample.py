@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from processes import torchrun
@@ -23,6 +24,11 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     upsampler().save(folder / "upsampler")
     classifier().save(folder / "classifier")
     classifier(image_size=32).save(folder / "larger")
+    for run in ("run", "begun"):
+        (folder / run).mkdir()
+        (folder / run / "config.json").write_text('{"task": "diffusion"}')
+    unet().save(folder / "run" / "model")
+    torch.save(unet().network.state_dict(), folder / "weights.pt")
     return folder
 
 
@@ -107,6 +113,13 @@ def test_images_of_unknown_origin_are_neither_taken_for_samples_nor_removed(
         assert call(*words, *flags) == 2
         assert "holds images/ of unknown origin (no settings.json)" in capsys.readouterr().err
     assert (tmp_path / "images" / "000000.png").read_bytes() == b"precious"
+
+
+def test_the_model_of_a_run_folder_is_sampled(models: Path, tmp_path: Path) -> None:
+    for model in ("plain", "run"):
+        assert call("sample", "--model", models / model, "--out", tmp_path / model, "--seeds", "5") == 0
+    first, second = (pixels(tmp_path / model / "images" / "000005.png") for model in ("plain", "run"))
+    np.testing.assert_array_equal(first, second)
 
 
 @pytest.mark.parametrize(("kind", "suffix"), [("strip", "png"), ("gif", "gif")])
@@ -198,6 +211,12 @@ def test_a_preset_changes_samples_and_is_recorded(
         ("plain", ("--seeds", "5-1"), "5-1 runs backwards"),
         ("plain", ("--batch-size", "0"), "batch_size=0: at least 1"),
         ("upsampler", (), "is a superres model; sample takes a unet"),
+        (
+            "begun",
+            (),
+            "begun: this training has written no model yet; `rediffuse convert` makes one of a checkpoint in",
+        ),
+        ("weights.pt", (), "weights.pt FOLDER` with --image-size, --attention-order, --num-heads or"),
         (
             "plain",
             ("--classifier", "{larger}", "--class", "0"),

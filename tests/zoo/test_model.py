@@ -85,7 +85,11 @@ def test_a_file_of_weights_needs_only_what_tensors_do_not_tell(suffix: str, fold
     torch.save(state, path) if suffix == "pt" else shutil.copy(folder / "model.safetensors", path)
     model = load(path, network=TOLD, process=PROCESS)
     assert (model.network.config, model.provenance.source) == (UNET, str(path))
-    with pytest.raises(ConfigError, match=r"image_size, use_new_attention_order, num_heads or .*, process: give each"):
+    with pytest.raises(
+        ConfigError,
+        match=r"image_size, use_new_attention_order, num_heads or .*, process: give each of them to `load`, or make a "
+        rf"model folder: `rediffuse convert {path} FOLDER` with --image-size, --attention-order, .*, --schedule$",
+    ):
         load(path)
 
 
@@ -122,6 +126,17 @@ def test_a_source_that_is_nothing_is_one_line(source: str, message: str) -> None
         load(source)
 
 
+def test_the_run_folder_of_a_training_is_its_model(folder: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "config.json").write_text(json.dumps({"task": "diffusion", "network": asdict(UNET)}))
+    with pytest.raises(InputError, match=r"run: this training has written no model yet; `rediffuse convert` makes one"):
+        load(run)
+    folder.rename(run / "model")
+    assert load(run).provenance.source == str(run)
+    assert load(run).network.config == UNET
+
+
 def test_a_folder_without_a_model_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"not a model's folder: there is no config\.json"):
         load(tmp_path)
@@ -143,7 +158,7 @@ def test_weights_of_another_architecture_are_listed_by_name_and_shape(folder: Pa
     [
         ({"network": {"image_sise": 8}}, "network: image_sise is not a field of UNetConfig; did you mean image_size?"),
         ({"kind": "resnet"}, "kind: "),
-        ({"optimizer": {}}, "optimizer is not a field"),
+        ({"optimizer": {}}, "optimizer is not a field of ModelRecord"),
         ({"process": {"schedule": "square"}}, "process: schedule: "),
         ({"network": asdict(replace(UNET, image_size=8)) | {"channel_mult": []}}, "at least one resolution"),
     ],

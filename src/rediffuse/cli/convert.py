@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 import tyro
 
-from rediffuse.cli.foreign import NetworkFlags, as_flags
+from rediffuse.cli.foreign import NetworkFlags
 from rediffuse.diffusion.config import Prediction, ProcessConfig, ScheduleName, Variance
 from rediffuse.errors import ConfigError
 
@@ -57,7 +57,7 @@ def run(args: ConvertFlags) -> int:
     if args.gates is not None:
         found = with_gates(found, args.gates)
     if found.layout.unknown and args.destination.suffix != ".pt":
-        raise ConfigError(f"{args.source}: the tensors do not tell all: give {as_flags(found.layout.unknown)}")
+        raise ConfigError(f"{args.source}: the tensors do not tell all: give {found.layout.missing_flags}")
     convert(found, args.destination, dtype=dtypes[args.precision], force=args.force)
     print(f"{len(found.state)} tensors of {args.source}: {args.destination}")
     return 0

@@ -5,9 +5,6 @@ from typing import Any, Literal
 
 from rediffuse.models.config import Kind
 
-_FLAGS = {"process": "schedule", "use_new_attention_order": "attention_order"}
-"""Where a flag has another name than what it gives."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkFlags:
@@ -36,9 +33,3 @@ class NetworkFlags:
         if "attention_order" in given:
             given["use_new_attention_order"] = given.pop("attention_order") == "new"
         return given
-
-
-def as_flags(unknown: tuple[str, ...]) -> str:
-    """The flags that give what a `Layout` does not know."""
-    names = (name.split(" or ") for name in unknown)
-    return ", ".join(" or ".join(f"--{_FLAGS.get(part, part).replace('_', '-')}" for part in parts) for parts in names)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import tyro
 
-from rediffuse.cli.foreign import NetworkFlags, as_flags
+from rediffuse.cli.foreign import NetworkFlags
 
 if TYPE_CHECKING:
     from rediffuse.zoo.inspect import Cost, Inspection
@@ -40,9 +40,7 @@ def run(args: InfoFlags) -> int:
     if found.process is not None:
         _row("process", _fields(asdict(found.process)))
     if found.layout.unknown:
-        _row(
-            "unknown", f"{', '.join(found.layout.unknown)}: the tensors do not tell ({as_flags(found.layout.unknown)})"
-        )
+        _row("unknown", f"{', '.join(found.layout.unknown)}: the tensors do not tell ({found.layout.missing_flags})")
     if found.training.get("classes"):
         _row("classes", ", ".join(f"{number} {name}" for number, name in enumerate(found.training["classes"])))
     if found.training:

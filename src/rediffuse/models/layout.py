@@ -21,6 +21,8 @@ _NEEDED = (
     "middle_block.0.out_layers.3.weight",
 )
 _HEADS = "num_heads or num_head_channels"
+_FLAGS = {"process": "schedule", "use_new_attention_order": "attention_order"}
+"""Where a flag of `rediffuse convert` has another name than what it gives."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,10 +36,21 @@ class Layout:
     unknown: tuple[str, ...]
     """What still has to be given. Dropout and checkpointing are not among it: outputs do not depend on them."""
 
+    @property
+    def missing_flags(self) -> str:
+        """The flags of `rediffuse convert` that give what is unknown."""
+        names = (name.split(" or ") for name in self.unknown)
+        return ", ".join(
+            " or ".join(f"--{_FLAGS.get(part, part).replace('_', '-')}" for part in parts) for parts in names
+        )
+
     def config(self) -> UNetConfig | EncoderConfig:
         """The configuration. Raises ConfigError naming what is unknown."""
         if self.unknown:
-            raise ConfigError(f"{self.source}: the tensors do not tell {', '.join(self.unknown)}: give each of them")
+            raise ConfigError(
+                f"{self.source}: the tensors do not tell {', '.join(self.unknown)}: give each of them to `load`, "
+                f"or make a model folder: `rediffuse convert {self.source} FOLDER` with {self.missing_flags}"
+            )
         return EncoderConfig(**self.fields) if self.kind == "encoder" else UNetConfig(**self.fields)
 
 
@@ -95,7 +108,10 @@ def _kind(shapes: Shapes, source: str, given: Kind | None) -> Kind:
         return "unet"
     if stem == 2 * out:
         return "superres"
-    raise ConfigError(f"{source}: {stem} channels in and {out} out fit two networks: give kind ('unet' or 'superres')")
+    raise ConfigError(
+        f"{source}: {stem} channels in and {out} out fit two networks: give kind, 'unet' or 'superres' "
+        "(`rediffuse convert --kind`)"
+    )
 
 
 def _head(shapes: Shapes, source: str, kind: Kind) -> dict[str, Any]:
@@ -203,7 +219,10 @@ def _num_res_blocks(shapes: Shapes, blocks: list[_Block], source: str, given: in
         allowed = " or ".join(map(str, possible))
         raise CheckpointError(f"{source}: num_res_blocks={given} was given, but the tensors say {allowed}")
     if given is None and len(possible) > 1:
-        raise ConfigError(f"{source}: the tensors fit num_res_blocks of {', '.join(map(str, possible))}: give it")
+        numbers = ", ".join(map(str, possible))
+        raise ConfigError(
+            f"{source}: the tensors fit num_res_blocks of {numbers}: give it (`rediffuse convert --num-res-blocks`)"
+        )
     return possible[0] if given is None else given
 
 

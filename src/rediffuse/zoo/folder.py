@@ -51,8 +51,10 @@ class Found:
 def read_folder(folder: Path, source: str) -> Found:
     """What the folder holds; `source` is what it is called in errors and in the provenance.
 
+    The run folder of a training holds the model that the training has written into it.
+
     Raises:
-        InputError: it is no model's folder, or a file is missing.
+        InputError: it is no model's folder, the training has written no model yet, or a file is missing.
         ConfigError: the configuration is none; names the field.
         CheckpointError: the weights are damaged. That they fit the network is not looked at here.
     """
@@ -65,7 +67,9 @@ def read_folder(folder: Path, source: str) -> Found:
         raise ConfigError(f"{path}: not JSON: {error}") from None
     if not isinstance(fields, dict):
         raise ConfigError(f"{path}: a JSON object is needed")
-    description = records.parse(_Description, fields, str(path))
+    if "task" in fields:
+        return _read_run(folder, source)
+    description = records.parse(ModelRecord, fields, str(path))
     kind = EncoderConfig if description.kind == "encoder" else UNetConfig
     network = records.parse(kind, description.network, f"{path}: network")
     weights = folder / WEIGHTS_FILE
@@ -104,8 +108,18 @@ def write_folder(folder: Path, found: Found, dtype: torch.dtype | None = None) -
     write_bytes(folder / CONFIG_FILE, (json.dumps(config, indent=2) + "\n").encode())
 
 
+def _read_run(run: Path, source: str) -> Found:
+    model = run / "model"
+    if not (model / CONFIG_FILE).is_file():
+        raise InputError(
+            f"{run}: this training has written no model yet; "
+            f"`rediffuse convert` makes one of a checkpoint in {run / 'checkpoints'}"
+        )
+    return read_folder(model, source)
+
+
 @dataclass(frozen=True, kw_only=True)
-class _Description:
+class ModelRecord:
     """`config.json` as it is written."""
 
     kind: Kind

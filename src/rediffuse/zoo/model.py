@@ -152,7 +152,8 @@ def load(
     """A diffusion model in eval mode and float32.
 
     Args:
-        source: `"default"`; the name of a published model that has been fetched; a folder of ours; a `.pt` or
+        source: `"default"`; the name of a published model that has been fetched; a model folder, or the
+            run folder of a training that has written its model; a `.pt` or
             `.safetensors` file; or `owner/name` on the Hugging Face hub, which is fetched. An existing path comes
             before a name on the hub, a published name before both.
         device: where the network goes; `"auto"` is the machine's accelerator, or the CPU if it has none.
