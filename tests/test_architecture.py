@@ -13,7 +13,7 @@ import rediffuse
 
 ROOT = Path(rediffuse.__file__).parent
 LAYERS = (
-    {"errors", "records", "files"},
+    {"errors", "records", "files", "progress"},
     {"diffusion", "models", "images"},
     {"zoo"},
     {"dire", "sampling", "evaluation"},
@@ -22,8 +22,8 @@ LAYERS = (
     {"compat", "cli"},
 )
 """A part uses the layers before its own, and itself: parts of one layer do not know each other."""
-FOUNDATION = ("errors", "records", "files")
-"""The first layer is three files, which may know each other."""
+FOUNDATION = ("errors", "records", "files", "progress")
+"""The first layer is four files, which may know each other."""
 COMPAT_USES = {"diffusion", "models", "images", "training", "compat", *FOUNDATION}
 """The adapter of the old names stands beside the rest: it needs the core and how a training ends, and nothing else."""
 

@@ -12,6 +12,7 @@ from rediffuse.diffusion.importance import UniformSampler
 from rediffuse.diffusion.noise import PerSampleNoise
 from rediffuse.errors import ConfigError, InputError
 from rediffuse.models.encoder import EncoderUNetModel
+from rediffuse.progress import Progress, unobserved
 from rediffuse.records import dump
 from rediffuse.training.config import ClassifierTraining, ImageConfig
 from rediffuse.training.data import ImageData, list_images
@@ -40,7 +41,7 @@ class ClassifierTask(Task):
     def build(self) -> EncoderUNetModel:
         return EncoderUNetModel(self.config.network)
 
-    def data(self) -> ImageData:
+    def data(self, progress: Progress = unobserved) -> ImageData:
         """The training images. The validation images are read as well: their faults are not to appear at step 1000."""
         config = self.config
         listing = list_images(Path(config.data), Path(config.labels) if config.labels else None)

@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from rediffuse.errors import ImageError, InputError, nearest
 from rediffuse.images.crop import center_crop, random_crop
 from rediffuse.images.decode import decode
 from rediffuse.images.find import find_images
 from rediffuse.images.tensors import to_tensor
+from rediffuse.progress import Progress, counted, unobserved
 from rediffuse.training.config import ImageConfig
 from rediffuse.training.randomness import CROP, ORDER, derive
 from rediffuse.training.task import Batch
@@ -100,16 +100,25 @@ class ImageData:
         config: how they are cut.
         image_size: side in pixels.
         seed: of order, crops and flips.
+        progress: told how many files are read.
 
     Raises:
         InputError: none of the files can be read.
     """
 
-    def __init__(self, listing: Listing, config: ImageConfig, image_size: int, seed: int) -> None:
+    def __init__(
+        self,
+        listing: Listing,
+        config: ImageConfig,
+        image_size: int,
+        seed: int,
+        *,
+        progress: Progress = unobserved,
+    ) -> None:
         self.config, self.image_size, self.seed = config, image_size, seed
         num_bytes = len(listing.paths) * image_size**2 * 3
         caches = not config.random_crop and num_bytes <= config.cache_limit_mb * 2**20
-        crops, self.skipped = _read_all(listing.paths, image_size, keep=caches)
+        crops, self.skipped = _read_all(listing.paths, image_size, keep=caches, progress=progress)
         if not crops:
             raise InputError(f"none of the {len(listing.paths)} images can be read; the first: {self.skipped[0]}")
         self.listing = listing.only(list(crops))
@@ -154,8 +163,10 @@ def _permutation(seed: int, epoch: int, n: int) -> np.ndarray:
     return np.random.default_rng(derive(seed, ORDER, epoch)).permutation(n)
 
 
-def _read_all(paths: Sequence[Path], size: int, *, keep: bool) -> tuple[dict[int, np.ndarray], list[str]]:
-    """The centre crop (empty unless it is to be kept) of every readable file by index, and what ails the others."""
+def _read_all(
+    paths: Sequence[Path], size: int, *, keep: bool, progress: Progress
+) -> tuple[dict[int, np.ndarray], list[str]]:
+    """The centre crop (empty unless it is kept) of every readable file by index; the error messages of the rest."""
 
     def read(path: Path) -> np.ndarray | ImageError:
         try:
@@ -165,7 +176,7 @@ def _read_all(paths: Sequence[Path], size: int, *, keep: bool) -> tuple[dict[int
         return center_crop(pixels, size) if keep else np.empty(0, np.uint8)
 
     with ThreadPoolExecutor() as pool:
-        results = list(tqdm(pool.map(read, paths), "reading images", len(paths), leave=False, disable=None))
+        results = list(counted(pool.map(read, paths), "reading images", len(paths), progress))
     crops = {index: result for index, result in enumerate(results) if isinstance(result, np.ndarray)}
     return crops, [str(result) for result in results if isinstance(result, ImageError)]
 

@@ -5,13 +5,12 @@ Real and generated images take one path: the same decoder, crop and reconstructi
 
 import dataclasses
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from sklearn.linear_model import LogisticRegression
-from tqdm import tqdm
 
 from rediffuse.detection.calibration import Calibration, choose_thresholds, fit_calibration
 from rediffuse.detection.config import InputName
@@ -24,11 +23,12 @@ from rediffuse.detection.labelled import LabelledImage, find_labelled
 from rediffuse.detection.metrics import expected_calibration_error, roc_auc
 from rediffuse.detection.resnet import load_resnet50
 from rediffuse.detection.scorers import BandScorer, MapScorer, Scorer
-from rediffuse.dire.job import FileResult, reconstruct_files
+from rediffuse.dire.job import reconstruct_files
 from rediffuse.dire.settings import DireSettings
 from rediffuse.errors import RediffuseError
 from rediffuse.files import write_bytes
 from rediffuse.images.find import FoundImage
+from rediffuse.progress import Progress, counted, unobserved
 from rediffuse.records import digest, dump
 from rediffuse.training.detector_config import DetectorTraining
 from rediffuse.training.loop import train
@@ -77,7 +77,9 @@ class Fit:
     measured: Measured
 
 
-def train_detector(config: DetectorTraining, model: DiffusionModel, folder: Path) -> Evaluation:
+def train_detector(
+    config: DetectorTraining, model: DiffusionModel, folder: Path, *, progress: Progress = unobserved
+) -> Evaluation:
     """Search, fit and report; the same call resumes where it was stopped.
 
     Args:
@@ -85,6 +87,7 @@ def train_detector(config: DetectorTraining, model: DiffusionModel, folder: Path
         model: what reconstructs the images.
         folder: gets `detector/` (with `control/` inside), `report.json` and `report.txt`; `reconstructions/` and
             `runs/` keep what a second call need not compute again, and may be removed.
+        progress: told how many images are reconstructed, and how many steps a ResNet-50 is trained.
 
     Returns:
         The figures on the test images.
@@ -99,15 +102,16 @@ def train_detector(config: DetectorTraining, model: DiffusionModel, folder: Path
     cache = ReconstructionCache(
         folder=folder / "reconstructions", model=model, batch_size=config.batch_size, workers=config.workers
     )
-    fits = _search(config, cache, images, folder / "runs")
+    fits = _search(config, cache, images, folder / "runs", progress)
     best = _best(fits)
-    controls = _fit(best.scorer.input.control, best.measured, config, folder / "runs")
+    controls = _fit(best.scorer.input.control, best.measured, config, folder / "runs", progress)
     control_fit = _best(controls)
     detector, control = (_detector(fit, config) for fit in (best, control_fit))
     detector.save(folder / "detector")
     control.save(folder / "detector" / CONTROL)
     results = cache.reconstruct(_found(images["test"]), best.measured.settings)
-    evaluation = evaluate(detector, control, images["test"], _shown(results, images["test"], "test"))
+    results = counted(results, "test", len(images["test"]), progress)
+    evaluation = evaluate(detector, control, images["test"], results)
     report = {
         "settings": dump(best.measured.settings),
         "detector": dump(best.candidate),
@@ -122,9 +126,17 @@ def train_detector(config: DetectorTraining, model: DiffusionModel, folder: Path
 
 
 def evaluate_detector(
-    model: DiffusionModel, data: Path, folder: Path, *, batch_size: int = 32, workers: int = 2
+    model: DiffusionModel,
+    data: Path,
+    folder: Path,
+    *,
+    batch_size: int = 32,
+    workers: int = 2,
+    progress: Progress = unobserved,
 ) -> Evaluation:
     """The figures of a saved detector and of its control on the images in `data` (`real/` and `generated/`).
+
+    `progress` is told how many images are reconstructed.
 
     Raises:
         InputError: there is no detector in `folder`, or no images in `data`.
@@ -134,7 +146,7 @@ def evaluate_detector(
     require_model(model, detector)
     images = find_labelled(data)
     results = reconstruct_files(model, _found(images), detector.settings, batch_size=batch_size, workers=workers)
-    return evaluate(detector, control, images, _shown(results, images, data.name))
+    return evaluate(detector, control, images, counted(results, data.name, len(images), progress))
 
 
 def fit_bands(feature_set: FeatureSet, features: np.ndarray, labels: np.ndarray, inverse_penalty: float) -> BandScorer:
@@ -151,7 +163,11 @@ def fit_bands(feature_set: FeatureSet, features: np.ndarray, labels: np.ndarray,
 
 
 def _search(
-    config: DetectorTraining, cache: ReconstructionCache, images: dict[str, list[LabelledImage]], runs: Path
+    config: DetectorTraining,
+    cache: ReconstructionCache,
+    images: dict[str, list[LabelledImage]],
+    runs: Path,
+    progress: Progress,
 ) -> list[Fit]:
     """Every input at every depth. Inputs that need a second view have settings of their own, for they cost more."""
     fits = []
@@ -163,19 +179,19 @@ def _search(
         samples: dict[str, Samples] = {}
         for split in ("train", "validation"):
             results = cache.reconstruct(_found(images[split]), settings)
-            shown = _shown(results, images[split], f"depth {settings.depth}, {split}")
-            samples[split] = measure(images[split], shown, _needed(names))
+            results = counted(results, f"depth {settings.depth}, {split}", len(images[split]), progress)
+            samples[split] = measure(images[split], results, _needed(names))
         measured = Measured(settings=settings, train=samples["train"], validation=samples["validation"])
         for name in names:
-            fits += _fit(name, measured, config, runs)
+            fits += _fit(name, measured, config, runs, progress)
     return fits
 
 
-def _fit(name: InputName, measured: Measured, config: DetectorTraining, runs: Path) -> list[Fit]:
+def _fit(name: InputName, measured: Measured, config: DetectorTraining, runs: Path, progress: Progress) -> list[Fit]:
     """The classifiers of one input at one depth."""
     given = INPUTS[name]
     if isinstance(given, MapInput):
-        return [_chosen(_train_map(given, measured, config, runs), None, measured)]
+        return [_chosen(_train_map(given, measured, config, runs, progress), None, measured)]
     features, labels = measured.train.inputs[name], measured.train.labels
     return [
         _chosen(fit_bands(given, features, labels, inverse_penalty), inverse_penalty, measured)
@@ -183,13 +199,15 @@ def _fit(name: InputName, measured: Measured, config: DetectorTraining, runs: Pa
     ]
 
 
-def _train_map(given: MapInput, measured: Measured, config: DetectorTraining, runs: Path) -> MapScorer:
+def _train_map(
+    given: MapInput, measured: Measured, config: DetectorTraining, runs: Path, progress: Progress
+) -> MapScorer:
     run = runs / f"{given.name}-{digest(measured.settings)}"
     train_maps, validation_maps = (
         (samples.inputs[given.name], samples.labels) for samples in (measured.train, measured.validation)
     )
     task = MapTask(given, train_maps, validation_maps, config.resnet.seed, config.resnet_weights)
-    outcome = train(task, config.resnet, run)
+    outcome = train(task, config.resnet, run, progress=progress)
     if outcome.stopped_by is not None:
         raise TrainingStopped(f"{run}: stopped at step {outcome.step}; the same command goes on")
     network = load_resnet50(run / "model" / WEIGHTS_NAME, given.num_channels)
@@ -262,7 +280,3 @@ def _needed(names: Sequence[InputName]) -> list[InputName]:
 
 def _found(images: Sequence[LabelledImage]) -> list[FoundImage]:
     return [image.found for image in images]
-
-
-def _shown(results: Iterable[FileResult], images: Sequence[LabelledImage], label: str) -> Iterable[FileResult]:
-    return tqdm(results, label, len(images), unit="image", leave=False, disable=None)

@@ -19,6 +19,7 @@ from rediffuse.images.montage import tile
 from rediffuse.images.tensors import to_uint8
 from rediffuse.models.superres import SuperResModel
 from rediffuse.models.unet import Denoiser, UNetModel
+from rediffuse.progress import Progress, unobserved
 from rediffuse.records import dump
 from rediffuse.training.config import DiffusionTraining
 from rediffuse.training.data import ImageData, list_images
@@ -62,13 +63,14 @@ class DiffusionTask(Task):
         """The network, all of it to be trained."""
         return UNetModel(self.config.network)
 
-    def data(self) -> ImageData:
+    def data(self, progress: Progress = unobserved) -> ImageData:
         config = self.config
         listing = list_images(Path(config.data), Path(config.labels) if config.labels else None)
         wanted, given = config.network.num_classes, len(listing.classes)
         if wanted is not None and given != wanted:
             raise ConfigError(f"num_classes={wanted}: {config.data} has {given} classes")
-        return ImageData(listing, config.images, config.network.image_size, config.loop.seed)
+        size, seed = config.network.image_size, config.loop.seed
+        return ImageData(listing, config.images, size, seed, progress=progress)
 
     def draw(self, batch: Batch, place: Place) -> Batch:
         t, weight = self.timestep_sampler.sample(place.batch_size, place.generator(TIMESTEPS))

@@ -6,9 +6,8 @@ microbatches and a run on several processes compute what one uninterrupted proce
 
 import contextlib
 import importlib.util
-import math
+import logging
 import signal
-import sys
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +18,9 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from torch.utils.data import DataLoader, Dataset
-from tqdm import tqdm
 
 from rediffuse.errors import ConfigError
+from rediffuse.progress import Progress, unobserved
 from rediffuse.records import dump
 from rediffuse.training import checkpoints
 from rediffuse.training.config import LoopConfig
@@ -31,6 +30,8 @@ from rediffuse.training.randomness import Place
 from rediffuse.training.run_folder import RunFolder
 from rediffuse.training.task import Batch, Data, Task
 from rediffuse.training.trainer import Trainer
+
+LOGGER = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,15 @@ class Outcome:
     """The signal that ended it before its last step; a checkpoint was written."""
 
 
-def train(task: Task, config: LoopConfig, folder: Path, *, command: str = "", init: str | None = None) -> Outcome:
+def train(
+    task: Task,
+    config: LoopConfig,
+    folder: Path,
+    *,
+    command: str = "",
+    init: str | None = None,
+    progress: Progress = unobserved,
+) -> Outcome:
     """Train until `config.num_steps`, from the newest checkpoint in `folder` if there is one.
 
     Args:
@@ -52,6 +61,8 @@ def train(task: Task, config: LoopConfig, folder: Path, *, command: str = "", in
         command: what the user called, for the record.
         init: a model whose weights the run begins with, wherever they fit (see `read_initial`). Only a run that begins
             reads it; one that goes on may leave it out.
+        progress: told how many images are read, and then how many steps are done, with the last loss that was logged;
+            on the first process of each machine only.
 
     Raises:
         ConfigError: the folder holds a run of another config or another init; the batch does not divide among the
@@ -65,7 +76,8 @@ def train(task: Task, config: LoopConfig, folder: Path, *, command: str = "", in
     accelerator = _accelerator(config, folder)
     try:
         with stop_requests() as stop:
-            return _Run(task, config, run_folder, accelerator, stop, init).run(command)
+            shown = progress if accelerator.is_local_main_process else unobserved
+            return _Run(task, config, run_folder, accelerator, stop, init, shown).run(command)
     finally:
         accelerator.end_training()
         # Otherwise a second training in this process would inherit the precision and device of the first.
@@ -83,13 +95,15 @@ class _Run:
         accelerator: Accelerator,
         stop: StopRequest,
         init: str | None,
+        progress: Progress,
     ) -> None:
         if config.batch_size % accelerator.num_processes:
             raise ConfigError(
                 f"batch_size={config.batch_size}: a multiple of the {accelerator.num_processes} processes is needed"
             )
         self.task, self.config, self.folder, self.accelerator, self.stop = task, config, folder, accelerator, stop
-        self.data = task.data()
+        self.progress = progress
+        self.data = task.data(progress)
         self.record = {
             "task": task.name,
             "fingerprint": self.data.fingerprint,
@@ -111,21 +125,20 @@ class _Run:
         begun_at = trainer.step
         if self.accelerator.is_main_process:
             for reason in self.data.skipped:
-                tqdm.write(f"skipped: {reason}", file=sys.stderr)
+                LOGGER.warning("skipped: %s", reason)
             self.folder.begin(self.record, {"step": trainer.step, "command": command, "skipped": self.data.skipped})
             if self.resumed_from is None:
                 self._note_init()
             self.accelerator.init_trackers("tensorboard")
-        meter, owes_checkpoint = _Meter(), False
-        is_quiet = not self.accelerator.is_local_main_process
-        bar = tqdm(total=config.num_steps, initial=trainer.step, unit="step", disable=is_quiet)
-        with bar, contextlib.closing(self._batches()) as batches:
+        meter, owes_checkpoint, note = _Meter(), False, ""
+        self.progress("training", trainer.step, config.num_steps)
+        with contextlib.closing(self._batches()) as batches:
             for batch in batches:
                 meter.add(trainer.advance(batch))
-                bar.update()
                 if self._is_due(config.log_every):
                     self._log(values := meter.drain(config.batch_size))
-                    bar.set_postfix(loss=f"{values.get('loss', math.nan):.4f}")
+                    note = f"loss {values['loss']:.4f}" if "loss" in values else "no finite loss"
+                self.progress("training", trainer.step, config.num_steps, note)
                 stopped = self._stop_requested()
                 owes_checkpoint = owes_checkpoint or self._is_due(config.save_every)
                 # Not within a streak of bad steps: it would push out those from before, which may be better.
@@ -156,6 +169,7 @@ class _Run:
     def _resume(self) -> None:
         if self.resumed_from is not None:
             self.trainer.load_state_dict(checkpoints.read(self.resumed_from))
+            LOGGER.info("continues after step %d: %s", self.trainer.step, self.resumed_from)
         if self.trainer.step > self.config.num_steps:
             given = f"num_steps={self.config.num_steps}"
             raise ConfigError(f"{given}: {self.resumed_from} already has {self.trainer.step} steps")
@@ -164,7 +178,7 @@ class _Run:
         transfer = self.trainer.transfer
         self.folder.note_init(None if transfer is None else dump(transfer))
         if transfer is not None:
-            tqdm.write(str(transfer), file=sys.stderr)
+            LOGGER.info("%s", transfer)
 
     def _save(self) -> None:
         if self.accelerator.is_main_process:
@@ -176,6 +190,7 @@ class _Run:
         if self.accelerator.is_main_process:
             self.folder.log(self.trainer.step, values)
             self.accelerator.log(values, step=self.trainer.step)
+            LOGGER.debug("step %d: %s", self.trainer.step, _listed(values))
 
     def _evaluate(self) -> None:
         if self.accelerator.is_main_process:
@@ -185,8 +200,7 @@ class _Run:
             network.train(was_training)
             if figures:
                 self._log(figures)
-                shown = ", ".join(f"{name} {value:.4g}" for name, value in figures.items())
-                tqdm.write(f"step {self.trainer.step}: {shown}", file=sys.stderr)
+                LOGGER.info("step %d: %s", self.trainer.step, _listed(figures))
         self.accelerator.wait_for_everyone()
 
     def _export(self) -> None:
@@ -209,6 +223,10 @@ class _Run:
 
     def _is_due(self, every: int) -> bool:
         return self.trainer.step % every == 0 or self.trainer.step == self.config.num_steps
+
+
+def _listed(values: dict[str, float]) -> str:
+    return ", ".join(f"{name} {value:.4g}" for name, value in values.items())
 
 
 class _Meter:

@@ -15,6 +15,7 @@ from rediffuse.detection.metrics import roc_auc
 from rediffuse.detection.resnet import ResNet50, load_resnet50
 from rediffuse.detection.scorers import MapScorer
 from rediffuse.models.checkpoints import write_state_dict
+from rediffuse.progress import Progress, unobserved
 from rediffuse.training.randomness import CROP, ORDER, Place, derive
 from rediffuse.training.task import Batch, Task, Terms
 
@@ -97,7 +98,7 @@ class MapTask(Task):
             network.fc = nn.Linear(network.fc.in_features, 1)
         return network
 
-    def data(self) -> MapData:
+    def data(self, progress: Progress = unobserved) -> MapData:
         return MapData(*self.train, self.seed)
 
     def draw(self, batch: Batch, place: Place) -> Batch:

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rediffuse.models.superres import SuperResModel
+from rediffuse.progress import Progress, unobserved
 from rediffuse.training.config import ImageConfig, SuperResTraining
 from rediffuse.training.data import ImageData, list_images
 from rediffuse.training.diffusion import DiffusionTask, write_grid
@@ -26,9 +27,9 @@ class SuperResTask(DiffusionTask):
     def network(self) -> SuperResModel:
         return SuperResModel(self.config.network)
 
-    def data(self) -> ImageData:
+    def data(self, progress: Progress = unobserved) -> ImageData:
         """The training images; those that the grid shows are read as well."""
-        data = super().data()
+        data = super().data(progress)
         self.shown = self._read_shown(data.listing.classes)
         return data
 

@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
+from rediffuse.progress import Progress, unobserved
 from rediffuse.training.randomness import Place
 
 Batch = dict[str, Tensor]
@@ -52,8 +53,8 @@ class Task(Protocol):
         """The network with its initial weights, drawn from torch's global generator, which the loop has seeded."""
         ...
 
-    def data(self) -> Data:
-        """What it is trained on."""
+    def data(self, progress: Progress = unobserved) -> Data:
+        """What it is trained on; `progress` is told how many images are read."""
         ...
 
     def draw(self, batch: Batch, place: Place) -> Batch:
