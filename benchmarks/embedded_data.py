@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import tyro
+from script import read_flags
 from tqdm import tqdm
 
 from rediffuse.files import write_bytes
@@ -100,4 +100,4 @@ def write_generated(args: Flags, model: DiffusionModel, split: str, sampler: Sam
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Flags))
+    main(read_flags(Flags))

@@ -9,7 +9,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-import tyro
+from script import read_flags
 
 from rediffuse.detection.evaluate import evaluation_table
 from rediffuse.files import write_bytes
@@ -49,4 +49,4 @@ def main(args: Flags) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Flags))
+    main(read_flags(Flags))

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Literal
 
 import frequency_cost
-import tyro
 from ablation.detectors import GENERATED, REAL, Detectors
 from ablation.networks import Networks
 from ablation.quality import Quality
 from ablation.report import Report
 from ablation.work import SIZES, Work
+from script import read_flags
 
 from rediffuse.zoo.model import load, resolve_device
 
@@ -67,4 +67,4 @@ def main(args: Flags) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Flags))
+    main(read_flags(Flags))

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
-import tyro
+from script import read_flags
 
 from rediffuse.models.config import FrequencyConfig
 from rediffuse.models.flops import flops
@@ -112,4 +112,4 @@ def main(args: Flags) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Flags))
+    main(read_flags(Flags))

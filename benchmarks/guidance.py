@@ -8,7 +8,7 @@ The same seeds and classes for every scale; scale 0 is unguided. The classifier 
 from dataclasses import dataclass
 
 import torch
-import tyro
+from script import read_flags
 from torch import Tensor
 
 from rediffuse.sampling.config import SamplingSettings
@@ -58,4 +58,4 @@ def judge(classifier: ClassifierModel, x_0: Tensor) -> Tensor:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Flags))
+    main(read_flags(Flags))

@@ -11,7 +11,7 @@ import time
 from dataclasses import dataclass
 
 import torch
-import tyro
+from script import read_flags
 
 from rediffuse.models.flops import flops
 from rediffuse.zoo.model import DiffusionModel, load
@@ -61,4 +61,4 @@ def compare(model: DiffusionModel, size: int, rounds: int) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Flags))
+    main(read_flags(Flags))

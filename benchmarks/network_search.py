@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import tyro
+from script import read_flags
 from torch import Tensor
 from tqdm import tqdm
 
@@ -177,4 +177,4 @@ def geometric_mean(values: list[float]) -> float:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Flags))
+    main(read_flags(Flags))

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import tyro
 from PIL import Image
+from script import read_flags
 from torch.nn import functional as F
 
 from rediffuse.images.crop import center_crop
@@ -69,4 +69,4 @@ def psnr(given: np.ndarray, truth: np.ndarray) -> np.ndarray:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Flags))
+    main(read_flags(Flags))

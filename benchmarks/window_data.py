@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import tyro
+from script import read_flags
 from torch import Tensor
 from tqdm import tqdm
 
@@ -172,4 +172,4 @@ def row_of(folder: Path, path: Path, number: int, history: History, num_windows:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Flags))
+    main(read_flags(Flags))

@@ -60,7 +60,8 @@ def test_every_public_name_and_every_part_but_the_commands_has_its_place(pages: 
     reference = Path("docs", "reference")
     names = {f"rediffuse.{name}" for name in rediffuse.__all__}
     assert names <= pages[reference / "index.html"].ids | {"rediffuse.errors"}
-    assert {f"rediffuse.{name}" for name in ("errors", "records", "files")} <= pages[reference / "foundation.html"].ids
+    foundation = {f"rediffuse.{name}" for name in ("errors", "records", "files", "progress")}
+    assert foundation <= pages[reference / "foundation.html"].ids
     for part in PARTS:
         assert f"rediffuse.{part}" in pages[reference / f"{part}.html"].ids
 

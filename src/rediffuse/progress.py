@@ -14,7 +14,8 @@ class Progress(Protocol):
 
         Args:
             label: what is being worked on; another label begins another piece of work.
-            done, total: how much of it is done, and how much there is.
+            done: how much of it is done.
+            total: how much there is.
             note: a figure worth showing beside it, such as `loss 0.061`.
         """
 

@@ -1,5 +1,6 @@
 """`rediffuse convert` and `rediffuse info` as they are called."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -76,6 +77,20 @@ def test_info_tells_all_of_a_folder(folder: str, capsys: pytest.CaptureFixture[s
     assert rows["names"] == "all that the network has, and no others"
     assert rows["operations"].endswith("G per call, 4 images")
     assert "unknown" not in rows
+
+
+def test_conversion_and_info_as_json(folder: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plain, num_tensors = str(tmp_path / "w.pt"), len(UNetModel(CONFIG).state_dict())
+    assert main(["convert", folder, plain, "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed == {"source": folder, "num_tensors": num_tensors, "destination": plain}
+    assert main(["info", folder, "--json"]) == 0
+    known = json.loads(capsys.readouterr().out)
+    assert (known["kind"], known["network"]["image_size"], known["process"]["schedule"]) == ("unet", 8, "cosine")
+    assert (known["unknown"], known["difference"], known["cost"]["batch_size"]) == ([], "", 1)
+    assert main(["info", plain, "--json"]) == 0
+    known = json.loads(capsys.readouterr().out)
+    assert (known["process"], known["cost"], known["unknown"][0]) == (None, None, "image_size")
 
 
 def test_info_numbers_the_classes_that_a_model_was_trained_on(

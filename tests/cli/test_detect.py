@@ -1,6 +1,10 @@
 """`rediffuse detect` with a tiny untrained model and a detector made by hand: what is printed, written and refused."""
 
 import csv
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -79,7 +83,6 @@ def test_images_become_a_table_pictures_and_a_page(
     assert "x.png  unsure" in printed.out
     assert "1 file: 0 generated, 1 unsure, 0 real" in printed.out
     assert f"evidence: {evidence / 'index.html'}" in printed.out
-    assert "1/1" in printed.err  # progress
     assert [row["file"] for row in csv.DictReader(table.read_text().splitlines())] == ["x.png"]
     assert sorted(path.name for path in evidence.iterdir()) == ["index.html", "x.png.png"]
 
@@ -94,6 +97,54 @@ def test_a_file_that_is_no_image_gets_a_reason_and_the_others_are_judged(
     assert "words.png" in next(line for line in printed.splitlines() if "not judged" in line)
     pictures = sorted(path.relative_to(evidence).as_posix() for path in evidence.rglob("*.png"))
     assert pictures == ["a/x.png.png", "b/x.png.png"]
+
+
+def test_a_table_on_standard_output_is_all_that_is_there(
+    weights: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert detect(weights, images / "a", "--out", tmp_path / "t.csv") == 0
+    capsys.readouterr()
+    assert detect(weights, images / "a", "--out", "-") == 0
+    printed = capsys.readouterr()
+    assert printed.out == (tmp_path / "t.csv").read_text()
+    assert printed.err == "1 file: 0 generated, 1 unsure, 0 real\n"
+
+
+def test_verdicts_as_one_json_document(
+    weights: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = tmp_path / "t.json"
+    assert detect(weights, images, "--out", table, "--json") == 1
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["table"] == str(table)
+    assert printed["verdicts"] == json.loads(table.read_text())
+    assert [verdict["decision"] for verdict in printed["verdicts"]] == ["unsure", "unsure", None]
+
+
+@pytest.mark.parametrize("separator", ["\n", "\r\n", "\0"], ids=["lines", "CRLF", "NUL"])
+def test_paths_come_from_standard_input(separator: str, weights: Path, images: Path) -> None:
+    words = ["detect", "-", str(images / "b"), "--model", str(weights), "--detector", str(weights / "detector")]
+    call = [sys.executable, "-m", "rediffuse", *words, "--device", "cpu", "--out", "-", "-q"]
+    text = f"{images / 'a' / 'x.png'}{separator}"
+    done = subprocess.run(call, input=text.encode(), capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert [row["file"] for row in csv.DictReader(done.stdout.decode().splitlines())] == ["a/x.png", "b/x.png"]
+
+
+@pytest.mark.parametrize(
+    ("paths", "line"),
+    [
+        (["-"], "-: standard input is empty; one path a line is needed"),
+        (["-", "-"], "-: standard input can be read only once; give one -"),
+    ],
+)
+def test_standard_input_that_names_nothing_is_one_line(
+    paths: list[str], line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with open(os.devnull) as nothing:  # noqa: PTH123
+        monkeypatch.setattr("sys.stdin", nothing)
+        assert main(["detect", *paths]) == 2
+    assert capsys.readouterr().err == f"rediffuse: {line}\n"
 
 
 def test_verdicts_do_not_depend_on_the_batch_size(weights: Path, images: Path, tmp_path: Path) -> None:
@@ -139,8 +190,7 @@ def test_bad_usage_is_one_line_and_status_2(
     (tmp_path / "folder.csv").mkdir()
     given = ["--model", str(weights), "--detector", str(weights / "detector")]
     assert main(["detect", str(images), *given, *flags]) == 2
-    # the bar may have been drawn before the line
-    assert capsys.readouterr().err.splitlines()[-1] == f"rediffuse: {line.format(cwd=tmp_path)}"
+    assert capsys.readouterr().err == f"rediffuse: {line.format(cwd=tmp_path)}\n"
 
 
 def test_a_detector_of_another_model_is_refused_with_both_values(

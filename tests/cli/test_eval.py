@@ -188,4 +188,4 @@ def test_a_model_without_likelihood_is_refused_whatever_its_classes(
 ) -> None:
     upsampler(num_classes=3).save(tmp_path / "upsampler")
     assert nll(pictures, "--model", str(tmp_path / "upsampler")) == 2
-    assert "upsampler: a superres of 3 channels in 2 dimensions gives no likelihood" in capsys.readouterr().err
+    assert "upsampler: a superres of 3 channels in 2 dimensions cannot give a likelihood" in capsys.readouterr().err

@@ -60,6 +60,25 @@ def test_second_call_makes_only_what_is_missing(
     assert pixels(tmp_path / "grid.png").shape == (32, 32, 3)
 
 
+def test_what_was_made_as_json(models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("sample", "--model", models / "plain", "--out", tmp_path, "--seeds", "0-1", "--grid", "--json")
+    assert call(*words) == 0
+    assert json.loads(capsys.readouterr().out) == {
+        "num_made": 2,
+        "num_there_before": 0,
+        "images": str(tmp_path / "images"),
+        "grid": str(tmp_path / "grid.png"),
+    }
+    small = ("upscale", tmp_path / "images", "--model", models / "upsampler", "--out", tmp_path / "large", "--json")
+    (tmp_path / "images" / "broken.png").write_bytes(b"none")
+    assert call(*small) == 1
+    printed = json.loads(capsys.readouterr().out)
+    assert (printed["num_made"], len(printed["failures"])) == (2, 1)
+    ends = [tmp_path / "images" / f"00000{seed}.png" for seed in (0, 1)]
+    assert call("interpolate", *ends, "--out", tmp_path / "way", "--frames", 2, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["frames"] == [str(tmp_path / f"way/frames/00{i}.png") for i in (0, 1)]
+
+
 def test_batches_in_the_original_format_hold_the_images_and_their_classes(models: Path, tmp_path: Path) -> None:
     batch = tmp_path / "batch.npz"
     words = ("sample", "--model", models / "classes", "--out", tmp_path, "--seeds", "0-3", "--class", "1,2")

@@ -65,6 +65,21 @@ def test_a_network_that_does_not_take_images_is_refused_at_once(
     assert f"{flag.removeprefix('--').replace('-', '_')}={value}: {needed} is needed: images have two" in line
 
 
+def test_estimate_and_training_as_json(words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*words, "--dry-run", "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert (printed["config"]["network"]["image_size"], printed["num_images"]) == (8, 6)
+    assert printed["cost"]["num_trained"] == printed["cost"]["num_parameters"] > 0
+    assert main([*words, "--num-steps", "1", "--json", "-v"]) == 0
+    shown = capsys.readouterr()
+    assert json.loads(shown.out) == {
+        "num_steps": 1,
+        "run": str(tmp_path / "run"),
+        "model": str(tmp_path / "run" / "model"),
+    }
+    assert "rediffuse.training.loop: step 1: loss " in shown.err
+
+
 def test_unknown_recipe_is_named(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*words, "--recipe", "clothing23"]) == 2
     assert (

@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-import tyro
-
-from rediffuse.cli.foreign import NetworkFlags
+from rediffuse.cli.flags import FLAT, Argument, CommandFlags
+from rediffuse.cli.foreign import NETWORK, NetworkFlags
+from rediffuse.cli.result import Result
 from rediffuse.diffusion.config import Prediction, ProcessConfig, ScheduleName, Variance
 from rediffuse.errors import ConfigError
 
@@ -14,38 +14,48 @@ if TYPE_CHECKING:
     from rediffuse.zoo.folder import Found
 
 
-@dataclass(frozen=True, kw_only=True)
-class ConvertFlags:
-    """Turn weights into a model folder, or into a .pt that guided-diffusion's programs read, tensor for tensor."""
+PROCESS = ("--schedule", "--num-timesteps", "--prediction", "--variance", "--rescale-timesteps")
+GROUPS = {
+    "Flags": ("--ema", "--precision", "--gates", "--force"),
+    "Network, for a file of weights whose tensors do not tell": NETWORK,
+    "Diffusion process, for a file of weights": PROCESS,
+}
 
-    source: tyro.conf.Positional[str]
+
+@dataclass(frozen=True, kw_only=True)
+class ConvertFlags(CommandFlags):
+    """Convert weights into a model folder, or into a .pt file for guided-diffusion's programs. No tensor is changed."""
+
+    groups = GROUPS
+
+    source: Annotated[str, Argument(positional=True)]
     """A model folder, a file of weights, a checkpoint of a training run, a published name, `default`, or owner/name on
     the hub."""
-    destination: tyro.conf.Positional[Path]
-    """A name that ends in .pt for a plain state_dict; any other for a model folder."""
+    destination: Annotated[Path, Argument(positional=True)]
+    """A name that ends in .pt for a plain state_dict; any other name for a model folder."""
     ema: float | None = None
-    """Of a training run's checkpoint: the average of this rate, 0 for the weights themselves; the run's first average
-    if not given."""
+    """Of a training run's checkpoint: take the average of this rate, 0 for the weights themselves; the run's first
+    average if not given."""
     precision: Literal["fp32", "fp16", "bf16"] | None = None
-    """Number format on disk; as they are if not given."""
+    """Number format on disk; unchanged if not given."""
     gates: Path | None = None
-    """A file of spectral gates (frequency.safetensors) that were trained on the source, to be put into it."""
-    network: tyro.conf.OmitArgPrefixes[NetworkFlags] = field(default_factory=NetworkFlags)
+    """Add spectral gates (frequency.safetensors) that were trained on the source."""
+    network: Annotated[NetworkFlags, FLAT] = field(default_factory=NetworkFlags)
     schedule: ScheduleName | None = None
-    """Noise schedule that a file of weights was trained on. With it count the four flags below."""
+    """Noise schedule that the weights were trained with; the flags below it count only with it."""
     num_timesteps: int = ProcessConfig.num_timesteps
-    """Length of that chain."""
+    """Length of the chain."""
     prediction: Prediction = ProcessConfig.prediction
-    """What the network's output means."""
+    """What the network predicts."""
     variance: Variance = ProcessConfig.variance
     """Where the variance comes from."""
     rescale_timesteps: bool = ProcessConfig.rescale_timesteps
-    """Whether the network is told t * 1000 / T instead of t."""
+    """The network's timestep is t * 1000 / T instead of t."""
     force: bool = False
-    """Replace the destination if it is there."""
+    """Replace the destination if it exists."""
 
 
-def run(args: ConvertFlags) -> int:
+def run(args: ConvertFlags) -> Result:
     """Convert, and say what was written."""
     import torch
 
@@ -59,8 +69,10 @@ def run(args: ConvertFlags) -> int:
     if found.layout.unknown and args.destination.suffix != ".pt":
         raise ConfigError(f"{args.source}: the tensors do not tell all: give {found.layout.missing_flags}")
     convert(found, args.destination, dtype=dtypes[args.precision], force=args.force)
-    print(f"{len(found.state)} tensors of {args.source}: {args.destination}")
-    return 0
+    return Result(
+        text=f"{len(found.state)} tensors of {args.source}: {args.destination}",
+        record={"source": args.source, "num_tensors": len(found.state), "destination": args.destination},
+    )
 
 
 def _find(args: ConvertFlags) -> "Found":

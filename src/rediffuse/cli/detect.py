@@ -1,56 +1,62 @@
-"""`rediffuse detect`: from image files to verdicts, with evidence a person can look at."""
+"""`rediffuse detect`: from image files to verdicts, with pictures that explain them."""
 
+import logging
 import os
-import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
-import tyro
-
+from rediffuse.cli.console import track
+from rediffuse.cli.flags import MODEL, PATHS, CommandFlags
+from rediffuse.cli.paths import expand_stdin
+from rediffuse.cli.result import Result
 from rediffuse.errors import InputError, StorageError
 
 if TYPE_CHECKING:
     from rediffuse.detection.verdict import Verdict
 
+STDOUT = Path("-")
+LOGGER = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True, kw_only=True)
-class DetectFlags:
+class DetectFlags(CommandFlags):
     """Judge image files: real, generated or unsure, each with a probability and a reason.
 
-    Exit status: 0 all files were judged, 1 some were not, 2 the call has to be mended.
+    Exit status: 0 all files were judged, 1 some were not, 2 usage error.
     """
 
-    paths: tyro.conf.Positional[tuple[str, ...]]
-    """Image files, folders (searched recursively) or glob patterns."""
+    paths: Annotated[tuple[str, ...], PATHS]
+    """Image files, folders (searched recursively) or glob patterns; - reads paths from standard input."""
     out: Path | None = None
-    """Table of all verdicts: a .csv, .json or .parquet file."""
+    """Write the verdicts to this .csv, .json or .parquet file; - writes CSV to standard output instead of the table."""
     evidence: Path | None = None
-    """Folder for one picture per image and a page, index.html, that shows them."""
-    model: str = "default"
+    """Folder for one picture per image (input, reconstruction, error, frequency bands) and index.html, which shows
+    them."""
+    model: Annotated[str, MODEL] = "default"
     """The model the detector was trained with: a folder, a checkpoint, a published name, or the embedded default."""
     detector: Path | None = None
-    """A folder that `rediffuse train detector` wrote; the embedded default if not given."""
+    """A folder that `rediffuse train detector` wrote; the embedded detector if not given."""
     batch_size: int = 16
     """Images per call of the network."""
     workers: int = min(4, os.cpu_count() or 1)
-    """Threads that decode."""
+    """Threads that decode images."""
     device: str = "auto"
-    """cpu, cuda, cuda:1, mps; auto takes a GPU where there is one."""
+    """cpu, cuda, cuda:1 or mps; auto takes a GPU where there is one."""
     force: bool = False
-    """Replace a table or an evidence page that is already there."""
+    """Replace a table or an evidence page that already exists."""
 
 
-def run(args: DetectFlags) -> int:
-    """Print the table of verdicts, write what was asked for; 1 where a file could not be judged."""
+def run(args: DetectFlags) -> Result:
+    """The table of verdicts, and what was written; status 1 where a file could not be judged."""
     from rediffuse.images.find import find_images
     from rediffuse.report.page import write_page
-    from rediffuse.report.tables import text_table, write_table
+    from rediffuse.report.tables import csv_text, text_table, write_table
     from rediffuse.report.words import summary
 
     _check_outputs(args)
-    files = find_images(args.paths)
+    files = find_images(expand_stdin(args.paths))
 
     from rediffuse.detection.detector import load_detector
     from rediffuse.detection.judge import judge
@@ -62,16 +68,22 @@ def run(args: DetectFlags) -> int:
     found = judge(model, files, detector, batch_size=args.batch_size, workers=args.workers)
     verdicts, stopped = _collect(found, len(files), args.evidence)
 
-    print(text_table(verdicts))
-    print(f"\n{summary(verdicts)}")
-    if args.out is not None:
+    lines = [text_table(verdicts), "", summary(verdicts)]
+    written: dict[str, Path] = {}
+    if args.out not in (None, STDOUT):
         write_table(args.out, verdicts)
-        print(f"table: {args.out}")
-    if stopped is not None:
-        raise stopped
-    if args.evidence is not None:
-        print(f"evidence: {write_page(args.evidence, verdicts)}")
-    return 0 if all(verdict.judged for verdict in verdicts) else 1
+        written["table"] = args.out
+    if args.evidence is not None and stopped is None:
+        written["evidence"] = write_page(args.evidence, verdicts)
+    lines += [f"{name}: {path}" for name, path in written.items()]
+    if args.out == STDOUT:
+        LOGGER.info("%s", summary(verdicts))
+    return Result(
+        text=csv_text(verdicts).removesuffix("\n") if args.out == STDOUT else "\n".join(lines),
+        record={"verdicts": [verdict.to_row() for verdict in verdicts], **written},
+        status=0 if all(verdict.judged for verdict in verdicts) else 1,
+        stopped_by=stopped,
+    )
 
 
 def _collect(
@@ -82,15 +94,13 @@ def _collect(
     With them comes what ended the work early: a picture that could not be written, or Ctrl-C. What was judged till then
     is not lost.
     """
-    from tqdm import tqdm
-
     from rediffuse.files import write_bytes
     from rediffuse.report.evidence import evidence_png
     from rediffuse.report.page import picture_name
 
     verdicts = []
     try:
-        for verdict in tqdm(found, total=total, unit="image", file=sys.stderr):
+        for verdict in track(found, total):
             verdicts.append(replace(verdict, evidence=None))
             if evidence is not None and verdict.judged:
                 write_bytes(evidence / picture_name(verdict), evidence_png(verdict))
@@ -104,7 +114,7 @@ def _check_outputs(args: DetectFlags) -> None:
     from rediffuse.report.page import INDEX
     from rediffuse.report.tables import check_table_path
 
-    if args.out is not None:
+    if args.out not in (None, STDOUT):
         check_table_path(args.out)
         if args.out.is_dir():
             raise InputError(f"--out {args.out}: is a folder; name a file in it")

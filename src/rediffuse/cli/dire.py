@@ -1,14 +1,16 @@
-"""`rediffuse dire`: reconstruct image files and keep what did not return."""
+"""`rediffuse dire`: reconstruct image files and save the error maps."""
 
+import logging
 import os
-import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import tyro
-
+from rediffuse.cli.console import bar
+from rediffuse.cli.flags import MODEL, PATHS, Argument, CommandFlags
+from rediffuse.cli.paths import expand_stdin
+from rediffuse.cli.result import Result
 from rediffuse.dire.settings import Crop, DireSettings, Grid, Kind, MapFormat, Precision
 from rediffuse.errors import ConfigError, nearest
 
@@ -16,37 +18,52 @@ if TYPE_CHECKING:
     from rediffuse.dire.manifest import Row
 
 
-@dataclass(frozen=True, kw_only=True)
-class DireFlags:
-    """Invert images with DDIM, reconstruct them, and keep the error maps. What is done already is skipped."""
+LOGGER = logging.getLogger(__name__)
 
-    paths: tyro.conf.Positional[tuple[str, ...]]
-    """Image files, folders (searched recursively, structure kept) or glob patterns."""
+GROUPS = {
+    "Reconstruction": ("--model", "--steps", "--depth", "--class", "--labels"),
+    "Results": ("--save", "--format", "--force"),
+    "Speed": ("--batch-size", "--workers", "--device", "--precision"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class DireFlags(CommandFlags):
+    """Invert images with DDIM, reconstruct them, and save the absolute error (DIRE, arXiv:2303.09295).
+
+    Files whose results already exist are skipped. Exit status: 0 done, 1 some files failed, 2 usage error.
+    """
+
+    groups = GROUPS
+
+    paths: Annotated[tuple[str, ...], PATHS]
+    """Image files, folders (searched recursively, structure kept) or glob patterns; - reads paths from standard
+    input."""
     out: Path
     """Folder for the maps, the manifest and the settings."""
-    model: str = "default"
-    """A model folder, a checkpoint, a published name, or the embedded default."""
+    model: Annotated[str, MODEL] = "default"
+    """A model folder, a checkpoint, a published name, owner/name on the hub, or the embedded default."""
     steps: int = DireSettings.steps
     """Length of the timestep grid."""
     depth: int | None = None
-    """Steps of the grid to walk before turning back; all of them if not given."""
+    """Invert only so many steps of the grid before reconstructing; all of them if not given."""
     save: str = "maps"
-    """What to keep, separated by commas: maps, reconstructions, latents."""
-    map_format: Annotated[MapFormat, tyro.conf.arg(name="format")] = "png16"
-    """How maps are kept: 16-bit PNG, or exact in safetensors."""
-    class_: Annotated[int | None, tyro.conf.arg(name="class")] = None
+    """What to save, separated by commas: maps, reconstructions, latents."""
+    map_format: Annotated[MapFormat, Argument(name="format")] = "png16"
+    """Format of the maps: 16-bit PNG, or exact values in safetensors."""
+    class_: Annotated[int | None, Argument(name="class")] = None
     """The class of every image, for a class-conditional model."""
     labels: Path | None = None
     """CSV file with the columns path and label: the class of each image, for a class-conditional model."""
     grid: Grid = DireSettings.grid
-    """The original's inversion grid, or the one that mirrors sampling."""
+    """Timesteps of the inversion: those of the original DIRE code (compat), or those of sampling (aligned)."""
     clip: bool = DireSettings.clip
     """Clip the predicted x_0 to [-1, 1] in every step."""
     frequency: str = DireSettings.frequency
-    """What is done to the model's skip connections: trained (nothing, or its own spectral gates), off, freeu, freeu:B,
-    sharpen or lowpass."""
+    """Filter on the model's skip connections: trained (none but its own spectral gates), off, freeu, freeu:B, sharpen
+    or lowpass."""
     crop: Crop = DireSettings.crop
-    """Cut the middle square, or squash the image into one."""
+    """Cut out the middle square, or squash the image into a square."""
     precision: Precision = DireSettings.precision
     """Number format inside the network."""
     batch_size: int = 16
@@ -54,17 +71,17 @@ class DireFlags:
     workers: int = min(4, os.cpu_count() or 1)
     """Threads that decode, and threads that write."""
     device: str = "auto"
-    """cpu, cuda, cuda:1, mps; auto takes a GPU where there is one."""
+    """cpu, cuda, cuda:1 or mps; auto takes a GPU where there is one."""
     force: bool = False
-    """Do every file again."""
+    """Process every file again."""
 
 
-def run(args: DireFlags) -> int:
-    """Fill the folder and print what became of the files; 1 where one of them failed."""
+def run(args: DireFlags) -> Result:
+    """Fill the folder and count the files; status 1 where one of them failed."""
     from rediffuse.images.find import find_images
 
     kinds = _kinds(args.save)
-    files = find_images(args.paths)
+    files = find_images(expand_stdin(args.paths))
 
     from rediffuse.dire.folder import fill, unfinished
     from rediffuse.dire.job import check_labels, reconstruct_files
@@ -92,9 +109,14 @@ def run(args: DireFlags) -> int:
             model, todo, settings, batch_size=args.batch_size, labels=labels, workers=args.workers
         )
         rows = fill(results, store, manifest, workers=args.workers)
-        num_failed = _show(rows, num_files=len(files), num_skipped=len(files) - len(todo))
-    print(f"{len(todo) - num_failed} done, {num_failed} failed, {len(files) - len(todo)} done before: {args.out}")
-    return 1 if num_failed else 0
+        num_before = len(files) - len(todo)
+        failures = _finish(rows, num_files=len(files), num_before=num_before)
+    num_done = len(todo) - len(failures)
+    return Result(
+        text=f"{num_done} done, {len(failures)} failed, {num_before} done before: {args.out}",
+        record={"num_done": num_done, "num_done_before": num_before, "failures": failures, "out": args.out},
+        status=1 if failures else 0,
+    )
 
 
 def _kinds(save: str) -> tuple[Kind, ...]:
@@ -117,15 +139,13 @@ def choose_labels(label: int | None, labels: Path | None, names: list[str]) -> d
     return None if label is None else dict.fromkeys(names, label)
 
 
-def _show(rows: "Iterable[Row]", *, num_files: int, num_skipped: int) -> int:
-    """A bar with rate and time left, and one line for every file that failed; returns how many did."""
-    from tqdm import tqdm
-
-    num_failed = 0
-    with tqdm(total=num_files, initial=num_skipped, unit="image", file=sys.stderr) as bar:
+def _finish(rows: "Iterable[Row]", *, num_files: int, num_before: int) -> list[str]:
+    """Process all files, with a bar; returns the reasons for those that failed."""
+    failures = []
+    with bar(total=num_files, initial=num_before, unit="image") as shown:
         for row in rows:
             if row.status == "failed":
-                num_failed += 1
-                bar.write(f"rediffuse: {row.reason}", file=sys.stderr)
-            bar.update()
-    return num_failed
+                failures.append(str(row.reason))
+                LOGGER.error("%s", row.reason)
+            shown.update()
+    return failures

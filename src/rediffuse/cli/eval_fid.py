@@ -1,13 +1,13 @@
-"""`rediffuse eval fid`: how near samples are to a reference."""
+"""`rediffuse eval fid`: FID and related figures of samples against a reference."""
 
-import json
-import sys
+import logging
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
-import tyro
-
+from rediffuse.cli.console import bar
+from rediffuse.cli.flags import Argument, CommandFlags
+from rediffuse.cli.result import Result
 from rediffuse.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -16,37 +16,39 @@ if TYPE_CHECKING:
     from rediffuse.evaluation.features import FeatureNetwork
 
 
+LOGGER = logging.getLogger(__name__)
+
+
 @dataclass(frozen=True, kw_only=True)
-class EvalFidFlags:
+class EvalFidFlags(CommandFlags):
     """FID, sFID, inception score, precision and recall of samples against a reference.
 
-    Both may be .npz files as guided-diffusion writes them (a reference may bring its statistics) or folders of images.
+    Both may be .npz files as guided-diffusion writes them (a reference may hold statistics) or folders of images.
+    Exit status: 0 done, 1 some images could not be read, 2 usage error.
     """
 
-    samples: tyro.conf.Positional[str]
+    samples: Annotated[str, Argument(positional=True)]
     """An .npz of samples, or a folder of images."""
-    reference: tyro.conf.Positional[str]
+    reference: Annotated[str, Argument(positional=True)]
     """An .npz of images or statistics, or a folder of images."""
-    network: str
-    """The feature network: inception-2015-12-05, once `rediffuse models fetch` has brought it, or a TorchScript file
-    that is called as it is. Such a file is a program and is run: take it from a source you trust."""
+    network: Annotated[str, Argument(metavar="PATH")]
+    """The feature network: inception-2015-12-05, downloaded with `rediffuse models fetch`, or a TorchScript file. Such
+    a file is a program and is run: take it from a source you trust."""
     sha256: str | None = None
-    """What the network's file has to be, checked before it is run; what was recorded when it was fetched, if not
-    given."""
+    """Expected checksum of the network's file, checked before the file is run; if not given, the one recorded at the
+    download."""
     size: int | None = None
-    """Scale and cut all images to squares of this side; as they are if not given."""
+    """Scale and cut all images to squares of this side, in pixels; unchanged if not given."""
     cache: Path | None = None
-    """Folder where the statistics are kept for the next time, by content."""
-    json: bool = False
-    """Print JSON instead of a table."""
+    """Folder that keeps computed statistics for later calls, by the content of images and network."""
     batch_size: int = 64
     """Images per call of the network."""
     device: str = "auto"
-    """cpu, cuda, cuda:1, mps; auto takes a GPU where there is one."""
+    """cpu, cuda, cuda:1 or mps; auto takes a GPU where there is one."""
 
 
-def run(args: EvalFidFlags) -> int:
-    """Print the figures; 1 where an image could not be read."""
+def run(args: EvalFidFlags) -> Result:
+    """The figures; status 1 where an image could not be read."""
     if args.batch_size < 1:
         raise ConfigError(f"batch_size={args.batch_size}: at least 1 is needed")
 
@@ -60,24 +62,22 @@ def run(args: EvalFidFlags) -> int:
     network = load_feature_network(path, device=resolve_device(args.device), sha256=args.sha256 or recorded)
     samples, reference = (_statistics(images, network, args) for images in sets)
     figures = compare(samples, reference, device=network.device)
-    if args.json:
-        print(json.dumps(_record(args, figures, samples, reference, network), indent=2))
-    else:
-        _print(figures, samples, reference, network)
     failures = [*samples.failures, *reference.failures]
     for reason in failures:
-        print(f"rediffuse: {reason}", file=sys.stderr)
-    return 1 if failures else 0
+        LOGGER.error("%s", reason)
+    return Result(
+        text=_table(figures, samples, reference, network),
+        record={**_record(args, figures, samples, reference, network), "failures": failures},
+        status=1 if failures else 0,
+    )
 
 
 def _statistics(images: "ImageSet", network: "FeatureNetwork", args: EvalFidFlags) -> "SetStatistics":
-    from tqdm import tqdm
-
     from rediffuse.evaluation.compare import statistics_of
 
     total = None if images.images is None else len(images.images)
-    with tqdm(total=total, desc=Path(images.path).name, unit="image", file=sys.stderr, disable=total is None) as bar:
-        return statistics_of(images, network, batch_size=args.batch_size, cache=args.cache, progress=bar.update)
+    with bar(total=total, desc=Path(images.path).name, unit="image") as shown:
+        return statistics_of(images, network, batch_size=args.batch_size, cache=args.cache, progress=shown.update)
 
 
 def _record(
@@ -97,9 +97,9 @@ def _record(
     }
 
 
-def _print(
+def _table(
     figures: "Comparison", samples: "SetStatistics", reference: "SetStatistics", network: "FeatureNetwork"
-) -> None:
+) -> str:
     no_images = "one of the two has statistics alone, or fewer than 4 images"
     rows = [
         ("FID", figures.fid, ""),
@@ -108,7 +108,7 @@ def _print(
         ("Precision", figures.precision, no_images),
         ("Recall", figures.recall, no_images),
     ]
-    for name, value, why_not in rows:
-        print(f"{name:<16} {f'{value:.4f}' if value is not None else f'- ({why_not})'}")
+    lines = [f"{name:<16} {f'{value:.4f}' if value is not None else f'- ({why})'}" for name, value, why in rows]
     counts = [f"{seen.num_images:,} images" if seen.num_images else "given statistics" for seen in (samples, reference)]
-    print(f"\n{counts[0]} against {counts[1]}; figures of different numbers of images do not compare")
+    note = f"{counts[0]} against {counts[1]}; figures of different numbers of images do not compare"
+    return "\n".join([*lines, "", note])

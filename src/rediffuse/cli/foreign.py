@@ -5,13 +5,19 @@ from typing import Any, Literal
 
 from rediffuse.models.config import Kind
 
+NETWORK = (
+    *("--kind", "--image-size", "--num-res-blocks", "--num-heads", "--num-head-channels", "--num-heads-upsample"),
+    *("--attention-order", "--dropout"),
+)
+"""The flags below, as a group of help."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkFlags:
-    """For files of weights alone: what their tensors do not tell. Other sources bring their configuration."""
+    """For files of weights alone: what their tensors do not tell. Other sources have their configuration with them."""
 
     kind: Kind | None = None
-    """Which network, where the tensors fit several."""
+    """Kind of network, where the tensors fit several."""
     image_size: int | None = None
     """Side of the images it was trained on, in pixels."""
     num_res_blocks: int | None = None
@@ -21,11 +27,11 @@ class NetworkFlags:
     num_head_channels: int | None = None
     """Channels per attention head, instead of the number of heads."""
     num_heads_upsample: int | None = None
-    """Heads in the decoder, where they differ."""
+    """Attention heads in the decoder, where their number differs."""
     attention_order: Literal["legacy", "new"] | None = None
-    """How attention splits its channels: heads outermost (legacy), or q, k and v (new)."""
+    """How attention splits its channels: into heads first (legacy), or into q, k and v first (new)."""
     dropout: float | None = None
-    """What it was trained with; outputs do not depend on it."""
+    """Dropout it was trained with; outputs do not depend on it."""
 
     def told(self) -> dict[str, Any]:
         """What was given, as `zoo.model.load` takes it."""

@@ -1,54 +1,48 @@
-"""`rediffuse info`: what weights tell about themselves."""
+"""`rediffuse info`: the configuration, size and cost of a model."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import tyro
-
-from rediffuse.cli.foreign import NetworkFlags
+from rediffuse.cli.flags import FLAT, Argument, CommandFlags
+from rediffuse.cli.foreign import NETWORK, NetworkFlags
+from rediffuse.cli.result import Result
+from rediffuse.records import dump
 
 if TYPE_CHECKING:
     from rediffuse.zoo.inspect import Cost, Inspection
 
 
-@dataclass(frozen=True, kw_only=True)
-class InfoFlags:
-    """Say what a model is: its configuration, read off the tensors where it comes with none, its size and its cost."""
+GROUPS = {"Flags": ("--batch-size",), "Network, for a file of weights whose tensors do not tell": NETWORK}
 
-    source: tyro.conf.Positional[str]
+
+@dataclass(frozen=True, kw_only=True)
+class InfoFlags(CommandFlags):
+    """Show the configuration of a model (derived from the tensors where it has none with it), its size and its cost.
+
+    Exit status: 0 known, 1 the tensors are of no known network or do not fit, 2 usage error.
+    """
+
+    groups = GROUPS
+
+    source: Annotated[str, Argument(positional=True)]
     """A model folder, a file of weights, a checkpoint of a training run, a published name, `default`, or owner/name on
     the hub."""
     batch_size: int = 1
-    """Images per call of the network, for operations and memory."""
-    network: tyro.conf.OmitArgPrefixes[NetworkFlags] = field(default_factory=NetworkFlags)
+    """Images per call of the network, for the number of operations and the memory."""
+    network: Annotated[NetworkFlags, FLAT] = field(default_factory=NetworkFlags)
 
 
-def run(args: InfoFlags) -> int:
-    """Print what is known; 1 where the tensors are of no known network, or do not fit."""
+def run(args: InfoFlags) -> Result:
+    """What is known; status 1 where the tensors are of no known network, or do not fit."""
     found = _inspect(args)
-    _row("source", found.provenance.source)
-    _row("sha256", found.provenance.sha256)
-    totals = found.totals
-    _row("tensors", f"{totals.num_tensors:,}, {totals.num_parameters:,} parameters, {', '.join(totals.dtypes)}")
-    if found.layout is None:
-        _row("network", f"not known: {found.reason}")
-        return 1
-    _row("kind", found.layout.kind)
-    _row("network", _fields(found.layout.fields))
-    if found.process is not None:
-        _row("process", _fields(asdict(found.process)))
-    if found.layout.unknown:
-        _row("unknown", f"{', '.join(found.layout.unknown)}: the tensors do not tell ({found.layout.missing_flags})")
-    if found.training.get("classes"):
-        _row("classes", ", ".join(f"{number} {name}" for number, name in enumerate(found.training["classes"])))
-    if found.training:
-        _row("training", _fields({name: value for name, value in found.training.items() if _is_short(value)}))
-    _row("names", found.difference or "all that the network has, and no others")
-    if found.cost is not None:
-        _print_cost(found.cost)
-    return 1 if found.difference else 0
+    rows = [*_rows(found)]
+    return Result(
+        text="\n".join(f"{name:<12}{value}" for name, value in rows),
+        record=_record(found),
+        status=1 if found.layout is None or found.difference else 0,
+    )
 
 
 def _inspect(args: InfoFlags) -> "Inspection":
@@ -61,19 +55,55 @@ def _inspect(args: InfoFlags) -> "Inspection":
     return inspect(args.source, network=args.network.told(), batch_size=args.batch_size)
 
 
-def _print_cost(cost: "Cost") -> None:
+def _rows(found: "Inspection") -> Iterator[tuple[str, str]]:
+    yield "source", found.provenance.source
+    yield "sha256", found.provenance.sha256
+    totals = found.totals
+    yield "tensors", f"{totals.num_tensors:,}, {totals.num_parameters:,} parameters, {', '.join(totals.dtypes)}"
+    if found.layout is None:
+        yield "network", f"not known: {found.reason}"
+        return
+    yield "kind", found.layout.kind
+    yield "network", _fields(found.layout.fields)
+    if found.process is not None:
+        yield "process", _fields(asdict(found.process))
+    if found.layout.unknown:
+        unknown = ", ".join(found.layout.unknown)
+        yield "unknown", f"{unknown}: the tensors do not tell ({found.layout.missing_flags})"
+    if found.training.get("classes"):
+        yield "classes", ", ".join(f"{number} {name}" for number, name in enumerate(found.training["classes"]))
+    if found.training:
+        yield "training", _fields({name: value for name, value in found.training.items() if _is_short(value)})
+    yield "names", found.difference or "all that the network has, and no others"
+    if found.cost is not None:
+        yield from _cost_rows(found.cost)
+
+
+def _cost_rows(cost: "Cost") -> Iterator[tuple[str, str]]:
     images = "1 image" if cost.batch_size == 1 else f"{cost.batch_size} images"
     total = cost.weight_bytes + cost.activation_bytes
-    _row("operations", f"{cost.operations / 1e9:,.2f} G per call, {images}")
-    _row(
+    yield "operations", f"{cost.operations / 1e9:,.2f} G per call, {images}"
+    yield (
         "memory",
         f"about {_size(total)} per call in float32, {images}: {_size(cost.weight_bytes)} weights and "
         f"{_size(cost.activation_bytes)} activations, without gradients",
     )
 
 
-def _row(name: str, value: str) -> None:
-    print(f"{name:<12}{value}")
+def _record(found: "Inspection") -> dict[str, Any]:
+    layout = found.layout
+    return {
+        "source": found.provenance.source,
+        "sha256": found.provenance.sha256,
+        **dump(found.totals),
+        "kind": layout.kind if layout else None,
+        "network": dict(layout.fields) if layout else None,
+        "unknown": layout.unknown if layout else (),
+        "process": dump(found.process) if found.process else None,
+        "training": found.training,
+        "difference": found.difference or found.reason,
+        "cost": dump(found.cost) if found.cost else None,
+    }
 
 
 def _fields(fields: Mapping[str, Any]) -> str:

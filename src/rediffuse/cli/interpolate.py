@@ -4,44 +4,44 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-import tyro
-
+from rediffuse.cli.flags import MODEL, Argument, CommandFlags
+from rediffuse.cli.result import Result
 from rediffuse.errors import InputError
 from rediffuse.sampling.config import SamplingSettings
 
 
 @dataclass(frozen=True, kw_only=True)
-class InterpolateFlags:
-    """Invert two images with DDIM, walk the arc between their latents, and decode what lies on it."""
+class InterpolateFlags(CommandFlags):
+    """Invert two images with DDIM, interpolate between their latents on the sphere, and decode the results."""
 
-    a: tyro.conf.Positional[Path]
-    """The image to begin with; its middle square is cut."""
-    b: tyro.conf.Positional[Path]
-    """The image to end with."""
+    a: Annotated[Path, Argument(positional=True)]
+    """The first image; its middle square is used."""
+    b: Annotated[Path, Argument(positional=True)]
+    """The last image."""
     out: Path
-    """Folder for frames/ and strip.png, which has the two images at its ends."""
+    """Folder for frames/ and strip.png, all frames in a row between the two images."""
     frames: int = 8
-    """Images along the arc, both ends (the two images as the model gives them back) included."""
-    model: str = "default"
-    """A model folder, a checkpoint, a published name, or the embedded default."""
+    """Number of frames, the reconstructions of the two images included."""
+    model: Annotated[str, MODEL] = "default"
+    """A model folder, a checkpoint, a published name, owner/name on the hub, or the embedded default."""
     steps: int = SamplingSettings.steps
     """DDIM steps."""
     clip: bool = SamplingSettings.clip
     """Clip the predicted x_0 to [-1, 1] in every step."""
     frequency: str = SamplingSettings.frequency
-    """What is done to the model's skip connections: trained (nothing, or its own spectral gates), off, freeu, freeu:B,
-    sharpen or lowpass."""
-    class_: Annotated[int | None, tyro.conf.arg(name="class")] = None
+    """Filter on the model's skip connections: trained (none but its own spectral gates), off, freeu, freeu:B, sharpen
+    or lowpass."""
+    class_: Annotated[int | None, Argument(name="class")] = None
     """The class of all frames, for a class-conditional model."""
     batch_size: int = 16
     """Images per call of the network."""
     device: str = "auto"
-    """cpu, cuda, cuda:1, mps; auto takes a GPU where there is one."""
+    """cpu, cuda, cuda:1 or mps; auto takes a GPU where there is one."""
     force: bool = False
-    """Replace frames that are already there."""
+    """Replace frames that already exist."""
 
 
-def run(args: InterpolateFlags) -> int:
+def run(args: InterpolateFlags) -> Result:
     """Write the frames and the strip."""
     settings = SamplingSettings(steps=args.steps, clip=args.clip, frequency=args.frequency)
     strip = args.out / "strip.png"
@@ -67,8 +67,8 @@ def run(args: InterpolateFlags) -> int:
     frames = [to_uint8(x_0) for x_0 in images]
     for old in args.out.glob("frames/*.png"):
         remove(old)  # of another number of frames
-    for place, frame in enumerate(frames):
-        write_bytes(args.out / "frames" / f"{place:03d}.png", png_bytes(frame))
+    paths = [args.out / "frames" / f"{place:03d}.png" for place in range(len(frames))]
+    for path, frame in zip(paths, frames, strict=True):
+        write_bytes(path, png_bytes(frame))
     write_bytes(strip, png_bytes(tile(np.stack([ends[0], *frames, ends[1]]), columns=len(frames) + 2)))
-    print(f"{len(frames)} frames: {strip}")
-    return 0
+    return Result(text=f"{len(frames)} frames: {strip}", record={"frames": paths, "strip": strip})

@@ -1,28 +1,39 @@
-"""`rediffuse COMMAND ...`: find the command, let tyro read its flags, turn errors into one line and an exit status.
+"""`rediffuse COMMAND ...`: find the command, read its flags, run it, print its result.
 
 A command's module is imported only when that command is called, and imports torch only when it runs: help stays fast.
 
-Exit statuses: 0 done; 1 some files were not done, or something outside failed (disk, network); 2 the call itself has to
-be mended (a flag, a path, weights that do not fit); 130 interrupted; 141 the reader of our output went away.
+Standard output has the result, as text or with `--json` as one document; everything else goes to standard error.
+
+Exit statuses: 0 done; 1 some files were not done, or something outside failed (disk, network); 2 usage error (a flag, a
+path, weights that do not fit); 130 interrupted; 141 the reader of our output went away.
 """
 
 import contextlib
 import importlib
 import io
 import os
+import shutil
 import sys
 import typing
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from types import ModuleType
 
+from rediffuse.cli.console import log_to_stderr, say_error
 from rediffuse.errors import CheckpointError, ConfigError, InputError, RediffuseError, SettingsMismatch, nearest
 
+if typing.TYPE_CHECKING:
+    from rediffuse.cli.flags import CommandFlags
+
 FAILED, MISUSED, INTERRUPTED, READER_GONE = 1, 2, 130, 141
+SHELLS = ("bash", "zsh", "fish")
+WIDEST_HELP = 100
+"""Characters; longer lines are hard to read."""
 
 
 @dataclass(frozen=True)
 class Command:
-    """Where a command lives: `function(flags) -> int`, whose annotation names the dataclass of its flags."""
+    """Where a command lives: `function(flags) -> Result`, whose annotation names the dataclass of its flags."""
 
     module: str
     function: str
@@ -30,20 +41,20 @@ class Command:
 
 
 COMMANDS = {
-    "detect": Command("detect", "run", "judge images: real, generated or unsure, with evidence to look at"),
-    "dire": Command("dire", "run", "reconstruct images and keep the error maps"),
+    "detect": Command("detect", "run", "judge images: real, generated or unsure"),
+    "dire": Command("dire", "run", "reconstruct images and save the error maps (DIRE)"),
     "models": Command("models", "run", "list the embedded model and the published ones"),
     "models fetch": Command("models", "fetch", "download a published model or feature network and verify it"),
-    "sample": Command("sample", "run", "make images, each from its own seed"),
+    "sample": Command("sample", "run", "generate images, each from its own seed"),
     "upscale": Command("upscale", "run", "enlarge images with a super-resolution model"),
-    "invert": Command("invert", "run", "turn images into the latents that lead back to them"),
-    "interpolate": Command("interpolate", "run", "make the images between two images"),
-    "eval fid": Command("eval_fid", "run", "how near samples are to a reference: FID, precision, recall and others"),
+    "invert": Command("invert", "run", "compute the DDIM latents of images"),
+    "interpolate": Command("interpolate", "run", "generate the images between two images"),
+    "eval fid": Command("eval_fid", "run", "FID, sFID, inception score, precision and recall of samples"),
     "eval nll": Command("eval_nll", "run", "bits per dimension of images under a model"),
-    "convert": Command("convert", "run", "turn weights into a model folder, or into a plain .pt"),
-    "info": Command("info", "run", "say what a model is, how large, and what it costs"),
+    "convert": Command("convert", "run", "convert weights into a model folder or a plain .pt"),
+    "info": Command("info", "run", "show the configuration, size and cost of a model"),
     "train diffusion": Command("train_diffusion", "run", "train a diffusion model on a folder of images"),
-    "train classifier": Command("train_classifier", "run", "train a classifier of noisy images, to guide by"),
+    "train classifier": Command("train_classifier", "run", "train a classifier of noisy images, for guidance"),
     "train superres": Command("train_superres", "run", "train a super-resolution model on a folder of images"),
     "train detector": Command("train_detector", "run", "train a detector on real and generated images"),
 }
@@ -63,11 +74,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         status = _dispatch(words)
         sys.stdout.flush()  # here, where a reader that has gone can still be caught
     except RediffuseError as error:
-        print(f"rediffuse: {error}", file=sys.stderr)
+        say_error(error)
         misused = isinstance(error, ConfigError | InputError | CheckpointError | SettingsMismatch)
         return MISUSED if misused else FAILED
     except KeyboardInterrupt:
-        print("rediffuse: interrupted", file=sys.stderr)
+        say_error("interrupted")
         return INTERRUPTED
     except BrokenPipeError:
         # The interpreter flushes stdout once more when it ends; nobody reads that either.
@@ -89,6 +100,9 @@ def _dispatch(words: list[str]) -> int:
 
             print(f"rediffuse {version('rediffuse')}")
             return 0
+        case [flag, *shell] if flag.partition("=")[0] in ("--print-completion", "--print_completion"):
+            print(_completion(*flag.split("=")[1:], *shell))
+            return 0
     name = _command_name(words)
     if name in COMMANDS:
         return _call(name, words[len(name.split()) :])
@@ -106,6 +120,9 @@ def _command_name(words: list[str]) -> str:
         if words[1] not in below:
             raise InputError(_unknown(f"{first} {words[1]}", [f"{first} {name}" for name in below]))
         return f"{first} {words[1]}"
+    if first.startswith("-"):
+        known = ("--help", "--version", "--print-completion")
+        raise InputError(f"{first}: a command comes first; flags without one are {', '.join(known)}")
     if first not in COMMANDS and not below:
         raise InputError(_unknown(first, dict.fromkeys(name.split()[0] for name in COMMANDS)))
     return first
@@ -120,36 +137,46 @@ def _unknown(given: str, allowed: Iterable[str]) -> str:
     return f"{given} is not a command ({', '.join(allowed)}){nearest(given, allowed)}"
 
 
-def _call(name: str, flags: list[str]) -> int:
-    import tyro  # a tenth of a second that a misspelt command or the overview need not wait for
-    from tyro.conf import AvoidSubcommands, DisallowNone, FlagCreatePairsOff, PositionalMetavarFromFieldName
+def _call(name: str, words: list[str]) -> int:
+    from rediffuse.cli.flags import asks_for_help, help_text, parse  # a misspelt command need not wait for them
 
-    command = COMMANDS[name]
-    module = importlib.import_module(f"rediffuse.cli.{command.module}")
-    function = getattr(module, command.function)
-    kind = typing.get_type_hints(function)["args"]
+    module, kind = _load(name)
+    function = getattr(module, COMMANDS[name].function)
     # Where one flag decides the defaults of the others (a recipe), the command looks at the words first.
-    default = module.defaults(flags) if hasattr(module, "defaults") else tyro.MISSING_NONPROP
-    style = (AvoidSubcommands, DisallowNone, FlagCreatePairsOff, PositionalMetavarFromFieldName)
-    printed = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(printed):
-            args = tyro.cli(kind, prog=f"rediffuse {name}", args=flags, default=default, config=style)
-    except SystemExit as end:
-        # A dataclass refused a value: tyro draws a box around what is one line, of all commands alike.
-        refused = _refusal(end)
-        if refused is not None:
-            raise refused from None
-        print(printed.getvalue(), end="", file=sys.stderr)
-        raise
-    return function(args)
+    default = module.defaults(words) if hasattr(module, "defaults") else None
+    command = f"rediffuse {name}"
+    if asks_for_help(words):
+        width = min(shutil.get_terminal_size().columns, WIDEST_HELP)
+        print(help_text(kind, command=command, default=default, width=width))
+        return 0
+    args = parse(kind, words, command=command, default=default)
+    if args.quiet and args.verbose:
+        raise ConfigError("--quiet and --verbose: only one of them can be given")
+    # Third-party code prints too: with --json, what it prints must not come between.
+    with log_to_stderr(quiet=args.quiet, verbose=args.verbose):
+        with contextlib.redirect_stdout(sys.stderr):
+            result = function(args)
+        text = result.json() if args.json else result.text
+        if text:
+            print(text)
+        if result.stopped_by is not None:
+            raise result.stopped_by
+    return result.status
 
 
-def _refusal(error: BaseException | None) -> RediffuseError | None:
-    """Our own error among those that led to another."""
-    while error is not None and not isinstance(error, RediffuseError):
-        error = error.__context__
-    return error
+def _load(name: str) -> "tuple[ModuleType, type[CommandFlags]]":
+    """The module of a command, and the dataclass of its flags."""
+    module = importlib.import_module(f"rediffuse.cli.{COMMANDS[name].module}")
+    return module, typing.get_type_hints(getattr(module, COMMANDS[name].function))["args"]
+
+
+def _completion(shell: str = "", *more: str) -> str:
+    if shell not in SHELLS or more:
+        given = " ".join(["--print-completion", shell, *more]).strip()
+        raise ConfigError(f"{given}: one of {', '.join(SHELLS)} is needed{nearest(shell, SHELLS)}")
+    from rediffuse.cli.completion import Completed, script
+
+    return script(shell, {name: Completed(*_load(name), command.summary) for name, command in COMMANDS.items()})
 
 
 def _overview(group: str) -> str:
@@ -158,4 +185,12 @@ def _overview(group: str) -> str:
     width = max(map(len, names))
     lines = [f"  {name:<{width}}  {COMMANDS[name].summary}" for name in names]
     usage = " ".join(word for word in ("usage: rediffuse", group, "COMMAND [flags]") if word)
-    return "\n".join([usage, "", *lines, "", "`rediffuse COMMAND --help` lists a command's flags."])
+    text = [usage, "", *lines, "", "`rediffuse COMMAND --help` lists a command's flags."]
+    if not group:
+        text += [
+            "",
+            "Every command has --quiet, --verbose and --json.",
+            "Exit status: 0 done; 1 some files failed, or the disk or the network did; 2 usage error; 130 interrupted.",
+            f"Also: `rediffuse --version`, and `rediffuse --print-completion {'|'.join(SHELLS)}` for the shell.",
+        ]
+    return "\n".join(text)

@@ -1,13 +1,14 @@
-"""`rediffuse models`: what has a name, and fetching it."""
+"""`rediffuse models`: list the published models, and download them."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Any
 
-import tyro
-
+from rediffuse.cli.console import bar
+from rediffuse.cli.flags import Argument, CommandFlags
+from rediffuse.cli.result import Result
 from rediffuse.errors import InputError, nearest
 from rediffuse.files import sha256_of
 from rediffuse.zoo.fetch import default_cache, fetch_published, known_sha256, published_path
@@ -18,72 +19,93 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelsFlags:
-    """List what has a name: the embedded default, the models that OpenAI published, the network of `eval fid`."""
+class ModelsFlags(CommandFlags):
+    """List the embedded default, the models that OpenAI published, and the feature network of `eval fid`.
+
+    `rediffuse models fetch NAME` downloads one of them.
+    """
 
     cache: Path | None = None
     """Folder of the downloads; beside the Hugging Face hub's cache if not given."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class FetchFlags:
-    """Download a published file, or verify the one that is here. A download that broke off is taken up.
+class FetchFlags(CommandFlags):
+    """Download a published file, or verify the one that was downloaded. An interrupted download is resumed.
 
-    The checksum of the first download is recorded; later ones and every use are held against it. The feature network is
-    a program that `rediffuse eval fid` runs: give its --sha256 where you know it.
+    The checksum of the first download is recorded; later downloads and every use are compared with it. The feature
+    network is a program that `rediffuse eval fid` runs: give its --sha256 where you know it.
     """
 
-    name: tyro.conf.Positional[str]
+    name: Annotated[str, Argument(positional=True)]
     """One of the names that `rediffuse models` lists."""
     sha256: str | None = None
-    """What the file has to be; kept only if it is."""
+    """Expected checksum; a file with another one is refused."""
     cache: Path | None = None
     """Folder of the downloads; beside the Hugging Face hub's cache if not given."""
 
 
-def run(args: ModelsFlags) -> int:
-    """Print the table of models."""
+def run(args: ModelsFlags) -> Result:
+    """The table of models."""
     cache = args.cache or default_cache()
-    rows = [("name", "kind", "size", "here", "sha256", "address"), _default_row()]
-    rows += [_row(name, model.kind, model, cache) for name, model in PUBLISHED.items()]
-    rows += [_row(name, "features", script, cache) for name, script in FEATURE_NETWORKS.items()]
+    records = [_default_record()]
+    records += [_record(name, model.kind, model, cache) for name, model in PUBLISHED.items()]
+    records += [_record(name, "features", script, cache) for name, script in FEATURE_NETWORKS.items()]
+    rows = [("name", "kind", "size", "here", "sha256", "address"), *map(_row, records)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        print("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
-    print(
-        "\nSizes are about 4 bytes per parameter. Where no sha256 is listed, none is published: the first download is"
-    )
-    print(f"trusted, recorded, and later ones are held against it. Downloads lie in {cache}")
-    return 0
+    lines = ["  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    lines += [
+        "",
+        "Sizes are about 4 bytes per parameter. Where no sha256 is listed, none is published: the first download is",
+        f"trusted, its checksum recorded, and later ones are compared with it. Downloads are in {cache}",
+    ]
+    return Result(text="\n".join(lines), record={"models": records, "cache": cache})
 
 
-def fetch(args: FetchFlags) -> int:
-    """Download one file and say where it lies."""
+def fetch(args: FetchFlags) -> Result:
+    """Download one file and say where it is."""
     if args.name == DEFAULT:
-        print(f"{DEFAULT} is part of this installation: {default_folder()}")
-        return 0
+        text = f"{DEFAULT} is part of this installation: {default_folder()}"
+        return Result(text=text, record={"name": DEFAULT, "path": default_folder()})
     by_name: dict[str, PublishedFile] = {**PUBLISHED, **FEATURE_NETWORKS}
     if args.name not in by_name:
         raise InputError(f"{args.name}: nothing published has this name{nearest(args.name, by_name)}")
     published = by_name[args.name]
     with _bar(published.file) as progress:
         path = fetch_published(published, args.cache or default_cache(), sha256=args.sha256, progress=progress)
-    print(f"{path}\nsha256 {known_sha256(published, path)}")
-    return 0
+    sha256 = known_sha256(published, path)
+    return Result(text=f"{path}\nsha256 {sha256}", record={"name": args.name, "path": path, "sha256": sha256})
 
 
-def _default_row() -> tuple[str, ...]:
+def _default_record() -> dict[str, Any]:
     weights = default_folder() / "model.safetensors"
-    if not weights.is_file():
-        return (DEFAULT, "unet", "-", "no", "-", str(default_folder()))
-    return (DEFAULT, "unet", _size(weights.stat().st_size), "yes", sha256_of(weights), str(default_folder()))
+    is_here = weights.is_file()
+    return {
+        "name": DEFAULT,
+        "kind": "unet",
+        "num_bytes": weights.stat().st_size if is_here else None,
+        "is_here": is_here,
+        "sha256": sha256_of(weights) if is_here else None,
+        "address": str(default_folder()),
+    }
 
 
-def _row(name: str, kind: str, published: PublishedFile, cache: Path) -> tuple[str, ...]:
+def _record(name: str, kind: str, published: PublishedFile, cache: Path) -> dict[str, Any]:
     path = published_path(published, cache)
-    here = "yes" if path.is_file() else "no"
-    sha256 = known_sha256(published, path) or "-"
-    return (name, kind, _size(published.min_bytes), here, sha256, published.address)
+    return {
+        "name": name,
+        "kind": kind,
+        "num_bytes": published.min_bytes,
+        "is_here": path.is_file(),
+        "sha256": known_sha256(published, path),
+        "address": published.address,
+    }
+
+
+def _row(record: dict[str, Any]) -> tuple[str, ...]:
+    size = "-" if record["num_bytes"] is None else _size(record["num_bytes"])
+    here = "yes" if record["is_here"] else "no"
+    return record["name"], record["kind"], size, here, record["sha256"] or "-", record["address"]
 
 
 def _size(num_bytes: int) -> str:
@@ -92,14 +114,12 @@ def _size(num_bytes: int) -> str:
 
 @contextmanager
 def _bar(name: str) -> Iterator["Progress"]:
-    from tqdm import tqdm
-
-    with tqdm(desc=name, unit="B", unit_scale=True, unit_divisor=1000) as bar:
+    with bar(desc=name, unit="B", unit_scale=True, unit_divisor=1000) as shown:
 
         def show(done: int, total: int | None) -> None:
-            if bar.total is None:
-                bar.initial = bar.n = done  # what an earlier call brought is not counted into the rate
-            bar.total = total
-            bar.update(done - bar.n)
+            if shown.total is None:
+                shown.initial = shown.n = done  # what an earlier call brought is not counted into the rate
+            shown.total = total
+            shown.update(done - shown.n)
 
         yield show

@@ -1,14 +1,13 @@
-"""`rediffuse sample`: images out of a model, each from its own seed."""
+"""`rediffuse sample`: generate images, each from its own seed."""
 
-import sys
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import tyro
-
 from rediffuse.cli import ranks
+from rediffuse.cli.console import track
+from rediffuse.cli.flags import MODEL, Argument, CommandFlags
+from rediffuse.cli.result import Result
 from rediffuse.errors import ConfigError, InputError
 from rediffuse.sampling.config import Progressive, Request, Sampler, SampleRecord, SamplingSettings
 from rediffuse.sampling.numbers import LARGEST_SEED, parse_classes, parse_numbers, requests
@@ -17,50 +16,60 @@ if TYPE_CHECKING:
     from rediffuse.sampling.folder import ImageFolder
 
 
+GROUPS = {
+    "Images": ("--model", "--seeds", "--class", "--sampler", "--steps", "--classifier", "--scale"),
+    "Results": ("--grid", "--npz", "--progressive", "--force"),
+    "Speed": ("--batch-size", "--device"),
+}
+
+
 @dataclass(frozen=True, kw_only=True)
-class SampleFlags:
-    """Sample images. What is there already is skipped; under torchrun, processes share the seeds."""
+class SampleFlags(CommandFlags):
+    """Generate images. Those that already exist are skipped; under torchrun, processes share the seeds."""
+
+    groups = GROUPS
 
     out: Path
-    """Folder for images/, settings.json and what else is asked for."""
-    model: str = "default"
-    """A model folder, a checkpoint, a published name, or the embedded default."""
-    seeds: str = "0-63"
-    """One image each: numbers and ranges, such as 7, 0-63 or 0-9,20. An image depends on its own seed alone."""
-    class_: Annotated[str | None, tyro.conf.arg(name="class", metavar="INT|RANGES|cycle")] = None
-    """Needed where there are classes: one, several (0-9) in turn, or all in turn (cycle). Seed s takes the class at
-    place s modulo their number."""
+    """Folder for images/, settings.json and whatever else is asked for."""
+    model: Annotated[str, MODEL] = "default"
+    """A model folder, a checkpoint, a published name, owner/name on the hub, or the embedded default."""
+    seeds: Annotated[str, Argument(metavar="RANGES")] = "0-63"
+    """One image per seed: numbers and ranges, such as 7, 0-63 or 0-9,20. An image depends on its own seed alone."""
+    class_: Annotated[str | None, Argument(name="class", metavar="RANGES|cycle")] = None
+    """Required where there are classes: one (3), several (0-9) or all of them (cycle). With several, seed s gets class
+    number s modulo their count."""
     sampler: Sampler = SamplingSettings.sampler
     """DDPM, DDIM, or DPM-Solver++ 2M."""
     steps: int = SamplingSettings.steps
     """Calls of the network per image."""
     eta: float = SamplingSettings.eta
-    """DDIM's share of noise, from 0 to 1."""
+    """DDIM's eta, from 0 (deterministic) to 1 (as much noise as DDPM)."""
     clip: bool = SamplingSettings.clip
     """Clip the predicted x_0 to [-1, 1] in every step."""
     frequency: str = SamplingSettings.frequency
-    """What is done to the model's skip connections: trained (nothing, or its own spectral gates), off, freeu, freeu:B,
-    sharpen or lowpass."""
-    classifier: str | None = None
-    """A classifier of noisy images that guides: a folder, a checkpoint or a published name."""
+    """Filter on the model's skip connections: trained (none but its own spectral gates), off, freeu, freeu:B, sharpen
+    or lowpass."""
+    classifier: Annotated[str | None, MODEL] = None
+    """A classifier of noisy images for classifier guidance: a folder, a checkpoint or a published name."""
     scale: float | None = None
-    """How strongly it does; 1 if not given."""
+    """Scale of the classifier guidance; 1 if not given."""
     npz: Path | None = None
-    """Also write all images, and their classes, to this file in guided-diffusion's format."""
+    """Also write all images, and their classes, to this .npz file in guided-diffusion's format."""
     grid: bool = False
-    """Also write grid.png, all images of this call in one (the first 1024)."""
+    """Also write grid.png: the images of this call side by side (the first 1024)."""
     progressive: Progressive | None = None
-    """Also show the way from noise to each image: x_t above, the x_0 that the model sees ahead below."""
+    """Also save the steps from noise to each image, x_t above and the predicted x_0 below, as one picture or as a
+    GIF."""
     batch_size: int = 16
     """Images per call of the network."""
     device: str = "auto"
-    """cpu, cuda, cuda:1, mps; auto takes a GPU where there is one."""
+    """cpu, cuda, cuda:1 or mps; auto takes a GPU where there is one."""
     force: bool = False
-    """Make every image again; images of other settings in the folder are removed."""
+    """Generate every image again, and remove images of other settings from the folder."""
 
 
-def run(args: SampleFlags) -> int:
-    """Fill the folder and say what is in it."""
+def run(args: SampleFlags) -> Result:
+    """Fill the folder and count the images."""
     settings = SamplingSettings(
         sampler=args.sampler, steps=args.steps, eta=args.eta, clip=args.clip, frequency=args.frequency
     )
@@ -96,20 +105,16 @@ def run(args: SampleFlags) -> int:
     own = ranks.share(wanted)
     todo = [request for request in own if args.force or request.name not in is_there]
     made = fill_with_samples(model, todo, settings, folder=folder, guidance=guidance, batch_size=args.batch_size)
-    show(made, num_images=len(todo))
-    print(f"{len(todo)} made, {len(own) - len(todo)} there before: {args.out / 'images'}")
+    num_made = sum(1 for _ in track(made, len(todo)))
+    num_before, images = len(own) - len(todo), args.out / "images"
     # The process that finishes last finds everything there, and gathers it.
-    if all(folder.holds(request.name) for request in wanted):
-        _gather(args, folder, wanted)
-    return 0
-
-
-def show(made: Iterable[str], *, num_images: int) -> None:
-    """A bar with rate and time left while images are made."""
-    from tqdm import tqdm
-
-    for _ in tqdm(made, total=num_images, unit="image", file=sys.stderr):
-        pass
+    is_whole = all(folder.holds(request.name) for request in wanted)
+    gathered = _gather(args, folder, wanted) if is_whole else {}
+    lines = [f"{num_made} made, {num_before} there before: {images}"]
+    return Result(
+        text="\n".join([*lines, *(f"{name}: {path}" for name, path in gathered.items())]),
+        record={"num_made": num_made, "num_there_before": num_before, "images": images, **gathered},
+    )
 
 
 def _check_npz(args: SampleFlags, *, is_complete: bool) -> None:
@@ -122,11 +127,14 @@ def _check_npz(args: SampleFlags, *, is_complete: bool) -> None:
         raise InputError(f"--npz {args.npz}: is already there; --force replaces it")
 
 
-def _gather(args: SampleFlags, folder: "ImageFolder", wanted: list[Request]) -> None:
+def _gather(args: SampleFlags, folder: "ImageFolder", wanted: list[Request]) -> dict[str, Path]:
+    """Write what shows all images together; returns the paths by name."""
     names = [request.name for request in wanted]
+    written = {}
     if args.grid:
-        print(f"grid: {folder.write_grid(names)}")
+        written["grid"] = folder.write_grid(names)
     if args.npz is not None:
         labels = [request.label for request in wanted if request.label is not None]
         folder.write_npz(args.npz, names, labels or None, force=args.force)
-        print(f"npz: {args.npz}")
+        written["npz"] = args.npz
+    return written

@@ -3,10 +3,11 @@
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
-import tyro
-
-from rediffuse.cli.training import RunFlags, listing_of, named_recipe, print_estimate, train_into
+from rediffuse.cli.flags import MISSING
+from rediffuse.cli.result import Result
+from rediffuse.cli.training import TRAINING, RunFlags, dry_run, listing_of, named_recipe, train_into
 from rediffuse.training.config import ClassifierTraining
 from rediffuse.training.recipes import CLASSIFIER_RECIPES
 
@@ -18,26 +19,26 @@ class TrainClassifierFlags(RunFlags):
     """Train a classifier of noisy images, which can guide a diffusion model of the same noise and image size.
 
     The recipe gives every default below, but `--out-channels`: that is the number of classes of the data. The same
-    command goes on from the last checkpoint. Exit status: 0 trained, 1 it diverged or the disk is full, 2 the call has
-    to be mended, 128 + the signal that stopped it.
+    command continues from the last checkpoint. Exit status: 0 trained, 1 it diverged or the disk is full, 2 usage
+    error, 128 + the signal that stopped it.
     """
 
-    training: tyro.conf.OmitArgPrefixes[ClassifierTraining]
+    training: Annotated[ClassifierTraining, TRAINING]
     recipe: str = DEFAULT_RECIPE
-    """Where the defaults of all other flags come from: clothing32_classifier."""
+    """The defaults of all other flags: clothing32_classifier."""
 
 
 def defaults(words: Sequence[str]) -> TrainClassifierFlags:
-    """The flags that stand where `words` give none: those of the recipe that they name.
+    """The default flags: those of the recipe that `words` name.
 
     Raises:
         ConfigError: there is no such recipe.
     """
     name, training = named_recipe(words, CLASSIFIER_RECIPES, DEFAULT_RECIPE)
-    return TrainClassifierFlags(training=training, out=tyro.MISSING, recipe=name)
+    return TrainClassifierFlags(training=training, out=MISSING, recipe=name)
 
 
-def run(args: TrainClassifierFlags) -> int:
+def run(args: TrainClassifierFlags) -> Result:
     """Train, or say what it would take."""
     config = args.training
     listing = listing_of(config)
@@ -46,8 +47,7 @@ def run(args: TrainClassifierFlags) -> int:
         network = dataclasses.replace(config.network, out_channels=len(listing.classes))
         config = dataclasses.replace(config, network=network)
     if args.dry_run:
-        print_estimate(config, "encoder", listing, args.init)
-        return 0
+        return dry_run(config, "encoder", listing, args.init)
     from rediffuse.training.classifier import ClassifierTask
 
     return train_into(args, ClassifierTask(config), config)

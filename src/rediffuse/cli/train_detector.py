@@ -1,37 +1,61 @@
 """`rediffuse train detector`: fit a detector, choose by validation, and report on test images beside its control."""
 
-from dataclasses import dataclass
+import logging
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
-import tyro
+from rediffuse.cli.console import bars
+from rediffuse.cli.flags import MODEL, Argument, CommandFlags
+from rediffuse.cli.result import Result
+from rediffuse.records import dump
+from rediffuse.training.config import LoopConfig
+from rediffuse.training.detector_config import RESNET, DetectorTraining
 
-from rediffuse.training.detector_config import DetectorTraining
+LOGGER = logging.getLogger(__name__)
+
+GROUPS = {
+    "Usual": ("--model", "--features", "--steps", "--depths", "--device", "--batch-size", "--workers"),
+    "Reconstruction": ("--grid", "--clip", "--precision", "--crop", "--frequency"),
+    "Choice and thresholds": ("--inverse-penalties", "--error-rate", "--unfamiliar-rate"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainDetectorFlags(DetectorTraining):
-    """Train a detector on reconstructions of real and generated images."""
+class TrainDetectorFlags(DetectorTraining, CommandFlags):
+    """Train a detector on reconstructions of real and generated images, and report it beside a control detector.
 
-    depths: Annotated[tuple[int, ...], tyro.conf.arg(aliases=("--depth",))] = DetectorTraining.depths
-    """How many of the steps are walked; with several, validation chooses. `steps` is full depth."""
+    The control sees the images alone, without any reconstruction. The same command continues where it was stopped.
+    The flags that begin with --resnet count for --features map and map_bands only.
+    """
+
+    groups = GROUPS
+
     out: Path
-    """Folder for the detector and its report; what is done there already is not done again."""
-    model: str = "default"
-    """Diffusion model: a name from `rediffuse models`, or a folder or file."""
+    """Folder for the detector and its report; results that already exist there are used again."""
+    model: Annotated[str, MODEL] = "default"
+    """Diffusion model: a model folder, a checkpoint, a published name, owner/name on the hub, or the embedded
+    default."""
     device: str = "auto"
-    """cpu, cuda, cuda:1, mps; auto takes a GPU where there is one."""
+    """cpu, cuda, cuda:1 or mps; auto takes a GPU where there is one."""
+    resnet: Annotated[LoopConfig, Argument(omit=("device",))] = RESNET
+    """How a ResNet-50 is trained, on the device of the model."""
 
 
-def run(args: TrainDetectorFlags) -> int:
-    """Print the figures on the test images, the control's beside the detector's."""
+def run(args: TrainDetectorFlags) -> Result:
+    """The figures on the test images, the control's beside the detector's."""
     from rediffuse.detection.evaluate import evaluation_table
     from rediffuse.training.detector import train_detector
     from rediffuse.zoo.model import load
 
-    evaluation = train_detector(args, load(args.model, device=args.device), args.out)
-    print(evaluation_table(evaluation))
+    model = load(args.model, device=args.device)
+    resnet = replace(args.resnet, device="cpu" if model.device.type == "cpu" else "auto")
+    with bars() as progress:
+        evaluation = train_detector(replace(args, resnet=resnet), model, args.out, progress=progress)
     for reason in evaluation.skipped:
-        print(f"skipped {reason}")
-    print(f"detector: {args.out / 'detector'}")
-    return 0
+        LOGGER.warning("skipped: %s", reason)
+    folder = args.out / "detector"
+    return Result(
+        text=f"{evaluation_table(evaluation)}\ndetector: {folder}",
+        record={**dump(evaluation), "detector": folder},
+    )

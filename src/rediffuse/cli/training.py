@@ -1,6 +1,5 @@
 """What the commands that train a network share: recipes, classes out of the data, the dry run, the run itself."""
 
-import argparse
 import dataclasses
 import json
 import shlex
@@ -8,10 +7,11 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
-import tyro
-
+from rediffuse.cli.console import bars
+from rediffuse.cli.flags import MISSING, MODEL, Argument, CommandFlags, peek
+from rediffuse.cli.result import Result
 from rediffuse.errors import CheckpointError, ConfigError, InputError, nearest
 from rediffuse.models.config import FrequencyConfig, Kind, UNetConfig
 from rediffuse.records import dump
@@ -25,21 +25,65 @@ T = TypeVar("T", bound=DiffusionTraining)
 R = TypeVar("R", bound=DiffusionTraining | ClassifierTraining)
 
 
+GROUPS: Mapping[str, Sequence[str]] = {
+    "Usual": (
+        *("--data", "--out"),
+        *("--recipe", "--dry-run", "--num-steps", "--batch-size", "--learning-rate", "--image-size", "--small-size"),
+        *("--labels", "--class-conditional", "--validation", "--clean", "--init", "--device", "--precision", "--seed"),
+    ),
+    "Log, checkpoints and sample grids": (
+        *("--log-every", "--save-every", "--keep", "--evaluate-every", "--validation-labels"),
+        *("--num-images", "--num-sampling-steps"),
+    ),
+    "Memory and speed": ("--microbatch", "--use-checkpoint", "--cache-limit-mb", "--num-workers"),
+    "Images": ("--random-flip", "--random-crop"),
+    "Optimiser": (
+        *("--warmup-steps", "--decay", "--weight-decay", "--clip-norm", "--ema-rates", "--max-bad-steps"),
+        *("--loss", "--timestep-sampler"),
+    ),
+    "Network": (
+        *("--model-channels", "--channel-mult", "--num-res-blocks", "--attention-resolutions", "--num-head-channels"),
+        *("--num-heads", "--num-heads-upsample", "--dropout", "--num-classes", "--pool"),
+        *("--use-scale-shift-norm", "--resblock-updown", "--conv-resample", "--use-new-attention-order"),
+        *("--in-channels", "--out-channels", "--dims"),
+    ),
+    "Spectral gates": ("--gates", "--only", "--num-bands", "--num-groups", "--hidden"),
+    "Diffusion process": ("--schedule", "--num-timesteps", "--prediction", "--variance", "--rescale-timesteps"),
+}
+"""The flags of all trainings of a network, those that are needed most first."""
+
+TRAINING = Argument(
+    flat=True, metavars=tuple((name, "PATH") for name in ("data", "labels", "validation", "validation_labels"))
+)
+"""How the whole configuration of a training becomes flags."""
+
+
 @dataclass(frozen=True, kw_only=True)
-class RunFlags:
-    """Where a training runs, and from where it begins."""
+class RunFlags(CommandFlags):
+    """Where a training runs, and which weights it begins with."""
+
+    groups = GROUPS
 
     out: Path
     """Run folder: config, log, checkpoints, samples and, at the end, the model."""
-    init: str | None = None
-    """Begin with the weights of this model wherever names and shapes fit, and print which did: a model folder, a file
-    of weights, a checkpoint of a run, a published name, `default`, or owner/name on the hub. A resumed run goes on
-    from its own weights."""
+    init: Annotated[str | None, MODEL] = None
+    """Begin with the weights of this model wherever names and shapes fit: a model folder, a file of weights, a
+    checkpoint, a published name, `default`, or owner/name on the hub."""
     gates: bool = False
-    """Put spectral gates into the network: on the skip connections of a U-Net, after the levels of a classifier. With
-    them come the flags --num-bands, --num-groups and --hidden."""
+    """Add spectral gates to the network: on the skip connections of a U-Net, after the levels of a classifier. Only
+    with it, there are the flags --num-bands, --num-groups and --hidden."""
     dry_run: bool = False
-    """Print the config and what it needs, and stop."""
+    """Print the configuration and its cost, and stop."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Deciding:
+    """The flags that decide which other flags there are, and their defaults."""
+
+    recipe: str
+    gates: bool = False
+    only: str | None = None
+    init: str | None = None
 
 
 def named_recipe(words: Sequence[str], recipes: Mapping[str, Callable[[str], R]], default: str) -> tuple[str, R]:
@@ -51,15 +95,10 @@ def named_recipe(words: Sequence[str], recipes: Mapping[str, Callable[[str], R]]
         ConfigError: there is no such recipe, or that model does not say what it is.
         InputError, CheckpointError, FetchError: that model cannot be read, or is of another kind.
     """
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("--recipe", default=default)
-    parser.add_argument("--gates", action="store_true")
-    parser.add_argument("--only")
-    parser.add_argument("--init")
-    given = parser.parse_known_args(list(words))[0]
+    given = peek(_Deciding, words, _Deciding(recipe=default))
     if given.recipe not in recipes:
         raise ConfigError(f"--recipe {given.recipe}: {', '.join(recipes)} are allowed{nearest(given.recipe, recipes)}")
-    config = recipes[given.recipe](tyro.MISSING)
+    config = recipes[given.recipe](MISSING)
     if given.only == "frequency" and given.init is not None and isinstance(config, DiffusionTraining):
         config = _on_base(config, given.init)
     if (given.gates or given.only == "frequency") and config.network.frequency is None:
@@ -99,10 +138,8 @@ def with_classes(config: T, listing: "Listing") -> T:
     return dataclasses.replace(config, network=dataclasses.replace(config.network, num_classes=len(listing.classes)))
 
 
-def print_estimate(
-    config: DiffusionTraining | ClassifierTraining, kind: Kind, listing: "Listing", init: str | None
-) -> None:
-    """The dry run: the whole config, what a step costs, and what would be taken of `init`."""
+def dry_run(config: DiffusionTraining | ClassifierTraining, kind: Kind, listing: "Listing", init: str | None) -> Result:
+    """The whole config, what a step costs, and what would be taken of `init`."""
     from rediffuse.training.estimate import estimate
     from rediffuse.training.initial import compare_with, read_initial
     from rediffuse.zoo.model import skeleton
@@ -110,20 +147,29 @@ def print_estimate(
     network = skeleton(kind, config.network)
     if isinstance(config, DiffusionTraining) and config.only == "frequency":
         network.freeze_all_but_gates()
-    print(json.dumps(dump(config), indent=2))
-    print(f"images               {len(listing.paths):,}")
-    print(estimate(network, config.loop))
+    cost = estimate(network, config.loop)
+    lines = [json.dumps(dump(config), indent=2), f"images               {len(listing.paths):,}", str(cost)]
+    record = {"config": dump(config), "num_images": len(listing.paths), "cost": dump(cost)}
     if init is not None:
-        print(compare_with(network.state_dict(), read_initial(init)))
+        transfer = compare_with(network.state_dict(), read_initial(init))
+        lines.append(str(transfer))
+        record["init"] = dump(transfer)
+    return Result(text="\n".join(lines), record=record)
 
 
-def train_into(flags: RunFlags, task: "Task", config: DiffusionTraining | ClassifierTraining) -> int:
-    """Train, say how it ended, and return the exit status."""
+def train_into(flags: RunFlags, task: "Task", config: DiffusionTraining | ClassifierTraining) -> Result:
+    """Train, and say how it ended."""
     from rediffuse.training.loop import train
 
-    outcome = train(task, config.loop, flags.out, command=shlex.join(sys.argv), init=flags.init)
+    with bars() as progress:
+        outcome = train(task, config.loop, flags.out, command=shlex.join(sys.argv), init=flags.init, progress=progress)
+    record = {"num_steps": outcome.step, "run": flags.out}
     if outcome.stopped_by is not None:
-        print(f"stopped by {outcome.stopped_by.name} at step {outcome.step}; the same command goes on from there")
-        return 128 + outcome.stopped_by
-    print(f"trained {outcome.step} steps; the model is {flags.out / 'model'}")
-    return 0
+        name = outcome.stopped_by.name
+        return Result(
+            text=f"stopped by {name} at step {outcome.step}; the same command goes on from there",
+            record={**record, "stopped_by": name},
+            status=128 + outcome.stopped_by,
+        )
+    model = flags.out / "model"
+    return Result(text=f"trained {outcome.step} steps; the model is {model}", record={**record, "model": model})

@@ -1,14 +1,15 @@
 """`rediffuse upscale`: enlarge images, or samples of a smaller model, with a super-resolution model."""
 
-import sys
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import tyro
-
 from rediffuse.cli import ranks
-from rediffuse.cli.sample import show
+from rediffuse.cli.console import track
+from rediffuse.cli.flags import MODEL, PATHS, Argument, CommandFlags
+from rediffuse.cli.paths import expand_stdin
+from rediffuse.cli.result import Result
 from rediffuse.errors import ConfigError
 from rediffuse.sampling.config import Crop, Sampler, SamplingSettings, UpscaleRecord
 
@@ -17,44 +18,58 @@ if TYPE_CHECKING:
     from rediffuse.zoo.model import DiffusionModel
 
 
-@dataclass(frozen=True, kw_only=True)
-class UpscaleFlags:
-    """Enlarge images. What is there already is skipped; under torchrun, processes share the images."""
+LOGGER = logging.getLogger(__name__)
 
-    paths: tyro.conf.Positional[tuple[str, ...]]
-    """Image files, folders or glob patterns, scaled down to what the model enlarges; or one .npz of samples of just
-    that size."""
-    model: str
+GROUPS = {
+    "Images": ("--sampler", "--steps", "--seed", "--class", "--small-size", "--crop"),
+    "Results": ("--force",),
+    "Speed": ("--batch-size", "--device"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class UpscaleFlags(CommandFlags):
+    """Enlarge images. Results that already exist are skipped; under torchrun, processes share the images.
+
+    Exit status: 0 done, 1 some files failed, 2 usage error.
+    """
+
+    groups = GROUPS
+
+    paths: Annotated[tuple[str, ...], PATHS]
+    """Image files, folders or glob patterns, scaled down to the model's input size; or one .npz of samples of that
+    size; - reads paths from standard input."""
+    model: Annotated[str, MODEL]
     """The super-resolution model: a folder, a checkpoint or a published name."""
     out: Path
-    """Folder for images/, small/ (what was enlarged) and settings.json."""
+    """Folder for images/, small/ (the inputs) and settings.json."""
     small_size: int | None = None
-    """Side of what the model enlarges, in pixels; needed where the model does not say."""
+    """Side of the model's input, in pixels; required where the model does not say."""
     crop: Crop = "center"
-    """How images are scaled down: the shorter side, with the middle cut out, or both sides."""
-    class_: Annotated[int | None, tyro.conf.arg(name="class")] = None
+    """How images are scaled down: the shorter side, then the middle cut out; or both sides, squashed."""
+    class_: Annotated[int | None, Argument(name="class")] = None
     """The class of every image, for a class-conditional model; an .npz may bring its own (arr_1)."""
     seed: int = 0
-    """The noise of an image depends on this and on its small pixels alone."""
+    """Random seed: the noise of an image depends on it and on the image's input pixels alone."""
     sampler: Sampler = SamplingSettings.sampler
     """DDPM, DDIM, or DPM-Solver++ 2M."""
     steps: int = SamplingSettings.steps
     """Calls of the network per image."""
     eta: float = SamplingSettings.eta
-    """DDIM's share of noise, from 0 to 1."""
+    """DDIM's eta, from 0 (deterministic) to 1 (as much noise as DDPM)."""
     frequency: str = SamplingSettings.frequency
-    """What is done to the model's skip connections: trained (nothing, or its own spectral gates), off, freeu, freeu:B,
-    sharpen or lowpass."""
+    """Filter on the model's skip connections: trained (none but its own spectral gates), off, freeu, freeu:B, sharpen
+    or lowpass."""
     batch_size: int = 16
     """Images per call of the network."""
     device: str = "auto"
-    """cpu, cuda, cuda:1, mps; auto takes a GPU where there is one."""
+    """cpu, cuda, cuda:1 or mps; auto takes a GPU where there is one."""
     force: bool = False
-    """Make every image again; images of other settings in the folder are removed."""
+    """Enlarge every image again, and remove images of other settings from the folder."""
 
 
-def run(args: UpscaleFlags) -> int:
-    """Fill the folder; 1 where a file could not be read."""
+def run(args: UpscaleFlags) -> Result:
+    """Fill the folder; status 1 where a file could not be read."""
     settings = SamplingSettings(sampler=args.sampler, steps=args.steps, eta=args.eta, frequency=args.frequency)
     ranks.refuse_force(args.force)
     if not 0 <= args.seed < 2**32:
@@ -80,18 +95,22 @@ def run(args: UpscaleFlags) -> int:
     own = ranks.share(images)
     todo = [small for small in own if args.force or not folder.holds(small.name, small.pixels)]
     made = fill_with_enlarged(model, todo, settings, folder=folder, seed=args.seed, batch_size=args.batch_size)
-    show(made, num_images=len(todo))
+    num_made = sum(1 for _ in track(made, len(todo)))
     for reason in reasons:
-        print(f"rediffuse: {reason}", file=sys.stderr)
-    before = len(own) - len(todo)
-    print(f"{len(todo)} made, {len(reasons)} failed, {before} there before: {args.out / 'images'}")
-    return 1 if reasons else 0
+        LOGGER.error("%s", reason)
+    num_before, out = len(own) - len(todo), args.out / "images"
+    return Result(
+        text=f"{num_made} made, {len(reasons)} failed, {num_before} there before: {out}",
+        record={"num_made": num_made, "num_there_before": num_before, "failures": reasons, "images": out},
+        status=1 if reasons else 0,
+    )
 
 
 def _read(args: UpscaleFlags, model: "DiffusionModel", size: int) -> "tuple[list[SmallImage], list[str]]":
     from rediffuse.images.find import find_images
     from rediffuse.sampling.small import from_files, from_npz
 
-    if [Path(path).suffix for path in args.paths] == [".npz"]:
-        return from_npz(Path(args.paths[0]), size, args.class_, model.num_classes), []
-    return from_files(find_images(args.paths), size, args.crop, args.class_)
+    paths = expand_stdin(args.paths)
+    if [Path(path).suffix for path in paths] == [".npz"]:
+        return from_npz(Path(paths[0]), size, args.class_, model.num_classes), []
+    return from_files(find_images(paths), size, args.crop, args.class_)

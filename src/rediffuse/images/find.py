@@ -1,6 +1,7 @@
 """Files, folders and globs to a list of image files, each with a name that its results can be stored under."""
 
 import glob
+import logging
 import os
 import re
 from collections import Counter
@@ -10,6 +11,8 @@ from pathlib import Path, PurePosixPath
 
 from rediffuse.errors import InputError, nearest
 from rediffuse.images.decode import printable
+
+LOGGER = logging.getLogger(__name__)
 
 SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".avif"),
@@ -54,6 +57,7 @@ def find_images(paths: Sequence[Path | str]) -> list[FoundImage]:
         else:
             folder = _safe(path.resolve().parent.name) or "root"
             found.setdefault(os.path.realpath(path), (path, PurePosixPath(_safe(path.name)), folder))
+    LOGGER.debug("found %d image files", len(found))
     names = _unique([(name, folder) for _, name, folder in found.values()])
     return [FoundImage(path, name) for (path, _, _), name in zip(found.values(), names, strict=True)]
 

@@ -74,6 +74,7 @@ class _TrunkConfig:
     image_size: int
     """Side of the images it is trained on, in pixels; other sizes that the downsampling divides run too."""
     in_channels: int = 3
+    """Channels of the images."""
     model_channels: int = 128
     """Channels at full resolution, before `channel_mult`."""
     out_channels: int = 3
@@ -81,19 +82,25 @@ class _TrunkConfig:
     num_res_blocks: int = 2
     """Residual blocks per resolution."""
     attention_resolutions: tuple[int, ...] = ()
-    """Downsampling factors at which attention stands: 1 is full resolution, 2 half of it."""
+    """Downsampling factors with attention: 1 is full resolution, 2 half of it."""
     dropout: float = 0.0
+    """Dropout in the residual blocks, from 0 to below 1."""
     channel_mult: tuple[float, ...] = (1, 2, 4, 8)
     """Multiplier of `model_channels` per resolution; fractions are allowed."""
     conv_resample: bool = True
+    """Resample with a convolution rather than by pooling and repetition alone."""
     dims: int = 2
     """1 for signals, 2 for images, 3 for volumes (whose depth is never resampled)."""
     num_heads: int = 1
+    """Attention heads, where `num_head_channels` does not give their number."""
     num_head_channels: int = -1
-    """Channels per head; where given it decides the number of heads."""
+    """Channels per attention head, instead of a number of heads; -1 for none."""
     use_scale_shift_norm: bool = False
+    """The timestep scales and shifts the normalised features, rather than being added to them."""
     resblock_updown: bool = False
+    """Resample inside residual blocks."""
     use_new_attention_order: bool = False
+    """Split the channels of attention into q, k and v first, and then into heads."""
     use_checkpoint: bool = False
     """Recompute activations in the backward pass: less memory, more time."""
     frequency: FrequencyConfig | None = None
@@ -137,7 +144,7 @@ class UNetConfig(_TrunkConfig):
     num_classes: int | None = None
     """Number of classes it is conditioned on, if any."""
     num_heads_upsample: int = -1
-    """Heads in the decoder, where they differ from `num_heads`."""
+    """Attention heads in the decoder, where their number differs; -1 for no difference."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,4 +152,4 @@ class EncoderConfig(_TrunkConfig):
     """The encoder half of the U-Net with a pooled head: a classifier of noisy images."""
 
     pool: Pool = "adaptive"
-    """How the last feature map becomes one vector."""
+    """Pooling of the last feature map into one vector."""

@@ -1,6 +1,7 @@
 """Verdicts as a table: to read in a terminal, or as CSV, JSON or Parquet, each file written whole."""
 
 import csv
+import io
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -36,6 +37,11 @@ def check_table_path(path: Path) -> None:
         raise InputError(f"{path}: a table ends in one of {', '.join(_WRITERS)}")
 
 
+def csv_text(verdicts: Sequence[Verdict]) -> str:
+    """What `write_table` writes into a .csv file."""
+    return _csv([verdict.to_row() for verdict in verdicts])
+
+
 def text_table(verdicts: Sequence[Verdict]) -> str:
     """The columns a person asks for first, aligned, without a line at the end."""
     rows = [SHOWN_COLUMNS, *map(_shown, verdicts)]
@@ -63,10 +69,15 @@ def _columns(rows: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def _write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, _columns(rows), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows({name: _harmless(value) for name, value in row.items()} for row in rows)
+    path.write_text(_csv(rows), encoding="utf-8", newline="")
+
+
+def _csv(rows: Sequence[dict[str, Any]]) -> str:
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, _columns(rows), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({name: _harmless(value) for name, value in row.items()} for row in rows)
+    return text.getvalue()
 
 
 def _harmless(value: Any) -> Any:

@@ -1,5 +1,6 @@
 """The full state of a run on disk: whole files, the newest of which a resumed run begins with."""
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,8 @@ import torch
 
 from rediffuse.errors import CheckpointError
 from rediffuse.files import atomic_write
+
+LOGGER = logging.getLogger(__name__)
 
 _PATTERN = "step_*.pt"
 
@@ -20,6 +23,7 @@ def write(folder: Path, step: int, state: dict[str, Any], keep: int) -> Path:
     path = folder / f"step_{step:08d}.pt"
     with atomic_write(path) as partial:
         torch.save(state, partial)
+    LOGGER.debug("checkpoint: %s", path)
     for old in sorted(folder.glob(_PATTERN))[:-keep]:
         old.unlink()
     return path

@@ -46,34 +46,35 @@ class LoopConfig:
     batch_size: int = 64
     """Images per step, over all processes together."""
     microbatch: int | None = None
-    """Images per forward pass on one process; all of the process's share at once where none is given."""
+    """Images per forward pass on one process; all of the process's share at once if not given."""
     learning_rate: float = 1e-4
+    """Learning rate of AdamW, once warmed up."""
     weight_decay: float = 0.0
-    """AdamW's."""
+    """Weight decay of AdamW."""
     warmup_steps: int = 0
     """Steps over which the learning rate rises linearly from 0."""
     decay: Decay = "none"
-    """How it falls to 0 from there to the last step."""
+    """How the learning rate falls to 0 from the end of the warm-up to the last step."""
     clip_norm: float | None = None
-    """Largest norm of the whole gradient."""
+    """Clip the norm of the whole gradient at this value; not at all if not given."""
     ema_rates: tuple[float, ...] = (0.9999,)
     """Rates of the exponential moving averages of the weights; the first one is evaluated and exported."""
     precision: Precision = "fp32"
-    """Of the forward and backward pass; weights and optimiser are fp32. fp16 scales the loss."""
+    """Number format of the forward and backward pass; weights and optimiser are fp32. fp16 scales the loss."""
     device: Literal["auto", "cpu"] = "auto"
     """auto takes a GPU where there is one."""
     seed: int = 0
-    """Of weights, order, crops, timesteps, noise and dropout."""
+    """Random seed of weights, data order, crops, timesteps, noise and dropout."""
     num_workers: int = 0
-    """Processes that read images ahead, where they do not fit the cache."""
+    """Processes that read images ahead, where the images do not fit the cache."""
     log_every: int = 50
-    """Steps between two lines of the log."""
+    """Steps between two lines of the log (metrics.jsonl)."""
     save_every: int = 1000
     """Steps between two checkpoints."""
     evaluate_every: int = 1000
     """Steps between two sample grids (or validations)."""
     keep: int = 2
-    """Checkpoints that are kept."""
+    """Number of checkpoints that are kept, the newest ones."""
     max_bad_steps: int = 20
     """Consecutive steps without a finite loss and gradient after which the run stops."""
 
@@ -110,11 +111,11 @@ class ImageConfig:
     """How images are read and cut."""
 
     random_crop: bool = False
-    """Cut a random square instead of the middle one."""
+    """Cut a random square out of each image instead of the middle one."""
     random_flip: bool = True
-    """Mirror every second image, by chance."""
+    """Mirror images at random, half of them."""
     cache_limit_mb: int = 2048
-    """Decoded images are kept in memory where all of them fit into this."""
+    """Keep decoded images in memory if all of them fit into so many MB."""
 
     def __post_init__(self) -> None:
         _at_least("cache_limit_mb", self.cache_limit_mb, 0)
@@ -125,8 +126,9 @@ class GridConfig:
     """The grid of samples that shows how the training goes: the same noise each time."""
 
     num_images: int = 64
+    """Images in the grid."""
     num_sampling_steps: int = 50
-    """DDIM steps."""
+    """DDIM steps for the grid."""
 
     def __post_init__(self) -> None:
         _at_least("num_images", self.num_images, 1)
@@ -138,7 +140,7 @@ class DiffusionTraining:
     """A whole training of a diffusion model: what a recipe returns and `config.json` of a run folder holds."""
 
     data: str
-    """Folder of images, searched with everything below it; its subfolders name the classes."""
+    """Folder of images, searched recursively; its subfolders name the classes."""
     labels: str | None = None
     """CSV file with the columns path (relative to the folder) and label, instead of the subfolders."""
     network: UNetConfig
@@ -149,9 +151,9 @@ class DiffusionTraining:
     loss: LossName = "mse"
     """mse and rescaled_mse are hybrid losses where the variance is learned; kl is the variational bound."""
     timestep_sampler: TimestepSampler = "uniform"
-    """Which t are trained: all alike, more of those with little noise, or more of those with large losses."""
+    """How timesteps are drawn: all alike, more often those with little noise, or those with large losses."""
     only: Only | None = None
-    """Train the network's spectral gates alone, on a frozen base that the run begins with."""
+    """Train only the network's spectral gates; --init gives the rest of the network, which stays frozen."""
 
     def __post_init__(self) -> None:
         _check_takes_images(self.network)
@@ -189,11 +191,11 @@ class ClassifierTraining:
     """A whole training of a classifier of noisy images."""
 
     data: str
-    """Folder of images, searched with everything below it; its subfolders name the classes."""
+    """Folder of images, searched recursively; its subfolders name the classes."""
     labels: str | None = None
     """CSV file with the columns path (relative to the folder) and label, instead of the subfolders."""
     validation: str | None = None
-    """Folder of images that are judged, all of them, every `evaluate_every` steps; its classes are among the data's."""
+    """Folder of images, with classes of the training, for the loss and accuracy every `evaluate_every` steps."""
     validation_labels: str | None = None
     """As `labels`, for the validation images."""
     network: EncoderConfig
@@ -202,7 +204,7 @@ class ClassifierTraining:
     loop: LoopConfig
     images: ImageConfig = field(default_factory=ImageConfig)
     clean: bool = False
-    """Train on images without noise, at t = 0, instead of at all t."""
+    """Train on images without noise (t = 0) instead of on all noise levels."""
 
     def __post_init__(self) -> None:
         _check_takes_images(self.network)

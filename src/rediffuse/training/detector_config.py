@@ -1,6 +1,6 @@
 """The settings of a detector's training, as data that needs no torch."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from rediffuse.detection.config import InputName
@@ -8,6 +8,8 @@ from rediffuse.dire.settings import Crop, DireSettings, Grid
 from rediffuse.dire.settings import Precision as DirePrecision
 from rediffuse.errors import ConfigError
 from rediffuse.training.config import LoopConfig
+
+RESNET = LoopConfig(num_steps=2000, batch_size=32, ema_rates=())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +41,7 @@ class DetectorTraining:
     """Largest share of each class's validation images that may be decided wrongly; between is `unsure`."""
     unfamiliar_rate: float = 0.005
     """Share of the validation images that counts as unlike the training images."""
-    resnet: LoopConfig = field(default_factory=lambda: LoopConfig(num_steps=2000, batch_size=32, ema_rates=()))
+    resnet: LoopConfig = RESNET
     """How a ResNet-50 is trained."""
     resnet_weights: Path | None = None
     """Checkpoint that a ResNet-50 starts from; its last layer too, where that has one output."""

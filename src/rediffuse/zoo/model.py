@@ -1,5 +1,6 @@
 """A trained network with everything needed to use it, from wherever it lies, and back to a folder."""
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -23,6 +24,8 @@ from rediffuse.zoo.find import find
 from rediffuse.zoo.folder import Found, Provenance, write_folder
 from rediffuse.zoo.gates import with_gates
 from rediffuse.zoo.published import DEFAULT
+
+LOGGER = logging.getLogger(__name__)
 
 _NETWORKS: Mapping[Kind, type[Any]] = {
     "unet": UNetModel,
@@ -235,4 +238,7 @@ def _network(
             gate.reset_parameters()
         state |= {name: tensor for name, tensor in network.state_dict().items() if name.startswith(GATES)}
     load_into(network, state, found.provenance.source)
+    LOGGER.debug(
+        "loaded %s (%s) from %s to %s", found.layout.kind, found.provenance.sha256[:8], found.provenance.source, device
+    )
     return network.eval(), found.process

@@ -1,0 +1,390 @@
+"""Dataclasses to flags: a command's flags are the fields of a dataclass, with their types, defaults and docstrings.
+
+A field `batch_size: int = 16` becomes `--batch-size INT`; `Literal` gives choices, `tuple[X, ...]` several values,
+`bool` a pair `--clip` and `--no-clip`. The fields of a dataclass within a dataclass have its name before theirs
+(`--resnet.seed`), except where it is marked as FLAT. argparse reads the words; conversion, help and errors are ours:
+every error is one line, and the flags of help are in the order in which they are needed.
+"""
+
+import argparse
+import ast
+import dataclasses
+import inspect
+import re
+import textwrap
+import types
+import typing
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, NoReturn, TypeVar, Union
+
+from rediffuse.errors import ConfigError, nearest
+
+T = TypeVar("T")
+
+MISSING: Any = dataclasses.MISSING
+"""As the value of a field: the flag is required."""
+
+
+@dataclass(frozen=True)
+class Argument:
+    """How a field becomes a flag, in `Annotated[type, Argument(...)]`, where its name and type do not say it."""
+
+    name: str | None = None
+    """Instead of the field's."""
+    metavar: str | None = None
+    """What stands for the value in help."""
+    short: str | None = None
+    """A second name of one letter, such as `-q`."""
+    positional: bool = False
+    flat: bool = False
+    """Of a dataclass: its fields, and those of dataclasses in it, are flags without a prefix."""
+    metavars: tuple[tuple[str, str], ...] = ()
+    """Of a dataclass: what stands for the values of some of its fields."""
+    omit: tuple[str, ...] = ()
+    """Of a dataclass: its fields that are no flags and keep their defaults."""
+
+
+PATHS = Argument(metavar="PATH", positional=True)
+MODEL = Argument(metavar="MODEL")
+FLAT = Argument(flat=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CommandFlags:
+    """What every command can be told."""
+
+    groups: ClassVar[Mapping[str, Sequence[str]]] = {}
+    """Titles for help, and the names of the flags below each, those that are needed most first."""
+
+    quiet: Annotated[bool, Argument(short="-q")] = False
+    """On standard error, show errors only: no warnings, notes or progress bars."""
+    verbose: Annotated[bool, Argument(short="-v")] = False
+    """On standard error, show the steps of the work too."""
+    json: bool = False
+    """Print the result as one JSON document, and nothing else, on standard output."""
+
+
+OUTPUT = ("--quiet", "--verbose", "--json")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Flag:
+    """One field as it is called on the command line."""
+
+    name: str
+    """`--batch-size`; of a positional one what stands for it in help."""
+    field: tuple[str, ...]
+    """The names of the fields that lead to it."""
+    kind: Any
+    """The type of one value: str, int, float, bool, Path or a Literal."""
+    many: bool
+    """Whether it takes any number of values."""
+    default: Any
+    metavar: str
+    help: str
+    short: str | None = None
+    positional: bool = False
+
+    @property
+    def required(self) -> bool:
+        return self.default is MISSING
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """The values that are allowed, where they can be listed."""
+        return typing.get_args(self.kind) if typing.get_origin(self.kind) is Literal else ()
+
+    @property
+    def heading(self) -> str:
+        """`--batch-size INT`, as help shows it."""
+        if self.kind is bool:
+            names = f"{self.name}, --no-{self.name[2:]}" if self.default is True else self.name
+            return f"{self.short}, {names}" if self.short else names
+        value = f"{self.metavar} ..." if self.many else self.metavar
+        return value if self.positional else f"{self.name} {value}"
+
+
+def flags_of(kind: type[Any], default: Any = None) -> list[Flag]:
+    """The flags of a dataclass, in the order of its fields.
+
+    Args:
+        kind: the dataclass.
+        default: an instance whose values are the defaults, where the fields' own are not; MISSING in it is required.
+    """
+    return list(_flags(kind, default, (), "", Argument()))
+
+
+def parse(kind: type[T], words: Sequence[str], *, command: str = "", default: T | None = None) -> T:
+    """An instance of `kind` from the words of a call.
+
+    Args:
+        kind: see `flags_of`.
+        words: what comes after the command; in names of flags, `_` is the same as `-`.
+        command: what was called, for the errors.
+        default: see `flags_of`.
+
+    Raises:
+        ConfigError: an unknown flag, a missing or a wrong value; or what `kind` itself refuses.
+    """
+    flags = flags_of(kind, default)
+    values, rest = _read_named(words, flags)
+    if unknown := [word for word in rest if word.startswith("-") and word != "-"]:
+        raise ConfigError(_unknown_flag(unknown[0], flags, command))
+    rest += words[words.index("--") + 1 :] if "--" in words else []
+    for flag in flags:
+        if flag.positional and rest:
+            taken, rest = (rest, []) if flag.many else (rest[:1], rest[1:])
+            values[flag.field] = _convert(flag, taken if flag.many else taken[0])
+    if rest:
+        raise ConfigError(f"{rest[0]}: {command} takes no further argument; see `{command} --help`")
+    missing = [flag.heading for flag in flags if flag.required and flag.field not in values]
+    if missing:
+        are = "is" if len(missing) == 1 else "are"
+        raise ConfigError(f"{', '.join(missing)} {are} required; see `{command} --help`")
+    return _build(kind, default, values, ())
+
+
+def peek(kind: type[T], words: Sequence[str], default: T) -> T:
+    """As `parse`, of flags that decide about others: words of other flags are passed over."""
+    values, _ = _read_named(words, flags_of(kind, default))
+    return _build(kind, default, values, ())
+
+
+def add_to(parser: argparse.ArgumentParser, flags: Iterable[Flag]) -> list[argparse.Action]:
+    """Add the flags to a parser, which converts nothing and sets nothing where a flag is not given."""
+    actions = []
+    for flag in flags:
+        options: dict[str, Any] = {"default": argparse.SUPPRESS, "help": flag.help.replace("%", "%%")}
+        if flag.kind is bool:
+            options |= {"action": argparse.BooleanOptionalAction}
+        else:
+            options |= {"metavar": flag.metavar, "nargs": "*" if flag.many else None}
+        if flag.positional:
+            actions.append(parser.add_argument(_destination(flag), **options))
+        else:
+            names = [name for name in (flag.short, flag.name) if name]
+            actions.append(parser.add_argument(*names, dest=_destination(flag), **options))
+    return actions
+
+
+def asks_for_help(words: Sequence[str]) -> bool:
+    """Whether `--help` is among the words of a call."""
+    before_end = words[: words.index("--")] if "--" in words else words
+    return "-h" in before_end or "--help" in before_end
+
+
+def help_text(kind: type, *, command: str, default: Any = None, width: int = 80) -> str:
+    """Help: usage, description, and the flags in their groups; the required ones come first.
+
+    Args:
+        kind: see `parse`.
+        command: see `parse`.
+        default: see `parse`.
+        width: of the text, in characters.
+    """
+    flags = flags_of(kind, default)
+    groups: Mapping[str, Sequence[str]] = getattr(kind, "groups", {})
+    order = [name for names in groups.values() for name in names]
+    required = sorted(
+        (flag for flag in flags if flag.required), key=lambda flag: order.index(flag.name) if flag.name in order else -1
+    )
+    rest = {flag.name: flag for flag in flags if not flag.required}
+    usage = " ".join(["usage:", command, *(flag.heading for flag in required), "[flags]"])
+    text = [usage]
+    for part in inspect.cleandoc(kind.__doc__ or "").split("\n\n"):
+        text += ["", _wrapped(part, width)]
+    by_field = {flag.field[-1]: flag.name for flag in flags}
+    output = [rest.pop(name) for name in OUTPUT if name in rest]
+    blocks = [("Required", required)]
+    blocks += [(title, [rest.pop(name) for name in names if name in rest]) for title, names in groups.items()]
+    blocks += [("Rarely needed" if groups else "Flags", list(rest.values())), ("Output", output)]
+    for title, members in blocks:
+        if members:
+            text += ["", f"{title}:", *(_entry(flag, width, by_field) for flag in members)]
+    return "\n".join(text)
+
+
+_INDENT = 26
+_NO_BREAK = "\N{NO-BREAK SPACE}"
+
+
+def _entry(flag: Flag, width: int, by_field: Mapping[str, str]) -> str:
+    head = f"  {flag.heading}"
+    # A docstring names another field as `batch_size`; on the command line that is --batch-size.
+    text = re.sub(r"`(\w+)`", lambda match: by_field.get(match[1], match[0]), flag.help)
+    body = _wrapped(" ".join([text, *_default_note(flag)]), width, " " * _INDENT)
+    entry = f"{head:<{_INDENT}}{body.lstrip()}" if len(head) + 2 <= _INDENT else f"{head}\n{body}"
+    return entry.replace(_NO_BREAK, " ").rstrip()
+
+
+def _default_note(flag: Flag) -> list[str]:
+    value = flag.default
+    if value is MISSING or value is None or value is False or value == ():
+        return []
+    if value is True:
+        value = flag.name
+    return [f"(default:{_NO_BREAK}{' '.join(map(str, value)) if flag.many else value})"]
+
+
+def _wrapped(text: str, width: int, indent: str = "") -> str:
+    return textwrap.fill(
+        " ".join(text.split()), width, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False
+    )
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse, which prints its usage and ends the process, with errors in one line instead."""
+
+    def error(self, message: str) -> NoReturn:
+        name, _, problem = message.removeprefix("argument ").partition(": ")
+        raise ConfigError(f"{name}: {problem.replace('expected one argument', 'a value is needed after it')}")
+
+
+def _flags(kind: type, default: Any, above: tuple[str, ...], prefix: str, within: Argument) -> Iterator[Flag]:
+    hints = typing.get_type_hints(kind, include_extras=True)
+    documented, metavars = _docs(kind), dict(within.metavars)
+    for field in dataclasses.fields(kind):
+        if field.name in within.omit:
+            continue
+        hint, argument = _annotation(hints[field.name])
+        value = _value(field, default)
+        inner = value if dataclasses.is_dataclass(value) else None
+        if inner is not None or dataclasses.is_dataclass(hint):
+            part: Any = hint if inner is None else type(inner)
+            is_flat = within.flat or argument.flat
+            below = prefix if is_flat else f"{prefix}{_dashed(field.name)}."
+            yield from _flags(part, inner, (*above, field.name), below, dataclasses.replace(argument, flat=is_flat))
+            continue
+        one = _without_none(hint)
+        if dataclasses.is_dataclass(one):  # an optional part that is not there has no flags
+            continue
+        many = typing.get_origin(one) is tuple
+        one = typing.get_args(one)[0] if many else one
+        name = argument.name or _dashed(field.name)
+        metavar = (
+            argument.metavar or metavars.get(field.name) or (name.upper() if argument.positional else _metavar(one))
+        )
+        yield Flag(
+            name=metavar if argument.positional else f"--{prefix}{name}",
+            field=(*above, field.name),
+            kind=one,
+            many=many,
+            default=value,
+            metavar=metavar,
+            help=documented.get(field.name, ""),
+            short=argument.short,
+            positional=argument.positional,
+        )
+
+
+def _build(kind: type[T], default: Any, values: Mapping[tuple[str, ...], Any], above: tuple[str, ...]) -> T:
+    hints = typing.get_type_hints(kind, include_extras=True)
+    fields = {}
+    for field in dataclasses.fields(kind):  # type: ignore[arg-type]
+        path = (*above, field.name)
+        value = _value(field, default)
+        hint, _ = _annotation(hints[field.name])
+        if dataclasses.is_dataclass(value):
+            fields[field.name] = _build(type(value), value, values, path)
+        elif isinstance(hint, type) and dataclasses.is_dataclass(hint):
+            fields[field.name] = _build(hint, None, values, path)
+        else:
+            fields[field.name] = values.get(path, value)
+    return kind(**fields)
+
+
+def _value(field: "dataclasses.Field[Any]", default: Any) -> Any:
+    """The value that a field has where no word gives one."""
+    if default is not None:
+        return getattr(default, field.name)
+    return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+
+
+def _annotation(hint: Any) -> tuple[Any, Argument]:
+    if typing.get_origin(hint) is typing.Annotated:
+        kind, *marks = typing.get_args(hint)
+        return kind, next((mark for mark in marks if isinstance(mark, Argument)), Argument())
+    return hint, Argument()
+
+
+def _without_none(hint: Any) -> Any:
+    if typing.get_origin(hint) in (Union, types.UnionType):
+        [hint] = [part for part in typing.get_args(hint) if part is not types.NoneType]
+    return hint
+
+
+def _metavar(kind: Any) -> str:
+    if typing.get_origin(kind) is Literal:
+        return f"{{{','.join(typing.get_args(kind))}}}"
+    return {int: "INT", float: "FLOAT", Path: "PATH"}.get(kind, "TEXT")
+
+
+def _read_named(words: Sequence[str], flags: Sequence[Flag]) -> tuple[dict[tuple[str, ...], Any], list[str]]:
+    """The values of flags with a name, by field, and the words that belong to none of them."""
+    parser = _Parser(add_help=False, allow_abbrev=False)
+    named = [flag for flag in flags if not flag.positional]
+    add_to(parser, named)
+    before_end = words[: words.index("--")] if "--" in words else words
+    namespace, rest = parser.parse_known_args(list(map(_with_hyphens, before_end)))
+    given = vars(namespace)
+    return {
+        flag.field: _convert(flag, given[_destination(flag)]) for flag in named if _destination(flag) in given
+    }, rest
+
+
+def _convert(flag: Flag, given: Any) -> Any:
+    if flag.kind is bool:
+        return given
+    return tuple(_one(flag, word) for word in given) if flag.many else _one(flag, given)
+
+
+def _one(flag: Flag, word: str) -> Any:
+    if flag.choices:
+        if word not in flag.choices:
+            allowed = ", ".join(flag.choices)
+            raise ConfigError(f"{flag.name} {word}: {allowed} are allowed{nearest(word, flag.choices)}")
+        return word
+    try:
+        return flag.kind(word)
+    except ValueError:
+        needed = "a whole number" if flag.kind is int else "a number"
+        raise ConfigError(f"{flag.name} {word}: {needed} is needed") from None
+
+
+def _unknown_flag(word: str, flags: Sequence[Flag], command: str) -> str:
+    name = word.partition("=")[0]
+    names = [flag.name for flag in flags if not flag.positional]
+    names += [f"--no-{flag.name[2:]}" for flag in flags if flag.default is True]
+    return f"{name} is not a flag of {command}{nearest(name, names)}"
+
+
+def _destination(flag: Flag) -> str:
+    return ".".join(flag.field)
+
+
+def _with_hyphens(word: str) -> str:
+    """`--batch_size=a_b` as `--batch-size=a_b`."""
+    name, equals, value = word.partition("=")
+    return name.replace("_", "-") + equals + value if name.startswith("--") else word
+
+
+def _dashed(name: str) -> str:
+    return name.strip("_").replace("_", "-")
+
+
+@cache
+def _docs(kind: type) -> dict[str, str]:
+    """The string below each field, those of the bases included."""
+    found: dict[str, str] = {}
+    for base in reversed(kind.__mro__):
+        if dataclasses.is_dataclass(base):
+            [body] = ast.parse(textwrap.dedent(inspect.getsource(base))).body
+            assert isinstance(body, ast.ClassDef)
+            for field, text in zip(body.body, body.body[1:], strict=False):
+                match field, text:
+                    case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(words))):
+                        found[name] = " ".join(words.split())
+    return found

@@ -1,0 +1,39 @@
+"""What a command returns: one result, which `main` prints as text or as JSON."""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """The end of a command, for a person and for a program."""
+
+    text: str
+    """What a person reads; no line at the end."""
+    record: Mapping[str, Any]
+    """The same for `--json`: plain values, paths, tuples and mappings of them."""
+    status: int = 0
+    """The exit status."""
+    stopped_by: BaseException | None = None
+    """What ended the work early, raised once the result so far is printed."""
+
+    def json(self) -> str:
+        """The record as one JSON document; numbers that are not finite are null."""
+        return json.dumps(_plain(self.record), indent=2, allow_nan=False)
+
+
+def _plain(value: Any) -> Any:
+    match value:
+        case Mapping():
+            return {str(name): _plain(inner) for name, inner in value.items()}
+        case list() | tuple():
+            return [_plain(inner) for inner in value]
+        case Path():
+            return str(value)
+        case float() if not math.isfinite(value):
+            return None
+    return value
