@@ -27,7 +27,7 @@ from rediffuse.images.find import find_images
 from rediffuse.images.tensors import to_tensor
 from rediffuse.models.config import UNetConfig
 from rediffuse.models.flops import flops
-from rediffuse.training.config import DiffusionTraining
+from rediffuse.training.config import DiffusionTraining, GridConfig
 from rediffuse.training.diffusion import DiffusionTask
 from rediffuse.training.loop import train
 from rediffuse.training.recipes import clothing32
@@ -53,37 +53,50 @@ class Flags:
     pixels: int = 8192
     """Per step: as many images as that are."""
     learning_rate: float = 7e-4
+    num_images: int = 4096
+    """Training windows, evenly from all: in so few steps no candidate would see more."""
     num_windows: int = 64
     """Validation windows of each kind, evenly from all."""
-    candidates: tuple[str, ...] = ()
+    candidates: tuple[str, ...] | None = None
     """Which of them; all where none is given."""
+    models: tuple[str, ...] = ("default",)
+    """Trained models that are compared with them: names, folders or files."""
     device: str = "auto"
 
 
 def main(args: Flags) -> None:
-    rows = {"embedded": kept(args, "embedded", lambda: measured(args, load("default", device=args.device)))}
+    rows = {name: measured(args, load(name, device=args.device)) for name in args.models}
     for name, config in configs(args).items():
-        if not args.candidates or name in args.candidates:
+        if args.candidates is None or name in args.candidates:
             rows[name] = kept(args, name, lambda name=name, config=config: measured(args, trained(args, name, config)))
-            show(rows)
+    show(rows)
 
 
 def configs(args: Flags) -> dict[str, DiffusionTraining]:
     """The candidates: each differs from `base`, the recipe clothing32, in what its name says."""
-    base = clothing32(str(args.windows32 / "train"))
+    base = replace(clothing32(str(args.windows32 / "train")), labels=evenly_chosen(args, args.windows32))
     network = base.network
     found = {
         "base": base,
         "no attention": replace(base, network=replace(network, attention_resolutions=())),
-        "narrow below": replace(base, network=replace(network, channel_mult=(1, 2, 2))),
         "two blocks": replace(base, network=replace(network, num_res_blocks=2)),
         "64 channels": replace(base, network=replace(network, model_channels=64, channel_mult=(1, 1, 2))),
         "low noise": replace(base, timestep_sampler="low_noise"),
     }
     if args.windows64 is not None:
         large = replace(network, image_size=64, channel_mult=(1, 2, 2, 4), attention_resolutions=(8,))
-        found["64 px"] = replace(base, data=str(args.windows64 / "train"), network=large)
+        labels = evenly_chosen(args, args.windows64)
+        found["64 px"] = replace(base, data=str(args.windows64 / "train"), labels=labels, network=large)
     return found
+
+
+def evenly_chosen(args: Flags, windows: Path) -> str:
+    """A file of labels that names `num_images` of the training windows, all of one class."""
+    names = [image.name for image in find_images([windows / "train"])]
+    chosen = np.linspace(0, len(names) - 1, min(args.num_images, len(names))).round().astype(int)
+    path = args.out / f"{windows.name}.csv"
+    write_bytes(path, "\n".join(["path,label", *(f"{names[index]},window" for index in chosen), ""]).encode())
+    return str(path)
 
 
 def trained(args: Flags, name: str, config: DiffusionTraining) -> DiffusionModel:
@@ -105,7 +118,10 @@ def trained(args: Flags, name: str, config: DiffusionTraining) -> DiffusionModel
     )
     run = args.out / name.replace(" ", "_")
     if not (run / "model" / "config.json").exists():
-        train(DiffusionTask(replace(config, loop=loop)), loop, run)
+        no_samples = GridConfig(num_images=1, num_sampling_steps=2)
+        outcome = train(DiffusionTask(replace(config, loop=loop, grid=no_samples)), loop, run)
+        if outcome.stopped_by is not None:
+            raise SystemExit(128 + outcome.stopped_by)
     return load(str(run / "model"), device=args.device)
 
 
