@@ -83,7 +83,7 @@ def test_estimate_and_training_as_json(words: list[str], tmp_path: Path, capsys:
 def test_unknown_recipe_is_named(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*words, "--recipe", "clothing23"]) == 2
     assert (
-        "--recipe clothing23: clothing32, clothing64, imagenet64 are allowed; did you mean clothing32?"
+        "--recipe clothing23: clothing32, windows32, clothing64, imagenet64 are allowed; did you mean clothing32?"
         in capsys.readouterr().err
     )
 

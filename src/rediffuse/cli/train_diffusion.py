@@ -24,7 +24,7 @@ class TrainDiffusionFlags(RunFlags):
 
     training: Annotated[DiffusionTraining, TRAINING]
     recipe: str = DEFAULT_RECIPE
-    """The defaults of all other flags: clothing32, clothing64, imagenet64."""
+    """The defaults of all other flags: clothing32, windows32, clothing64, imagenet64."""
     class_conditional: bool = False
     """Train with the classes of the data: its subfolders, or --labels."""
 

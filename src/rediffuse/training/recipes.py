@@ -1,6 +1,7 @@
 """Whole configurations of trainings, by name."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from rediffuse.diffusion.config import ProcessConfig
 from rediffuse.models.config import EncoderConfig, UNetConfig
@@ -42,6 +43,24 @@ def clothing32(data: str) -> DiffusionTraining:
         ),
         grid=GridConfig(num_images=36, num_sampling_steps=25),
     )
+
+
+def windows32(data: str) -> DiffusionTraining:
+    """For windows of 32 px at native scale (`benchmarks/window_data.py`): some hours on one CPU core.
+
+    `benchmarks/network_search.py` chose the network and the timesteps; docs/detection.md has its table.
+    """
+    recipe = clothing32(data)
+    loop = replace(
+        recipe.loop,
+        num_steps=12_000,
+        batch_size=16,
+        learning_rate=5e-4,
+        warmup_steps=200,
+        ema_rates=(0.999,),
+        evaluate_every=1000,
+    )
+    return replace(recipe, loop=loop, timestep_sampler="low_noise")
 
 
 def clothing64(data: str) -> DiffusionTraining:
@@ -172,6 +191,7 @@ def clothing64_superres(data: str) -> SuperResTraining:
 
 RECIPES: dict[str, Callable[[str], DiffusionTraining]] = {
     "clothing32": clothing32,
+    "windows32": windows32,
     "clothing64": clothing64,
     "imagenet64": imagenet64,
 }
