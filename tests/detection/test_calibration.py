@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rediffuse.detection.calibration import Thresholds, choose_thresholds, fit_calibration
+from rediffuse.detection.calibration import Calibration, Thresholds, choose_thresholds, fit_calibration
 from rediffuse.detection.metrics import expected_calibration_error
 from rediffuse.errors import ConfigError
 
@@ -51,7 +51,30 @@ def test_thresholds_that_cross_meet_in_the_middle():
     assert thresholds.real == thresholds.generated == pytest.approx(0.4)
 
 
-@pytest.mark.parametrize(("real", "generated", "rate"), [(0.6, 0.4, 0.05), (0.4, 0.6, 0.5), (0.4, 0.6, 0)])
-def test_thresholds_that_make_no_sense_are_refused(real, generated, rate):
-    with pytest.raises(ConfigError):
+@pytest.mark.parametrize(
+    ("real", "generated", "rate", "message"),
+    [
+        (0.6, 0.4, 0.05, r"^thresholds: real=0\.6 is above generated=0\.4$"),
+        (0.4, 0.6, 0.5, r"^error_rate=0\.5: more than 0 and less than 0\.5 is allowed$"),
+        (0.4, 0.6, 0, r"^error_rate=0: more than 0"),
+    ],
+)
+def test_thresholds_that_make_no_sense_are_refused_with_their_values(real, generated, rate, message):
+    with pytest.raises(ConfigError, match=message):
         Thresholds(real=real, generated=generated, error_rate=rate)
+
+
+def test_exactly_the_stated_share_may_be_decided_wrongly():
+    labels, probabilities = np.repeat([0, 1], 100), np.concatenate([np.linspace(0, 1, 100), np.linspace(0, 1, 100)])
+    thresholds = choose_thresholds(labels, probabilities, 0.29)  # 0.29 * 100 is a little less than 29
+    decisions = [thresholds.decide(p) for p in np.linspace(0, 1, 100)]
+    assert (decisions.count("generated"), decisions.count("real")) == (29, 29)
+
+
+def test_five_per_cent_may_be_decided_wrongly_unless_told_otherwise():
+    labels, probabilities = np.repeat([0, 1], 100), np.tile(np.linspace(0, 1, 100), 2)
+    assert choose_thresholds(labels, probabilities) == choose_thresholds(labels, probabilities, 0.05)
+
+
+def test_no_logit_is_too_large_for_a_probability():
+    assert Calibration(slope=2, offset=1).probabilities(np.array([-1e6, -0.5, 1e6])).tolist() == [0, 0.5, 1]

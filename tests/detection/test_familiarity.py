@@ -3,7 +3,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from rediffuse.detection.familiarity import familiarity_limit, fit_familiarity
+from rediffuse.detection.familiarity import familiarity_limit, feature_scale, fit_familiarity
 
 
 def two_clouds(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -28,3 +28,24 @@ def test_a_feature_that_never_varied_does_not_make_every_image_strange():
     features, labels = two_clouds(200, seed=0)
     features[:, 0] = 1
     assert np.isfinite(fit_familiarity(features, labels).distances(features)).all()
+
+
+def test_distances_do_not_depend_on_the_units_of_the_features():
+    features, labels = two_clouds(200, seed=0)
+    units = np.array([1, 60, 1e-3, 1000])
+    distances = fit_familiarity(features * units, labels).distances(features * units)
+    np.testing.assert_allclose(distances, fit_familiarity(features, labels).distances(features), rtol=1e-6)
+
+
+def test_limit_is_the_quantile_of_the_distances_and_none_at_first():
+    familiarity = fit_familiarity(*two_clouds(200, seed=0))
+    validation, _ = two_clouds(100, seed=1)
+    assert familiarity.limit == np.inf
+    for given, quantile in (({}, 0.995), ({"quantile": 0.5}, 0.5)):
+        expected = np.quantile(familiarity.distances(validation), quantile)
+        assert familiarity_limit(familiarity, validation, **given) == expected
+
+
+def test_scale_of_a_feature_is_its_spread_but_never_nothing():
+    features = np.array([[0.0, 1.0, 5.0], [2.0, 1.0, 5.0 + 1e-9]])
+    assert feature_scale(features).tolist() == [1, 1e-6, 1e-6]

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from rediffuse.detection.features import FEATURES, INPUTS, MapInput, band_range
-from rediffuse.dire.bands import band_profile
+from rediffuse.dire.bands import band_maps, band_profile, log_band_energies
 from rediffuse.models.frequency import NUM_BANDS, radial_bands
 
 LABELS = torch.arange(6) % 2
@@ -48,6 +48,45 @@ def test_views_are_the_profiles_of_both_views_against_the_whole_image(make):
     np.testing.assert_array_equal(FEATURES["views"].measure(reconstruction), expected)
 
 
+def test_a_feature_is_named_by_its_band_and_the_frequencies_there():
+    names = [feature.name for feature in FEATURES["bands_mean"].features]
+    assert names[0] == "error in band 0 (0.00-0.05 cycles/px)"
+    assert names[3] == "error in band 3 (0.25-0.35 cycles/px)"
+    assert names[15] == "coherence in band 7 (0.66-0.71 cycles/px)"
+    assert names[16] == "mean error"
+    assert [feature.band for feature in FEATURES["bands_mean"].features] == [*range(8), *range(8), None]
+
+
+def test_mean_error_is_the_logarithm_of_the_absolute_one(make):
+    reconstruction = make(LABELS)
+    mean = (reconstruction.x_0 - reconstruction.x_0_hat).abs().mean(dim=(1, 2, 3))
+    measured = FEATURES["bands_mean"].measure(reconstruction)
+    np.testing.assert_array_equal(measured[:, :16], FEATURES["bands"].measure(reconstruction))
+    np.testing.assert_allclose(measured[:, 16], torch.log(mean + 1e-6), rtol=1e-5)
+    exact = dataclasses.replace(reconstruction, x_0_hat=reconstruction.x_0)
+    np.testing.assert_allclose(FEATURES["bands_mean"].measure(exact)[:, 16], np.log(1e-6), rtol=1e-5)
+
+
+def test_features_of_luma_and_colour_are_the_profiles_of_jfif_planes(make):
+    reconstruction = make(LABELS)
+    red, green, blue = reconstruction.x_0.split(1, dim=1)
+    luma = 0.299 * red + 0.587 * green + 0.114 * blue
+    planes = (luma, (blue - luma) * 0.5 / (1 - 0.114), (red - luma) * 0.5 / (1 - 0.299))
+    spectra = torch.cat([log_band_energies(plane) for plane in planes], dim=1)
+    np.testing.assert_allclose(FEATURES["image_ycc"].measure(reconstruction), spectra, rtol=1e-3)
+    half = dataclasses.replace(reconstruction, x_0_hat=reconstruction.x_0 / 2)
+    profiles = [band_profile(plane, plane / 2) for plane in planes]
+    expected = torch.cat([values for p in profiles for values in (p.energies, p.coherences)], dim=1)
+    np.testing.assert_allclose(FEATURES["bands_ycc"].measure(half), expected, rtol=1e-3)
+
+
+def test_image_spectrum_follows_the_bands_of_the_error(make):
+    reconstruction = make(LABELS)
+    parts = [FEATURES[name].measure(reconstruction) for name in ("bands", "image")]
+    np.testing.assert_array_equal(FEATURES["bands_image"].measure(reconstruction), np.concatenate(parts, axis=1))
+    np.testing.assert_array_equal(parts[1], log_band_energies(reconstruction.x_0))
+
+
 def test_range_of_a_band_is_where_its_hat_is_at_least_a_half():
     bands = radial_bands((256, 256))
     rho = torch.hypot(torch.fft.fftfreq(256)[:, None], torch.fft.rfftfreq(256))
@@ -78,6 +117,22 @@ def test_maps_are_normalised_as_the_original_detectors(make):
     np.testing.assert_allclose(INPUTS["map"].measure(reconstruction), expected, rtol=1e-5)
 
 
+def test_pixels_are_normalised_as_photographs(make):
+    reconstruction = make(LABELS)
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    expected = ((reconstruction.x_0 + 1) / 2 - mean[:, None, None]) / std[:, None, None]
+    np.testing.assert_allclose(INPUTS["pixels"].measure(reconstruction), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_an_error_larger_than_from_black_to_white_is_white(make):
+    reconstruction = make(LABELS)
+    white, beyond = (
+        INPUTS["map"].measure(dataclasses.replace(reconstruction, x_0_hat=reconstruction.x_0 - error))
+        for error in (torch.tensor(2.0), torch.tensor(2.5))
+    )
+    np.testing.assert_allclose(beyond, white, atol=1e-6)
+
+
 def test_band_maps_begin_with_the_whole_error(make):
     reconstruction = make(LABELS)
     bands = INPUTS["map_bands"]
@@ -85,3 +140,9 @@ def test_band_maps_begin_with_the_whole_error(make):
     values = bands.measure(reconstruction)
     assert values.shape[1] == bands.num_channels == 12
     np.testing.assert_allclose(values[:, :3], INPUTS["map"].measure(reconstruction), rtol=1e-5)
+    parts = band_maps(reconstruction.error)  # low, middle and high: three bands, three, two
+    thirds = [parts[:, first:last].sum(dim=1) for first, last in ((0, 3), (3, 6), (6, 8))]
+    for place, third in enumerate(thirds, start=1):
+        alone = dataclasses.replace(reconstruction, x_0_hat=reconstruction.x_0 - third)
+        found = values[:, 3 * place : 3 * place + 3]
+        np.testing.assert_allclose(found, INPUTS["map"].measure(alone), rtol=1e-3, atol=1e-5)

@@ -4,7 +4,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import norm
 
-from rediffuse.detection.metrics import auc_interval, expected_calibration_error, figures, roc_auc, tpr_at_fpr
+from rediffuse.detection.metrics import (
+    Interval,
+    auc_interval,
+    bootstrap_aucs,
+    expected_calibration_error,
+    figures,
+    roc_auc,
+    tpr_at_fpr,
+)
 
 
 def two_gaussians(num_real: int, num_generated: int, shift: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -59,3 +67,48 @@ def test_calibration_error_is_the_gap_between_probability_and_frequency():
     honest, boastful = np.repeat([0.2, 0.8], 100), np.repeat([0.0, 1.0], 100)
     assert expected_calibration_error(labels, honest) == pytest.approx(0)
     assert expected_calibration_error(labels, boastful) == pytest.approx(0.2)
+
+
+def test_figures_of_six_images_are_those_counted_by_hand():
+    labels, probabilities = np.array([0, 0, 0, 0, 1, 1]), np.array([0.1, 0.4, 0.6, 0.2, 0.5, 0.9])
+    counted = figures(labels, probabilities)
+    assert (counted.num_real, counted.num_generated) == (4, 2)
+    assert counted.auc.value == 7 / 8  # of eight pairs, only 0.5 against 0.6 is in the wrong order
+    assert counted.accuracy == (3 / 4 + 2 / 2) / 2  # 0.5 counts as generated
+    assert counted.average_precision == pytest.approx((1 + 1 / (1 + 1 / 4)) / 2)  # a real image weighs half as much
+    gaps = np.array([-0.1, -0.4, -0.6, -0.2, 2 * 0.5, 2 * 0.1]) / 8
+    assert counted.calibration_error == pytest.approx(np.abs(gaps).sum())  # each lies in a bin of its own
+
+
+def test_shares_found_are_those_at_one_and_at_five_false_alarms_in_a_hundred():
+    labels = np.repeat([0, 1], [100, 4])
+    probabilities = np.concatenate([np.zeros(93), [0.55, 0.62, 0.65, 0.75, 0.75, 0.75, 0.85], [0.6, 0.7, 0.8, 0.9]])
+    counted = figures(labels, probabilities)
+    assert (counted.tpr_at_1_percent_fpr, counted.tpr_at_5_percent_fpr) == (0.5, 0.75)
+    assert tpr_at_fpr(labels, probabilities, 0.03) == 0.5  # three real images share a score: all of them or none
+
+
+def test_bins_of_the_calibration_error_are_as_many_as_asked_for_and_hold_certainty():
+    labels, probabilities = np.array([0, 1]), np.array([0.9, 1.0])
+    assert expected_calibration_error(labels, probabilities, num_bins=1) == pytest.approx(0.45)
+    assert expected_calibration_error(labels, probabilities, num_bins=10) == pytest.approx(0.45)
+    assert expected_calibration_error(labels, np.array([0.62, 0.64])) == pytest.approx(
+        0.13
+    )  # one bin: 9 / 15 to 10 / 15
+    assert expected_calibration_error(labels, np.array([0.62, 0.64]), num_bins=100) == pytest.approx(0.49)
+
+
+def test_more_distinct_scores_than_fit_into_memory_are_resampled_in_blocks():
+    labels, scores = two_gaussians(2000, 2000, shift=1)
+    aucs = bootstrap_aucs(labels, scores, resamples=1100)  # 1,000 of them are one block
+    for block in (aucs[:1000], aucs[1000:]):
+        assert block.mean() == pytest.approx(roc_auc(labels, scores), abs=0.003)
+        assert block.std() == pytest.approx(aucs.std(), rel=0.3)
+
+
+def test_interval_holds_the_share_of_resamples_that_it_says():
+    labels, scores = two_gaussians(40, 30, 1)
+    aucs = bootstrap_aucs(labels, scores, resamples=300, seed=3)
+    interval = auc_interval(labels, scores, confidence=0.8, resamples=300, seed=3)
+    assert [interval.low, interval.high] == pytest.approx(np.quantile(aucs, [0.1, 0.9]))
+    assert str(Interval(value=0.98765, low=0.9, high=1)) == "0.988 [0.900, 1.000]"

@@ -28,6 +28,14 @@ def test_parameters_are_those_of_resnet50(network: ResNet50):
     assert len(network.state_dict()) == 320
 
 
+def test_weights_begin_as_in_he_et_al():
+    torch.manual_seed(0)
+    for name, module in ResNet50().named_modules():
+        if isinstance(module, torch.nn.Conv2d):  # arXiv:1502.01852, Eq. 14
+            outputs = module.out_channels * module.kernel_size[0] ** 2
+            assert module.weight.std().item() == pytest.approx((2 / outputs) ** 0.5, rel=0.05), name
+
+
 def test_original_dire_checkpoint_is_unwrapped(network: ResNet50, tmp_path: Path):
     torch.save({"model": network.state_dict(), "optimizer": {}, "total_steps": 1}, tmp_path / "dire.pth")
     loaded = load_resnet50(tmp_path / "dire.pth")

@@ -6,6 +6,7 @@ import numpy as np
 
 from rediffuse.detection.verdict import Evidence, Verdict
 from rediffuse.dire.settings import DireSettings
+from rediffuse.records import digest
 
 PIXELS = np.zeros((3, 4, 4), np.float32)
 JUDGED = Verdict(
@@ -30,6 +31,26 @@ def test_row_is_flat_json_without_evidence():
     assert (row["error_band_1"], row["coherence_band_0"], row["contribution_band_1"]) == (-2.0, 0.9, -3.0)
     assert not any(isinstance(value, list | dict) for value in row.values())
     assert len(row["settings"]) == 16
+
+
+def test_row_holds_every_value_under_a_name_of_its_own():
+    assert JUDGED.to_row() == {
+        "file": "a/b.png",
+        "decision": "generated",
+        "probability": 0.9,
+        "reason": None,
+        "threshold": 0.6,
+        "real_threshold": 0.4,
+        "false_positive_rate": 0.05,
+        "mean_dire": 0.01,
+        "settings": digest(JUDGED.settings),
+        "error_band_0": -1.0,
+        "error_band_1": -2.0,
+        "coherence_band_0": 0.9,
+        "coherence_band_1": 0.8,
+        "contribution_band_0": 0.1,
+        "contribution_band_1": -3.0,
+    }
 
 
 def test_loudest_band_is_the_largest_contribution_of_either_sign():

@@ -1,0 +1,147 @@
+"""The report of a detector: every source of generated images against all real ones, beside the control."""
+
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from rediffuse.detection.calibration import Calibration, Thresholds
+from rediffuse.detection.config import FeatureName
+from rediffuse.detection.detector import UNFAMILIAR, Detector
+from rediffuse.detection.evaluate import (
+    Comparison,
+    Decisions,
+    Evaluation,
+    Performance,
+    evaluate,
+    evaluation_table,
+    require_both_classes,
+)
+from rediffuse.detection.familiarity import Familiarity, familiarity_limit
+from rediffuse.detection.features import FEATURES
+from rediffuse.detection.labelled import LabelledImage
+from rediffuse.detection.metrics import Figures, Interval, roc_auc
+from rediffuse.detection.scorers import BandScorer
+from rediffuse.dire.job import FileResult
+from rediffuse.dire.reconstruct import Reconstruction
+from rediffuse.errors import InputError
+from rediffuse.images.find import FoundImage
+
+LABELS = torch.arange(40) % 2
+SOURCES = ["real" if label == 0 else ("ddpm", "ddim")[index % 4 // 2] for index, label in enumerate(LABELS.tolist())]
+
+
+def detector(name: FeatureName, reconstruction: Reconstruction) -> Detector:
+    """Some detector that calls a third of these images each real, unsure and generated, and a tenth unfamiliar."""
+    features = FEATURES[name].measure(reconstruction)
+    count = features.shape[1]
+    scorer = BandScorer(
+        input=FEATURES[name],
+        mean=features.mean(axis=0),
+        scale=features.std(axis=0),
+        weight=np.linspace(-0.1, 0.2, count),
+        offset=0.0,
+    )
+    calibration = Calibration(slope=0.3, offset=-0.2)
+    real, generated = np.quantile(calibration.probabilities(scorer.logits(reconstruction)), [0.34, 0.66])
+    familiarity = Familiarity(centres=np.stack([features.mean(axis=0)] * 2), precision=np.eye(count))
+    return Detector(
+        scorer=scorer,
+        familiarity=replace(familiarity, limit=familiarity_limit(familiarity, features, quantile=0.9)),
+        settings=reconstruction.settings,
+        calibration=calibration,
+        thresholds=Thresholds(real=float(real), generated=float(generated), error_rate=0.05),
+        training={},
+    )
+
+
+def images() -> list[LabelledImage]:
+    return [
+        LabelledImage(FoundImage(Path(f"{index}.png"), f"{index}.png"), label, SOURCES[index])
+        for index, label in enumerate(LABELS.tolist())
+    ]
+
+
+def test_every_source_is_compared_with_all_real_images_and_with_the_control(make):
+    reconstruction = make(LABELS)
+    one, control = detector("bands", reconstruction), detector("image", reconstruction)
+    results = [
+        FileResult(found=image.found, reconstruction=reconstruction[index : index + 1])
+        for index, image in enumerate(images())
+    ]
+    lost = [LabelledImage(FoundImage(Path(name), name), 0, "real") for name in ("z.png", "y.png")]
+    results += [FileResult(found=image.found, reason=f"{image.found.name}: is empty") for image in lost]
+    evaluation = evaluate(one, control, [*images(), *lost], reversed(results))
+
+    assert (evaluation.input, evaluation.control_input) == ("bands", "image")
+    assert evaluation.skipped == ("y.png: is empty", "z.png: is empty")
+    assert [comparison.source for comparison in evaluation.comparisons] == ["all", "ddim", "ddpm"]
+    for comparison in evaluation.comparisons:
+        taken = [k for k, source in enumerate(SOURCES) if comparison.source in ("all", source) or source == "real"]
+        labels = LABELS.numpy()[taken]
+        for which, performance in ((one, comparison.detector), (control, comparison.control)):
+            scores = which.probabilities(reconstruction)[taken]
+            told = performance.figures
+            assert (told.num_real, told.num_generated) == (20, len(taken) - 20)
+            assert told.auc.value == pytest.approx(roc_auc(labels, scores))
+            assert told.accuracy == pytest.approx(
+                np.mean([((scores >= 0.5) == labels)[labels == k].mean() for k in (0, 1)])
+            )
+            decisions = [
+                which.decide(*pair) for pair in zip(scores, which.distances(reconstruction)[taken], strict=True)
+            ]
+            counts = Counter(zip(labels.tolist(), (decision for decision, _ in decisions), strict=True))
+            assert performance.decisions == Decisions(
+                real_called_generated=counts[0, "generated"] / 20,
+                generated_called_real=counts[1, "real"] / (len(taken) - 20),
+                unsure=pytest.approx((counts[0, "unsure"] + counts[1, "unsure"]) / len(taken)),
+                unfamiliar=pytest.approx(sum(reason == UNFAMILIAR for _, reason in decisions) / len(taken)),
+            )
+    shares = evaluation.comparisons[0].detector.decisions
+    assert 0 < shares.unfamiliar < shares.unsure  # the case holds every kind of decision
+    assert shares.real_called_generated > 0
+    assert shares.generated_called_real > 0
+
+
+def test_a_class_without_images_is_named_with_the_first_that_was_skipped():
+    require_both_classes([0, 1], [])
+    with pytest.raises(InputError, match=r"^none of the real images can be used$"):
+        require_both_classes([1], [])
+    with pytest.raises(InputError, match=r"^none of the generated images can be used; the first: a\.png: is empty$"):
+        require_both_classes([0], ["a.png: is empty", "b.png: is empty"])
+
+
+def performance(num_generated: int, auc: float) -> Performance:
+    return Performance(
+        figures=Figures(
+            num_real=20,
+            num_generated=num_generated,
+            auc=Interval(value=auc, low=auc - 0.1, high=auc + 0.05),
+            average_precision=0.9,
+            accuracy=0.85,
+            tpr_at_1_percent_fpr=0.25,
+            tpr_at_5_percent_fpr=0.5,
+            calibration_error=0.0314,
+        ),
+        decisions=Decisions(real_called_generated=0.05, generated_called_real=0.1, unsure=0.125, unfamiliar=0.02),
+    )
+
+
+def test_the_table_has_a_line_for_the_detector_and_one_for_its_control():
+    comparisons = (
+        Comparison(source="all", detector=performance(1000, 0.95), control=performance(1000, 0.7)),
+        Comparison(source="ddim", detector=performance(7, 0.9), control=performance(7, 0.6)),
+    )
+    table = evaluation_table(Evaluation(input="bands", control_input="image", comparisons=comparisons))
+    shares = "  0.900  0.850     0.250   0.500   0.031  5.0%          10.0%   12.5%"
+    assert table.splitlines() == [
+        "generated by  looks at         images   AUC [95 %]            AP     accuracy  TPR@1%  TPR@5%  ECE    "
+        "false alarms  missed  unsure",
+        f"all           bands            20+1000  0.950 [0.850, 1.000]{shares}",
+        f"              image (control)  20+1000  0.700 [0.600, 0.750]{shares}",
+        f"ddim          bands            20+7     0.900 [0.800, 0.950]{shares}",
+        f"              image (control)  20+7     0.600 [0.500, 0.650]{shares}",
+    ]

@@ -1,0 +1,116 @@
+"""A verdict holds what the detector and the reconstruction say, and nothing where there is no reconstruction."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from golden_values import fill
+from rediffuse.detection.calibration import Calibration, Thresholds
+from rediffuse.detection.detector import BETWEEN, UNFAMILIAR, Detector
+from rediffuse.detection.familiarity import Familiarity
+from rediffuse.detection.features import FEATURES
+from rediffuse.detection.judge import judge, verdict
+from rediffuse.detection.scorers import BandScorer
+from rediffuse.diffusion.config import ProcessConfig
+from rediffuse.dire.bands import band_profile
+from rediffuse.dire.job import FileResult, load_file
+from rediffuse.dire.reconstruct import reconstruct
+from rediffuse.dire.settings import DireSettings
+from rediffuse.errors import SettingsMismatch
+from rediffuse.images.find import FoundImage, find_images
+from rediffuse.models.config import UNetConfig
+from rediffuse.models.unet import UNetModel
+from rediffuse.zoo.model import DiffusionModel, Provenance
+
+FOUND = FoundImage(Path("in/sub/a.png"), "sub/a.png")
+
+
+def detector(settings: DireSettings, limit: float = np.inf) -> Detector:
+    """Weighs the error in the lowest band against that in the highest; every image lies at a distance of its own."""
+    count = len(FEATURES["bands"].features)
+    weight = np.zeros(count)
+    weight[[0, 7]] = 0.3, -0.2
+    return Detector(
+        scorer=BandScorer(
+            input=FEATURES["bands"], mean=np.full(count, -3.0), scale=np.full(count, 2.0), weight=weight, offset=0.1
+        ),
+        familiarity=Familiarity(centres=np.zeros((2, count)), precision=np.eye(count), limit=limit),
+        settings=settings,
+        calibration=Calibration(slope=2, offset=-0.1),
+        thresholds=Thresholds(real=0.4, generated=0.6, error_rate=0.05),
+        training={},
+    )
+
+
+def test_a_verdict_says_what_the_detector_and_the_reconstruction_say(make):
+    reconstruction = make(torch.ones(1))
+    one = detector(reconstruction.settings)
+    said = verdict(FileResult(found=FOUND, reconstruction=reconstruction), one)
+    profile = band_profile(reconstruction.x_0, reconstruction.x_0_hat)
+    probability = float(one.probabilities(reconstruction)[0])
+    assert (said.file, said.settings) == ("sub/a.png", reconstruction.settings)
+    assert (said.probability, said.decision) == (probability, one.thresholds.decide(probability))
+    assert (said.threshold, said.real_threshold, said.false_positive_rate) == (0.6, 0.4, 0.05)
+    assert said.mean_dire == pytest.approx((reconstruction.x_0 - reconstruction.x_0_hat).abs().mean().item())
+    assert said.bands == tuple(profile.energies[0].tolist())
+    assert said.coherences == tuple(profile.coherences[0].tolist())
+    assert said.contributions == tuple(one.explain(reconstruction)[0])
+    assert said.evidence is not None
+    np.testing.assert_array_equal(said.evidence.x_0, reconstruction.x_0[0])
+    np.testing.assert_array_equal(said.evidence.x_0_hat, reconstruction.x_0_hat[0])
+
+
+@pytest.mark.parametrize(
+    ("limit", "thresholds", "expected"),
+    [
+        (np.inf, (0.0, 0.0), ("generated", None)),
+        (np.inf, (1.0, 1.0), ("real", None)),
+        (np.inf, (0.0, 1.0), ("unsure", BETWEEN)),
+        (0.0, (0.0, 0.0), ("unsure", UNFAMILIAR)),
+    ],
+)
+def test_a_verdict_is_unsure_with_its_reason(make, limit, thresholds, expected):
+    reconstruction = make(torch.ones(1))
+    real, generated = thresholds
+    one = dataclasses.replace(
+        detector(reconstruction.settings, limit), thresholds=Thresholds(real=real, generated=generated, error_rate=0.05)
+    )
+    said = verdict(FileResult(found=FOUND, reconstruction=reconstruction), one)
+    assert (said.decision, said.reason) == expected
+
+
+def test_a_file_without_reconstruction_gets_its_reason_and_no_decision(make):
+    settings = make(torch.ones(1)).settings
+    said = verdict(FileResult(found=FOUND, reason="in/sub/a.png: is empty"), detector(settings))
+    told = {field.name for field in dataclasses.fields(said) if getattr(said, field.name) not in (None, ())}
+    assert told == {"file", "reason", "settings"}
+    assert (said.file, said.reason, said.settings) == ("sub/a.png", "in/sub/a.png: is empty", settings)
+
+
+def test_every_file_is_judged_in_order_with_the_class_that_it_was_given(tmp_path: Path):
+    for index in range(3):
+        Image.fromarray(np.full((16, 16, 3), 80 * index, np.uint8)).save(tmp_path / f"{index}.png")
+    (tmp_path / "1.png").write_text("no image")
+    config = UNetConfig(image_size=16, model_channels=32, num_res_blocks=1, channel_mult=(1, 1), num_classes=3)
+    model = DiffusionModel(
+        network=fill(UNetModel(config)),
+        process_config=ProcessConfig(schedule="cosine", variance="fixed_large"),
+        provenance=Provenance(source="test", sha256="0" * 64),
+    )
+    one = detector(DireSettings.for_model(model, steps=2))
+    files, labels = find_images([tmp_path]), {"0.png": 2, "1.png": 0, "2.png": 1}
+    verdicts = list(judge(model, files, one, batch_size=1, labels=labels, workers=1))
+    assert [(said.file, said.judged) for said in verdicts] == [("0.png", True), ("1.png", False), ("2.png", True)]
+    for said, found in zip(verdicts, files, strict=True):
+        if said.judged:
+            x_0 = load_file(found, one.settings).x_0
+            assert x_0 is not None
+            alone = reconstruct(model, x_0[None], one.settings, labels=[labels[found.name]])
+            assert said.mean_dire == pytest.approx(alone.error.abs().mean().item(), rel=1e-5)
+    for wrong in ({"model_sha256": "1" * 64}, {"image_size": 8}):
+        with pytest.raises(SettingsMismatch, match=f"^the detector has other settings: {next(iter(wrong))}="):
+            judge(model, [], dataclasses.replace(one, settings=dataclasses.replace(one.settings, **wrong)))
