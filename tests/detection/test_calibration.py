@@ -23,6 +23,13 @@ def test_platt_scaling_of_separated_classes_never_claims_certainty():
     assert probabilities == pytest.approx(np.repeat([1 / 12, 11 / 12], 10), abs=1e-3)
 
 
+def test_the_unit_of_the_logits_does_not_matter():
+    labels = np.repeat([0, 1], 50)
+    logits = np.random.default_rng(0).normal(size=100) + labels
+    small = fit_calibration(labels, logits / 30).probabilities(logits / 30)
+    np.testing.assert_allclose(small, fit_calibration(labels, logits).probabilities(logits), atol=1e-3)
+
+
 def test_class_sizes_do_not_move_the_probability():
     labels, logits = np.repeat([0, 1], [1000, 100]), np.concatenate([np.linspace(-2, 1, 1000), np.linspace(-1, 2, 100)])
     assert fit_calibration(labels, logits).probabilities(np.zeros(1)) == pytest.approx(0.5, abs=0.01)

@@ -13,6 +13,7 @@ from rediffuse.detection.features import FEATURES, INPUTS, MapInput
 from rediffuse.detection.metrics import roc_auc
 from rediffuse.detection.resnet import ResNet50
 from rediffuse.detection.scorers import MapScorer, Scorer
+from rediffuse.dire.bands import band_maps
 from rediffuse.errors import CheckpointError, ConfigError, InputError, SettingsMismatch
 from rediffuse.training.detector import fit_bands
 
@@ -63,11 +64,30 @@ def test_contributions_of_bands_and_offset_add_up_to_the_logit(bands, make):
     np.testing.assert_allclose(total, bands.scorer.logits(reconstruction), rtol=1e-12)
 
 
+def test_what_bands_add_and_the_offsets_are_the_calibrated_logit(bands, make):
+    reconstruction = make(FEW)
+    offset = bands.calibration.slope * bands.scorer.offset + bands.calibration.offset
+    logits = bands.explain(reconstruction).sum(axis=1) + offset
+    np.testing.assert_allclose(1 / (1 + np.exp(-logits)), bands.probabilities(reconstruction), rtol=1e-9)
+
+
+def test_a_feature_of_the_whole_image_belongs_to_no_band(make):
+    features = FEATURES["bands_mean"].measure(make(LABELS))
+    scorer = fit_bands(FEATURES["bands_mean"], features, LABELS.numpy(), 1.0)
+    mean_error = scorer.weight[16] * (features[:, 16] - scorer.mean[16]) / scorer.scale[16]
+    total = scorer.contributions(make(LABELS)).sum(axis=1) + mean_error + scorer.offset
+    np.testing.assert_allclose(total, scorer.logits(make(LABELS)), rtol=1e-9)
+
+
 def test_a_map_detector_says_what_its_logit_loses_without_a_band(maps, make):
-    explained = maps.explain(make(FEW))
+    reconstruction = make(FEW)
+    parts = band_maps(reconstruction.error)
+    explained = maps.explain(reconstruction)
     assert explained.shape == (4, 8)
-    assert np.isfinite(explained).all()
-    assert (explained != 0).any()
+    for band in (0, 7):
+        without = dataclasses.replace(reconstruction, x_0_hat=reconstruction.x_0_hat + parts[:, band])
+        lost = maps.scorer.logits(reconstruction) - maps.scorer.logits(without)
+        np.testing.assert_allclose(explained[:, band], maps.calibration.slope * lost, atol=1e-3)
 
 
 def test_probability_does_not_depend_on_the_batch(bands, make):
@@ -99,6 +119,12 @@ def test_other_settings_are_refused_with_both_values(bands, make, method):
 def test_between_the_thresholds_it_is_unsure(bands):
     decisions = [bands.decide(probability, distance=0) for probability in (0.39, 0.4, 0.59, 0.6)]
     assert decisions == [("real", None), ("unsure", BETWEEN), ("unsure", BETWEEN), ("generated", None)]
+
+
+def test_an_image_at_the_limit_is_familiar_and_one_beyond_it_is_not(bands):
+    limit = bands.familiarity.limit
+    assert bands.decide(0.9, limit) == ("generated", None)
+    assert bands.decide(0.9, np.nextafter(limit, np.inf)) == ("unsure", UNFAMILIAR)
 
 
 def test_an_image_unlike_the_training_images_is_unsure_whatever_its_probability(bands, make):

@@ -88,10 +88,15 @@ def test_shares_found_are_those_at_one_and_at_five_false_alarms_in_a_hundred():
     assert tpr_at_fpr(labels, probabilities, 0.03) == 0.5  # three real images share a score: all of them or none
 
 
+def test_scores_that_two_classes_share_are_found_and_called_falsely_together():
+    labels, scores = np.tile([0, 1], 100), np.repeat(np.arange(100), 2)
+    assert tpr_at_fpr(labels, scores, 0.05) == 0.05
+
+
 def test_bins_of_the_calibration_error_are_as_many_as_asked_for_and_hold_certainty():
-    labels, probabilities = np.array([0, 1]), np.array([0.9, 1.0])
-    assert expected_calibration_error(labels, probabilities, num_bins=1) == pytest.approx(0.45)
-    assert expected_calibration_error(labels, probabilities, num_bins=10) == pytest.approx(0.45)
+    labels, probabilities = np.array([0, 1]), np.array([1.0, 0.95])
+    assert expected_calibration_error(labels, probabilities, num_bins=10) == pytest.approx(0.475)
+    assert expected_calibration_error(labels, probabilities, num_bins=1) == pytest.approx(0.475)
     assert expected_calibration_error(labels, np.array([0.62, 0.64])) == pytest.approx(
         0.13
     )  # one bin: 9 / 15 to 10 / 15

@@ -1,8 +1,11 @@
+import math
+
 import pytest
 import torch
 from torch.distributions import Normal, kl_divergence
 
 from golden_processes import GoldenProcess
+from rediffuse.diffusion.config import ProcessConfig
 from rediffuse.diffusion.likelihood import (
     bits_per_dimension,
     discretized_gaussian_log_likelihood,
@@ -31,3 +34,18 @@ def test_the_256_bins_of_a_discretized_gaussian_hold_all_its_mass(mean: float, l
     x = torch.arange(256, dtype=torch.float64) / 127.5 - 1
     full = torch.full_like(x, mean), torch.full_like(x, log_scale)
     assert discretized_gaussian_log_likelihood(x, *full).exp().sum().item() == pytest.approx(1, abs=1e-9)
+
+
+def test_a_value_that_the_gaussian_excludes_counts_as_one_in_10_to_the_12():
+    x, mean, log_scale = (torch.tensor([value], dtype=torch.float64) for value in (0.5, -0.5, -9.0))
+    assert discretized_gaussian_log_likelihood(x, mean, log_scale).item() == pytest.approx(math.log(1e-12))
+
+
+def test_the_predicted_image_is_clipped_unless_told_otherwise():
+    process = ProcessConfig(num_timesteps=3, schedule="cosine", prediction="x_0", variance="fixed_small").build()
+    x_0 = torch.zeros(1, 1, 2)
+    errors = [
+        bits_per_dimension(process, lambda x, t: torch.full_like(x, 3.0), x_0, torch.zeros_like, **given).x_0_mse
+        for given in ({}, {"clip_denoised": True}, {"clip_denoised": False})
+    ]
+    assert [error.unique().tolist() for error in errors] == [[1], [1], [9]]

@@ -1,3 +1,4 @@
+import pytest
 import torch
 
 from rediffuse.diffusion.noise import PerSampleNoise, from_generator
@@ -22,3 +23,19 @@ def test_a_generator_is_advanced_by_every_draw():
     expected = torch.randn(2, 3, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(noise(torch.zeros(2, 3)), expected)
     assert (noise(torch.zeros(2, 3)) != expected).all()
+
+
+def test_the_lowest_32_bits_of_a_seed_count_and_all_of_them():
+    def draw(seed: int) -> torch.Tensor:
+        return PerSampleNoise([seed]).normal((8,))
+
+    torch.testing.assert_close(draw(5 + 2**32), draw(5), rtol=0, atol=0)
+    assert (draw(5 + 2**31) != draw(5)).any()
+    assert (draw(5 + 64) != draw(5)).any()
+
+
+def test_noise_has_the_precision_of_its_tensor_and_one_sample_per_seed():
+    x = torch.zeros(2, 3, dtype=torch.float64)
+    assert PerSampleNoise([0, 1])(x).dtype == from_generator(torch.Generator())(x).dtype == torch.float64
+    with pytest.raises(AssertionError, match="2 samples, 1 seeds"):
+        PerSampleNoise([0])(x)

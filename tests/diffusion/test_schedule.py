@@ -28,14 +28,24 @@ def test_respacing_keeps_the_originals_timesteps(key: str):
 
 
 def test_a_stride_that_does_not_exist_is_refused_with_the_nearest_that_do():
-    with pytest.raises(ConfigError, match=r"ddim37.*1000 timesteps.*ddim36, ddim38, ddim39"):
+    with pytest.raises(ConfigError, match=r"ddim37.*1000 timesteps.* are ddim35, ddim36, ddim38, ddim39$"):
         space_timesteps(1000, "ddim37")
 
 
-@pytest.mark.parametrize("spec", ["ddim", "ddimx", "ten", "", "0", "-3", "11", "3,20"])
+@pytest.mark.parametrize("spec", ["ddim", "ddim1", "ddimx", "ten", "", "0", "-3", "11", "3,20"])
 def test_a_malformed_respacing_is_refused(spec: str):
     with pytest.raises(ConfigError, match="respacing="):
         space_timesteps(10, spec)
+
+
+@pytest.mark.parametrize(
+    ("num_timesteps", "counts", "kept"),
+    [(10, [2, 2], (0, 4, 5, 9)), (11, [1, 2], (0, 6, 10)), (11, [6, 5], tuple(range(11)))],
+)
+def test_a_section_is_kept_from_its_first_to_its_last(num_timesteps: int, counts: list[int], kept: tuple[int, ...]):
+    assert space_timesteps(num_timesteps, counts) == kept
+    with pytest.raises(ConfigError, match=r"respacing=\[7, 5\]: 7 timesteps do not fit in a section of 6$"):
+        space_timesteps(11, [7, 5])
 
 
 @given(st.integers(1, 300), st.lists(st.integers(0, 40), min_size=1, max_size=5).filter(any))
@@ -59,6 +69,13 @@ def test_respacing_twice_tells_the_network_the_first_chains_timesteps():
     twice = NoiseSchedule.linear(1000).respace("ddim100").respace("ddim10")
     assert list(twice.timesteps) == list(range(0, 1000, 100))
     assert twice.num_train_timesteps == 1000
+
+
+@pytest.mark.parametrize("indices", [[], [-1, 3], [3, 10]])
+def test_indices_outside_the_chain_are_refused(indices: list[int]):
+    assert NoiseSchedule.cosine(10).keep([9, 0, 9]).timesteps.tolist() == [0, 9]
+    with pytest.raises(ConfigError, match=r"^timesteps to keep: some of 0 to 9 are needed$"):
+        NoiseSchedule.cosine(10).keep(indices)
 
 
 @pytest.mark.parametrize("name", ["linear", "cosine"])
@@ -85,8 +102,9 @@ def test_coefficients_take_the_precision_of_their_tensor_but_never_less_than_flo
 
 
 def test_a_linear_schedule_too_short_for_its_betas_is_refused():
-    with pytest.raises(ConfigError, match="num_timesteps=19"):
+    with pytest.raises(ConfigError, match=r"num_timesteps=19: a linear schedule needs at least 20$"):
         NoiseSchedule.linear(19)
+    assert NoiseSchedule.linear(20).betas[-1] == 1
 
 
 def test_an_unknown_schedule_is_refused_with_the_nearest_name():

@@ -52,6 +52,11 @@ def test_returned_unchanged_has_the_floor_of_e_and_c_of_1() -> None:
     assert torch.allclose(profile.coherences, torch.ones(2, NUM_BANDS))
 
 
+def test_coherence_is_never_above_1_by_rounding() -> None:
+    x_0 = rnd("x_0", 300, 3, 8, 8).clamp(-1, 1)
+    assert band_profile(x_0, x_0).coherences.max() == 1
+
+
 def test_flat_image_has_finite_numbers() -> None:
     flat = torch.zeros(1, 3, 16, 16)
     profile = band_profile(flat, flat)

@@ -60,20 +60,20 @@ def test_batches_fill_up_across_unreadable_files(model: DiffusionModel, tmp_path
     assert [result.reason is None for result in results] == [True, False] * 5
 
 
-def test_reconstruction_that_overflows_is_a_failed_file(model: DiffusionModel, pictures: Path) -> None:
-    settings = DireSettings.for_model(model, steps=2)
+def test_reconstruction_that_overflows_is_a_failed_file(class_model: DiffusionModel, pictures: Path) -> None:
+    settings = DireSettings.for_model(class_model, steps=2)
     loaded = load_file(FoundImage(pictures / "photo.png", "photo.png"), settings)
-    bias = model.network.out[2].bias
+    bias = class_model.network.out[2].bias
     with torch.no_grad():
         before = bias.clone()
         bias.fill_(torch.nan)
     try:
-        [result] = reconstruct_batch(model, [loaded], settings)
+        [result] = reconstruct_batch(class_model, [loaded], settings, labels={"photo.png": 2})
     finally:
         with torch.no_grad():
             bias.copy_(before)
     assert result.reconstruction is None
-    assert (result.found, result.meta) == (loaded.found, loaded.meta)
+    assert (result.found, result.meta, result.label) == (loaded.found, loaded.meta, 2)
     assert "photo.png: the reconstruction is not finite: precision=fp32" in (result.reason or "")
 
 

@@ -96,9 +96,10 @@ def test_labels_for_an_unconditional_model_are_refused(model: DiffusionModel) ->
         (images(1).double(), "float64"),
         (images(0), "no image"),
         (images(1) * 255, "numbers from -1 to 1 are allowed"),
+        (images(1) * 1.0001, "x_0: values span -1.0001 to 1.0001; numbers from -1 to 1 are allowed"),
         (images(1) * torch.nan, "nan to nan"),
     ],
-    ids=["shape", "dtype", "empty", "range", "nan"],
+    ids=["shape", "dtype", "empty", "range", "just above", "nan"],
 )
 def test_other_images_are_refused(model: DiffusionModel, x_0: torch.Tensor, reason: str) -> None:
     with pytest.raises(ConfigError, match=reason):
@@ -162,11 +163,23 @@ def test_map_is_the_absolute_error_between_0_and_2(model: DiffusionModel) -> Non
 
 
 @pytest.mark.parametrize(
-    "values", [torch.full((1, 3, 16, 16), 2.1), torch.full((1, 3, 16, 16), torch.nan), torch.zeros(3, 16, 16)]
+    "values",
+    [
+        torch.full((1, 3, 16, 16), 2.1),
+        torch.full((1, 3, 16, 16), -0.1),
+        torch.full((1, 3, 16, 16), torch.nan),
+        torch.zeros(3, 16, 16),
+        torch.zeros(1, 3, 16, 16, dtype=torch.float64),
+    ],
 )
 def test_what_is_no_map_is_refused(model: DiffusionModel, values: torch.Tensor) -> None:
     with pytest.raises(ConfigError, match="DireMap"):
         DireMap(values=values, settings=DireSettings.for_model(model))
+
+
+@pytest.mark.parametrize("error", [0.0, 2.0])
+def test_an_error_of_nothing_and_one_from_black_to_white_are_maps(model: DiffusionModel, error: float) -> None:
+    assert DireMap(values=torch.full((1, 3, 16, 16), error), settings=DireSettings.for_model(model))
 
 
 @pytest.mark.parametrize("preset", ["freeu", "freeu:1.3", "sharpen", "lowpass"])
