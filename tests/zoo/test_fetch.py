@@ -13,7 +13,7 @@ import torch
 from rediffuse.diffusion.script_flags import ProcessFlags, process_config
 from rediffuse.errors import ConfigError, FetchError, InputError
 from rediffuse.models.script_flags import ClassifierFlags, UNetFlags, classifier_config, superres_config, unet_config
-from rediffuse.zoo.fetch import fetch_from_hub, fetch_published, known_sha256, published_path
+from rediffuse.zoo.fetch import fetch_published, known_sha256, published_path
 from rediffuse.zoo.published import FEATURE_NETWORKS, PUBLISHED, PublishedFile
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "published_checkpoints.json.gz"
@@ -146,20 +146,3 @@ def test_a_file_that_changed_on_disk_is_noticed(model, tmp_path: Path) -> None:
     fetch_published(model, tmp_path).write_bytes(CONTENT + b"!")
     with pytest.raises(FetchError, match="delete it to download it again"):
         fetch_published(model, tmp_path)
-
-
-def test_a_hub_that_cannot_be_reached_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(FetchError, match="owner/name: could not be fetched from the hub") as caught:
-        fetch_from_hub("owner/name", tmp_path, endpoint="http://127.0.0.1:1")
-    assert "\n" not in str(caught.value)
-
-
-def test_a_model_of_the_hub_that_was_fetched_needs_no_network(tmp_path: Path) -> None:
-    commit = "0123456789" * 4
-    repository = tmp_path / "models--owner--name"
-    snapshot = repository / "snapshots" / commit
-    snapshot.mkdir(parents=True)
-    (snapshot / "config.json").write_text("{}")
-    (repository / "refs").mkdir()
-    (repository / "refs" / "main").write_text(commit)
-    assert fetch_from_hub("owner/name", tmp_path, endpoint="http://127.0.0.1:1") == snapshot

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from huggingface_hub import ModelCard
 from safetensors.torch import load_file
 
 from golden_values import FOLDER, fill
@@ -72,6 +73,45 @@ def test_an_upsampler_and_a_classifier_come_back_too(tmp_path: Path) -> None:
         load_classifier(tmp_path / "upsampler")
 
 
+def test_a_saved_model_has_a_card_that_the_hub_reads(tmp_path: Path) -> None:
+    training = {"data": {"folder": "my|photos"}, "steps": 7, "loop": {"batch_size": 4, "seed": 0}, "classes": []}
+    replace(unet(), training=training).save(tmp_path)
+    card = ModelCard.load(tmp_path / "README.md")
+    assert card.data.to_dict() == {
+        "library_name": "rediffuse",
+        "pipeline_tag": "unconditional-image-generation",
+        "tags": ["diffusion", "guided-diffusion", "arxiv:2105.05233"],
+    }
+    for row in (
+        f"parameters | {sum(tensor.numel() for tensor in UNetModel(UNET).state_dict().values()):,}",
+        "channels by level | 32, 64",
+        "process | cosine schedule, 100 timesteps",
+        "predicts | eps; variance: fixed_large",
+        "data | my&#124;photos",
+        "steps | 7",
+        "batch_size | 4",
+    ):
+        assert f"\n| {row} |\n" in card.text
+    assert 'rediffuse.load("FOLDER")' in card.text
+
+
+def test_a_classifier_s_card_says_how_it_is_loaded_and_that_its_training_is_not_known(tmp_path: Path) -> None:
+    ClassifierModel(network=fill(EncoderUNetModel(ENCODER)), process_config=PROCESS, provenance=HERE).save(tmp_path)
+    card = ModelCard.load(tmp_path / "README.md")
+    assert card.data.pipeline_tag == "image-classification"
+    assert "rediffuse.load_classifier(" in card.text
+    assert "It is not known how it was trained." in card.text
+
+
+def test_a_card_is_replaced_with_its_model_unless_somebody_wrote_it(tmp_path: Path) -> None:
+    unet().save(tmp_path)
+    replace(unet(), training={"steps": 8}).save(tmp_path)
+    assert "| steps | 8 |" in (tmp_path / "README.md").read_text()
+    (tmp_path / "README.md").write_text("mine")
+    unet().save(tmp_path)
+    assert (tmp_path / "README.md").read_text() == "mine"
+
+
 def test_half_precision_on_disk_is_float32_in_use(tmp_path: Path) -> None:
     unet().save(tmp_path, dtype=torch.float16)
     assert {tensor.dtype for tensor in load_file(tmp_path / "model.safetensors").values()} == {torch.float16}
@@ -112,6 +152,12 @@ def test_a_file_with_a_published_name_is_held_against_the_published_configuratio
 def test_a_published_model_that_is_not_here_says_how_to_get_it(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="lsun_cat: is not here yet; `rediffuse models fetch lsun_cat` downloads it"):
         load("lsun_cat", cache=tmp_path)
+
+
+def test_from_pretrained_is_load(folder: Path, tmp_path: Path) -> None:
+    assert DiffusionModel.from_pretrained(folder).provenance == load(folder).provenance
+    ClassifierModel(network=fill(EncoderUNetModel(ENCODER)), process_config=PROCESS, provenance=HERE).save(tmp_path)
+    assert ClassifierModel.from_pretrained(tmp_path, device="cpu").num_classes == 5
 
 
 @pytest.mark.parametrize(
@@ -191,7 +237,7 @@ def test_a_save_that_fails_leaves_no_folder_that_looks_complete(folder: Path) ->
     (folder / "model.safetensors").mkdir()
     with pytest.raises(Exception, match="could not be written"):
         unet().save(folder)
-    assert [path.name for path in folder.iterdir()] == ["model.safetensors"]
+    assert sorted(path.name for path in folder.iterdir()) == ["README.md", "model.safetensors"]
 
 
 def test_a_process_that_the_network_does_not_fit_is_refused() -> None:

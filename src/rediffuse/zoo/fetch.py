@@ -1,4 +1,4 @@
-"""Where models from elsewhere come from: published files over plain HTTPS, the Hugging Face hub through its client."""
+"""Published files, downloaded over plain HTTPS into a cache and verified."""
 
 import re
 import zipfile
@@ -80,28 +80,6 @@ def fetch_published(
     if not _record(path).is_file():
         write_bytes(_record(path), f"{known or sha256_of(path)}  {path.name}\n".encode())  # as sha256sum writes it
     return path
-
-
-def fetch_from_hub(repository: str, cache: Path | None = None, endpoint: str | None = None) -> Path:
-    """The folder of a model on the Hugging Face hub; without a network, as it was last fetched.
-
-    Args:
-        repository: `owner/name`.
-        cache: another folder than the hub's own cache.
-        endpoint: another server than the hub.
-
-    Raises:
-        FetchError: there is no such repository, or no connection and nothing in the cache.
-    """
-    from huggingface_hub import HfApi
-
-    try:
-        api = HfApi(endpoint=endpoint)
-        files = ["config.json", "model.safetensors"]
-        return Path(api.snapshot_download(repository, allow_patterns=files, cache_dir=cache))
-    except Exception as error:  # its own errors and those of its HTTP library, which changes with its version
-        reason = re.sub(r"\s+", " ", str(error)) or type(error).__name__
-        raise FetchError(f"{repository}: could not be fetched from the hub: {reason}") from error
 
 
 def _agreed(given: str, known: str | None, published: PublishedFile, path: Path) -> str:

@@ -1,6 +1,5 @@
 """From what a user calls a model to its tensors and what describes them, wherever they lie."""
 
-import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -11,11 +10,10 @@ from rediffuse.errors import CheckpointError, ConfigError, InputError, nearest
 from rediffuse.files import sha256_of
 from rediffuse.models.checkpoints import read_state_dict
 from rediffuse.models.layout import infer
-from rediffuse.zoo.fetch import default_cache, fetch_from_hub, known_sha256, published_path
+from rediffuse.zoo import hub
+from rediffuse.zoo.fetch import default_cache, known_sha256, published_path
 from rediffuse.zoo.folder import Found, Provenance, read_folder
 from rediffuse.zoo.published import DEFAULT, PUBLISHED, default_folder
-
-_HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
 
 def find(
@@ -45,9 +43,9 @@ def find(
         folder, origin = Path(source), str(source)
     elif Path(source).is_file():
         return _from_weights(Path(source), network, process)
-    elif isinstance(source, str) and _HUB_NAME.fullmatch(source):
-        folder = fetch_from_hub(source, cache and cache / "hub")
-        origin = f"{source}@{folder.name}"  # the hub's client names the folder after the commit
+    elif isinstance(source, str) and hub.NAME.fullmatch(source):
+        folder = hub.fetch_from_hub(source, cache and cache / "hub")
+        origin = f"{source.partition('@')[0]}@{folder.name}"  # the hub's client names the folder after the commit
     else:
         hint = nearest(str(source), [DEFAULT, *PUBLISHED])
         raise InputError(f"{source}: no such folder or file, and no model of that name{hint}")

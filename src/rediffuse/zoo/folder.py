@@ -1,6 +1,6 @@
 """The folder that a model is kept in, and what is known of weights once they are found.
 
-A folder holds `model.safetensors` and `config.json`:
+A folder holds `model.safetensors`, a model card `README.md`, and `config.json`:
 `{"kind": "unet", "network": {...}, "process": {...}, "training": {...}}`, the last of these free.
 """
 
@@ -20,6 +20,7 @@ from rediffuse.files import sha256_of, write_bytes
 from rediffuse.models.checkpoints import read_state_dict, write_state_dict
 from rediffuse.models.config import EncoderConfig, Kind, UNetConfig
 from rediffuse.models.layout import Layout
+from rediffuse.zoo.card import CARD_FILE, is_generated, model_card
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -82,29 +83,39 @@ def read_folder(folder: Path, source: str) -> Found:
     )
 
 
-def write_folder(folder: Path, found: Found, dtype: torch.dtype | None = None) -> None:
+def write_folder(folder: Path, found: Found, dtype: torch.dtype | None = None, name: str | None = None) -> None:
     """Write a folder that `read_folder` reads.
 
-    The configuration is written last: a folder that has one is complete.
+    The configuration is written last: a folder that has one is complete. A model card that somebody wrote stays.
 
     Args:
         folder: made if it is missing; a model in it is replaced.
         found: everything about it is known.
         dtype: precision on disk; None keeps each tensor's.
+        name: of the repository on the hub, if the folder is for one.
 
     Raises:
         ConfigError: something is not known; names it.
         StorageError: the disk is full, or the folder cannot be written to.
     """
+    network = found.layout.config()
+    assert found.process is not None  # otherwise it is unknown, and the line above raises
     config = {
         "kind": found.layout.kind,
-        "network": records.dump(found.layout.config()),
+        "network": records.dump(network),
         "process": records.dump(found.process),
         "training": dict(found.training),
     }
     (folder / CONFIG_FILE).unlink(missing_ok=True)
     state = {name: tensor.to(dtype=dtype) for name, tensor in found.state.items()}
     write_state_dict(folder / WEIGHTS_FILE, state)
+    card = folder / CARD_FILE
+    if not card.exists() or is_generated(card):
+        num_parameters = sum(tensor.numel() for tensor in state.values())
+        text = model_card(
+            found.layout.kind, network, found.process, found.training, num_parameters=num_parameters, name=name
+        )
+        write_bytes(card, text.encode())
     write_bytes(folder / CONFIG_FILE, (json.dumps(config, indent=2) + "\n").encode())
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Generic, Self, TypeVar
 
 import torch
@@ -23,6 +24,7 @@ from rediffuse.models.unet import UNetModel
 from rediffuse.zoo.find import find
 from rediffuse.zoo.folder import Found, Provenance, write_folder
 from rediffuse.zoo.gates import with_gates
+from rediffuse.zoo.hub import push_folder
 from rediffuse.zoo.published import DEFAULT
 
 LOGGER = logging.getLogger(__name__)
@@ -69,7 +71,7 @@ class _Model(Generic[Network]):
         return self
 
     def save(self, folder: Path, dtype: torch.dtype | None = None) -> None:
-        """Write a folder that `load` reads.
+        """Write a folder that `load` reads, with a model card (README.md) unless somebody wrote one.
 
         Args:
             folder: made if it is missing; a model in it is replaced.
@@ -78,16 +80,41 @@ class _Model(Generic[Network]):
         Raises:
             StorageError: the disk is full, or the folder cannot be written to.
         """
-        config = self.network.config
-        source = self.provenance.source
-        found = Found(
-            layout=Layout(source=source, kind=self.kind, fields=vars(config), unknown=()),
+        write_folder(folder, self._found(), dtype)
+
+    def push_to_hub(
+        self,
+        repository: str,
+        *,
+        dtype: torch.dtype | None = None,
+        private: bool | None = None,
+        token: str | None = None,
+    ) -> str:
+        """Upload what `save` writes to the Hugging Face hub; returns the commit's address.
+
+        Args:
+            repository: `owner/name`, made if it is missing; then `load("owner/name")` loads the model. A model card
+                that somebody wrote stays.
+            dtype: as in `save`.
+            private: whether only its owner sees a repository that is made; None is the owner's default.
+            token: None is the login that `hf auth login` has kept.
+
+        Raises:
+            StorageError: the hub refuses, or cannot be reached.
+        """
+        with TemporaryDirectory() as folder:
+            write_folder(Path(folder), self._found(), dtype, name=repository)
+            return push_folder(Path(folder), repository, private=private, token=token)
+
+    def _found(self) -> Found:
+        layout = Layout(source=self.provenance.source, kind=self.kind, fields=vars(self.network.config), unknown=())
+        return Found(
+            layout=layout,
             process=self.process_config,
             training=self.training,
             state=self.network.state_dict(),
             provenance=self.provenance,
         )
-        write_folder(folder, found, dtype)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,6 +151,16 @@ class DiffusionModel(_Model[UNetModel | SuperResModel]):
                 f"cannot {purpose}; a unet of 3 channels in 2 dimensions can"
             )
 
+    @classmethod
+    def from_pretrained(cls, source: str | Path, *, revision: str | None = None, **options: Any) -> "DiffusionModel":
+        """`load` by the name that it has in libraries of the Hugging Face hub; `options` are those of `load`.
+
+        Args:
+            source: see `load`.
+            revision: of a model on the hub: a branch, a tag or a commit.
+        """
+        return load(source if revision is None else f"{source}@{revision}", **options)
+
     def denoiser(self, frequency: str) -> Callable[..., Tensor]:
         """The network as samplers call it, its skip connections under a preset (`models.config.Preset`).
 
@@ -136,6 +173,11 @@ class DiffusionModel(_Model[UNetModel | SuperResModel]):
 @dataclass(frozen=True, kw_only=True)
 class ClassifierModel(_Model[EncoderUNetModel]):
     """A classifier of noisy images, and the process whose noise it knows: what guides a diffusion model."""
+
+    @classmethod
+    def from_pretrained(cls, source: str | Path, *, revision: str | None = None, **options: Any) -> "ClassifierModel":
+        """`load_classifier`, as `DiffusionModel.from_pretrained` is `load`."""
+        return load_classifier(source if revision is None else f"{source}@{revision}", **options)
 
     @property
     def num_classes(self) -> int:
@@ -157,8 +199,8 @@ def load(
     Args:
         source: `"default"`; the name of a published model that has been fetched; a model folder, or the
             run folder of a training that has written its model; a `.pt` or
-            `.safetensors` file; or `owner/name` on the Hugging Face hub, which is fetched. An existing path comes
-            before a name on the hub, a published name before both.
+            `.safetensors` file; or `owner/name` on the Hugging Face hub, which is fetched (`owner/name@revision`: a
+            branch, a tag or a commit). An existing path comes before a name on the hub, a published name before both.
         device: where the network goes; `"auto"` is the machine's accelerator, or the CPU if it has none.
         network: for a file of weights alone: what its tensors do not tell, by the fields of `UNetConfig`, and `kind`
             (`models.layout.infer`). A file that has a published file's name needs none of it. With the field

@@ -1,0 +1,75 @@
+"""Models on the Hugging Face hub, through its own client: its cache, its login, and its addresses."""
+
+import re
+from pathlib import Path
+
+from rediffuse.errors import FetchError, StorageError
+from rediffuse.zoo.card import CARD_FILE, is_generated
+
+NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*(@[\w./-]+)?")
+"""`owner/name`, and after an @ a branch, a tag or a commit."""
+
+
+def fetch_from_hub(name: str, cache: Path | None = None, endpoint: str | None = None) -> Path:
+    """The folder of a model on the Hugging Face hub; without a network, as it was last fetched.
+
+    Args:
+        name: `owner/name`, or `owner/name@revision`.
+        cache: another folder than the hub's own cache.
+        endpoint: another server than the hub.
+
+    Raises:
+        FetchError: there is no such repository, or no connection and nothing in the cache.
+    """
+    from huggingface_hub import HfApi
+
+    repository, _, revision = name.partition("@")
+    files = ["config.json", "model.safetensors"]
+    try:
+        api = HfApi(endpoint=endpoint)
+        return Path(api.snapshot_download(repository, revision=revision or None, allow_patterns=files, cache_dir=cache))
+    except Exception as error:  # its own errors and those of its HTTP library, which changes with its version
+        raise FetchError(f"{name}: could not be fetched from the hub: {_one_line(error)}") from error
+
+
+def push_folder(
+    folder: Path,
+    repository: str,
+    *,
+    private: bool | None = None,
+    token: str | None = None,
+    endpoint: str | None = None,
+) -> str:
+    """Upload a model folder in one commit; returns the commit's address. A model card that somebody wrote stays.
+
+    Args:
+        folder: from `write_folder`.
+        repository: `owner/name`; it is made if it is missing.
+        private: whether only its owner sees a repository that is made; None is the owner's default.
+        token: None is the login that `hf auth login` has kept.
+        endpoint: another server than the hub.
+
+    Raises:
+        StorageError: the hub refuses, or cannot be reached.
+    """
+    from huggingface_hub import HfApi
+
+    try:
+        api = HfApi(endpoint=endpoint, token=token)
+        api.create_repo(repository, private=private, exist_ok=True)
+        keeps_card = api.file_exists(repository, CARD_FILE) and not is_generated(
+            Path(api.hf_hub_download(repository, CARD_FILE))
+        )
+        commit = api.upload_folder(
+            repo_id=repository,
+            folder_path=folder,
+            ignore_patterns=[CARD_FILE] if keeps_card else None,
+            commit_message="Upload a model of rediffuse",
+        )
+    except Exception as error:  # as above
+        raise StorageError(f"{repository}: could not be pushed to the hub: {_one_line(error)}") from error
+    return commit.commit_url
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
