@@ -40,7 +40,10 @@ def model_card(
     The licence is left out: it is not known.
 
     Args:
-        kind, network, process, training: as in the folder's `config.json`.
+        kind: as in the folder's `config.json`.
+        network: as in the folder's `config.json`.
+        process: as in the folder's `config.json`.
+        training: as in the folder's `config.json`.
         num_parameters: of the network.
         name: of the repository on the hub, if it is for one.
     """
