@@ -85,6 +85,19 @@ def test_nothing_outside_compat_knows_compat() -> None:
     assert users <= {"compat"}
 
 
+def test_the_library_prints_nothing_and_draws_no_bar() -> None:
+    library = [path for path in MODULES if part(dotted(path)) not in ("cli", "compat")]
+    printing = {
+        dotted(path)
+        for path in library
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if (isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print")
+        or (isinstance(node, ast.ImportFrom) and node.module == "tqdm")
+        or (isinstance(node, ast.Import) and any(name.name == "tqdm" for name in node.names))
+    }
+    assert not printing
+
+
 @pytest.mark.parametrize("path", PACKAGES, ids=dotted)
 def test_a_package_file_holds_its_docstring_alone(path: Path) -> None:
     body = ast.parse(path.read_text(encoding="utf-8")).body

@@ -74,7 +74,7 @@ def test_info_tells_all_of_a_folder(folder: str, capsys: pytest.CaptureFixture[s
     assert rows["kind"] == "unet"
     assert "image_size=8" in rows["network"]
     assert "schedule=cosine" in rows["process"]
-    assert rows["names"] == "all that the network has, and no others"
+    assert rows["names"] == "those of the network"
     assert rows["operations"].endswith("G per call, 4 images")
     assert "unknown" not in rows
 

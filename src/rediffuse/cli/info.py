@@ -74,7 +74,7 @@ def _rows(found: "Inspection") -> Iterator[tuple[str, str]]:
         yield "classes", ", ".join(f"{number} {name}" for number, name in enumerate(found.training["classes"]))
     if found.training:
         yield "training", _fields({name: value for name, value in found.training.items() if _is_short(value)})
-    yield "names", found.difference or "all that the network has, and no others"
+    yield "names", found.difference or "those of the network"
     if found.cost is not None:
         yield from _cost_rows(found.cost)
 
