@@ -55,7 +55,7 @@ def test_second_call_makes_only_what_is_missing(
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "images").iterdir()}
     capsys.readouterr()
     assert call(*words, "0-3", "--grid") == 0
-    assert "2 made, 2 there before" in capsys.readouterr().out
+    assert "2 made, 2 existing" in capsys.readouterr().out
     assert all(path.stat().st_mtime_ns == time for path, time in before.items())
     assert pixels(tmp_path / "grid.png").shape == (32, 32, 3)
 
@@ -65,7 +65,7 @@ def test_what_was_made_as_json(models: Path, tmp_path: Path, capsys: pytest.Capt
     assert call(*words) == 0
     assert json.loads(capsys.readouterr().out) == {
         "num_made": 2,
-        "num_there_before": 0,
+        "num_existing": 0,
         "images": str(tmp_path / "images"),
         "grid": str(tmp_path / "grid.png"),
     }
@@ -184,7 +184,7 @@ def test_two_processes_make_together_what_one_makes(models: Path, tmp_path: Path
 
     assert main(words("one")) == 0
     printed = torchrun("-m", "rediffuse", *words("two"), "--batch-size", "2")
-    assert printed.count("3 made, 0 there before") == 2
+    assert printed.count("3 made, 0 existing") == 2
     assert names(tmp_path / "two") == ["grid.png", "images", "settings.json"]
     assert names(tmp_path / "two" / "images") == names(tmp_path / "one" / "images")
     (one, classes), (two, same_classes) = (read_npz(tmp_path / f"{name}.npz") for name in ("one", "two"))
@@ -267,7 +267,7 @@ def test_samples_and_images_are_enlarged(models: Path, tmp_path: Path, capsys: p
     assert call("upscale", batch, *words, tmp_path / "one") == 0
     assert call("upscale", pictures, *words, tmp_path / "two") == 1
     printed = capsys.readouterr()
-    assert "1 made, 1 failed, 0 there before" in printed.out
+    assert "1 made, 1 failed, 0 existing" in printed.out
     assert "broken.png" in printed.err
     # A picture of the model's small size is taken as it is, and its noise is its own: both ways are the same.
     enlarged = pixels(tmp_path / "one" / "images" / "000000.png")

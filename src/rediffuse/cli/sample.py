@@ -106,14 +106,14 @@ def run(args: SampleFlags) -> Result:
     todo = [request for request in own if args.force or request.name not in is_there]
     made = fill_with_samples(model, todo, settings, folder=folder, guidance=guidance, batch_size=args.batch_size)
     num_made = sum(1 for _ in track(made, len(todo)))
-    num_before, images = len(own) - len(todo), args.out / "images"
+    num_existing, images = len(own) - len(todo), args.out / "images"
     # The process that finishes last finds everything there, and gathers it.
     is_whole = all(folder.holds(request.name) for request in wanted)
     gathered = _gather(args, folder, wanted) if is_whole else {}
-    lines = [f"{num_made} made, {num_before} there before: {images}"]
+    lines = [f"{num_made} made, {num_existing} existing: {images}"]
     return Result(
         text="\n".join([*lines, *(f"{name}: {path}" for name, path in gathered.items())]),
-        record={"num_made": num_made, "num_there_before": num_before, "images": images, **gathered},
+        record={"num_made": num_made, "num_existing": num_existing, "images": images, **gathered},
     )
 
 

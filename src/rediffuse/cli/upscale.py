@@ -98,10 +98,10 @@ def run(args: UpscaleFlags) -> Result:
     num_made = sum(1 for _ in track(made, len(todo)))
     for reason in reasons:
         LOGGER.error("%s", reason)
-    num_before, out = len(own) - len(todo), args.out / "images"
+    num_existing, out = len(own) - len(todo), args.out / "images"
     return Result(
-        text=f"{num_made} made, {len(reasons)} failed, {num_before} there before: {out}",
-        record={"num_made": num_made, "num_there_before": num_before, "failures": reasons, "images": out},
+        text=f"{num_made} made, {len(reasons)} failed, {num_existing} existing: {out}",
+        record={"num_made": num_made, "num_existing": num_existing, "failures": reasons, "images": out},
         status=1 if reasons else 0,
     )
 
