@@ -11,6 +11,7 @@ from pathlib import Path
 
 from script import read_flags
 
+from rediffuse.detection.detector import SUBFOLDER
 from rediffuse.detection.evaluate import evaluation_table
 from rediffuse.files import write_bytes
 from rediffuse.records import dump
@@ -39,7 +40,7 @@ class Flags:
 
 def main(args: Flags) -> None:
     model = load(args.model, device=args.device)
-    folder = args.detector or default_folder() / "detector"
+    folder = args.detector or default_folder() / SUBFOLDER
     evaluation = evaluate_detector(model, args.data, folder, batch_size=args.batch_size)
     print(evaluation_table(evaluation))
     for reason in evaluation.skipped:

@@ -31,7 +31,6 @@ from rediffuse.training.map_task import WEIGHTS_NAME, MapTask
 from rediffuse.training.reconstructions import ReconstructionCache
 from rediffuse.training.samples import Samples, measure
 from rediffuse.zoo.model import DiffusionModel, load
-from rediffuse.zoo.published import default_folder
 
 INVERSE_PENALTY = 0.1
 """C of every logistic regression: nothing is chosen, so no validation is needed."""
@@ -189,7 +188,7 @@ class Detectors:
         """The swap test of the embedded detector, under its own settings."""
 
         def measured() -> dict[str, Any]:
-            model, detector = load("default", device=self.work.device), load_detector(default_folder() / "detector")
+            model, detector = load("default", device=self.work.device), load_detector()
             name = detector.scorer.input.name
             result: dict[str, Any] = {}
             for key, images in ({"unchanged": self.images(seed, "test")} | self.swapped(seed)).items():

@@ -12,14 +12,9 @@ import pytest
 import torch
 from PIL import Image
 
+from detection.tiny import unsure_detector
 from rediffuse.cli.main import main
-from rediffuse.detection.calibration import Calibration, Thresholds
-from rediffuse.detection.detector import Detector
-from rediffuse.detection.familiarity import Familiarity
-from rediffuse.detection.features import FEATURES
-from rediffuse.detection.scorers import BandScorer
 from rediffuse.diffusion.config import ProcessConfig
-from rediffuse.dire.settings import DireSettings
 from rediffuse.models.config import UNetConfig
 from rediffuse.models.unet import UNetModel
 from rediffuse.zoo.model import DiffusionModel, Provenance, load
@@ -38,23 +33,8 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
         process_config=ProcessConfig(variance="fixed_large"),
         provenance=Provenance(source="test", sha256=""),
     ).save(folder)
-    detector_for(load(folder)).save(folder / "detector")
+    unsure_detector(load(folder)).save(folder / "detector")
     return folder
-
-
-def detector_for(model: DiffusionModel) -> Detector:
-    features = FEATURES["bands"]
-    count = len(features.features)
-    return Detector(
-        scorer=BandScorer(
-            input=features, mean=np.zeros(count), scale=np.ones(count), weight=np.full(count, 0.01), offset=0.0
-        ),
-        familiarity=Familiarity(centres=np.zeros((2, count)), precision=np.eye(count)),
-        settings=DireSettings.for_model(model, steps=4, depth=1),
-        calibration=Calibration(slope=1.0, offset=0.0),
-        thresholds=Thresholds(real=0.0, generated=1.0, error_rate=0.05),
-        training={},
-    )
 
 
 @pytest.fixture
@@ -171,7 +151,10 @@ def test_results_that_are_there_are_replaced_only_by_force(
         (["--evidence", "file"], "--evidence file: is a file; name a folder"),
         (["--out", "file/t.csv"], "--out file/t.csv: {cwd}/file is not a folder that can be written to"),
         (["--model", "nowhere"], "nowhere: no such folder or file, and no model of that name"),
-        (["--detector", "folder.csv"], "folder.csv: no detector: there is no detector.json in it"),
+        (
+            ["--detector", "folder.csv"],
+            "folder.csv: no detector: there is no detector.json in it or in folder.csv/detector",
+        ),
         (["--batch-size", "0"], "batch_size=0: at least 1 is needed"),
     ],
     ids=" ".join,

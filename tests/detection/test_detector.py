@@ -135,6 +135,11 @@ def test_an_image_unlike_the_training_images_is_unsure_whatever_its_probability(
         assert bands.decide(probability, distance) == ("unsure", UNFAMILIAR)
 
 
+def test_its_repr_says_input_and_settings_without_weights(bands):
+    assert repr(bands).startswith("Detector(input='bands', thresholds=Thresholds(real=")
+    assert "array" not in repr(bands)
+
+
 def test_a_folder_without_a_detector_is_refused(tmp_path: Path):
     with pytest.raises(InputError, match=r"no detector: there is no detector\.json"):
         load_detector(tmp_path)

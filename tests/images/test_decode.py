@@ -16,7 +16,7 @@ from PIL import Image
 import golden_values
 from rediffuse.errors import ImageError
 from rediffuse.images.crop import center_crop
-from rediffuse.images.decode import Limits, decode, decode_bytes, printable
+from rediffuse.images.decode import Limits, decode, decode_bytes, pixels_of, printable
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 
@@ -257,3 +257,38 @@ def png_of(width: int, height: int, rows: bytes, bit_depth: int = 8) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + b"".join(
         struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
     )
+
+
+def test_a_pillow_image_gives_the_pixels_of_its_file_and_stays_as_it_is(tmp_path: Path) -> None:
+    palette = Image.new("P", (16, 24), 1)
+    palette.putpalette([0, 0, 0, 10, 20, 30])
+    palette.save(tmp_path / "palette.png", transparency=b"\x00\x80")
+    image = Image.open(tmp_path / "palette.png")
+    assert np.array_equal(pixels_of(image, "image 0"), decode(tmp_path / "palette.png").pixels)
+    assert (image.mode, image.info["transparency"]) == ("P", b"\x00\x80")
+
+
+def test_a_pillow_image_is_turned_upright_and_refused_as_its_file_would_be(
+    corners: Image.Image, tmp_path: Path
+) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    corners.save(tmp_path / "turned.png", exif=exif)
+    with Image.open(tmp_path / "turned.png") as image:
+        turned = pixels_of(image, "image 0")
+    assert np.array_equal(turned, decode(tmp_path / "turned.png").pixels)
+    assert turned.shape == (16, 24, 3)
+    corners.save(tmp_path / "moves.gif", save_all=True, append_images=[corners.rotate(180)])
+    for path, line in ((tmp_path / "moves.gif", "image 3: is animated"), (tmp_path / "cut.png", "image 3: broken")):
+        (tmp_path / "cut.png").write_bytes((tmp_path / "turned.png").read_bytes()[:-40])
+        with Image.open(path) as image, pytest.raises(ImageError, match=line):
+            pixels_of(image, "image 3")
+
+
+def test_one_lazy_pillow_image_may_be_given_to_many_threads(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (200, 200, 3), np.uint8)
+    Image.fromarray(noise).save(tmp_path / "noise.png")
+    image = Image.open(tmp_path / "noise.png")
+    with ThreadPoolExecutor(4) as pool:
+        for pixels in pool.map(lambda _: pixels_of(image, "image"), range(8)):
+            assert np.array_equal(pixels, noise)

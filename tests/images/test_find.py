@@ -5,12 +5,14 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from rediffuse.errors import InputError
-from rediffuse.images.find import find_images
+from rediffuse.images.find import MemoryImage, find_images, gather_images
 
 PARTS = st.sampled_from(["a", "A", "b", "a-2", "c d", "é", "x:y", "back\\slash", "new\nline", "..."])
 FILES = st.lists(st.tuples(PARTS, PARTS, st.sampled_from([".png", ".PNG", ".jpg"])), min_size=1, max_size=8)
@@ -141,3 +143,13 @@ def test_names_are_never_equal_never_escape_and_never_depend_on_the_day(
         assert ".." not in name.parts
         assert str(name).isprintable()
         assert not set(str(name)) & set("\\:")
+
+
+def test_images_in_memory_are_named_by_their_place_among_files(tmp_path: Path) -> None:
+    plant(tmp_path, "a.png", "image 0", "folder/b.png")
+    pixels = np.zeros((8, 8, 3), np.uint8)
+    found = gather_images([pixels, tmp_path / "image 0", tmp_path / "folder", Image.fromarray(pixels)])
+    assert [image.name for image in found] == ["memory/image 0", f"{tmp_path.name}/image 0", "b.png", "image 3"]
+    assert [isinstance(image, MemoryImage) for image in found] == [True, False, False, True]
+    assert found[3].source == "image 3"
+    assert [image.name for image in gather_images(np.stack([pixels, pixels]))] == ["image 0", "image 1"]

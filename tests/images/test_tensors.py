@@ -1,11 +1,17 @@
-"""Pixels to tensors and back; the originals round down, and the golden bytes say so."""
+"""Files and pixels to tensors and back; the originals round down, and the golden bytes say so."""
+
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import golden_values
-from rediffuse.images.tensors import map_to_uint8_floor, to_tensor, to_uint8, to_uint8_floor
+from rediffuse.errors import ConfigError, ImageError
+from rediffuse.images.crop import center_crop, squash
+from rediffuse.images.decode import decode
+from rediffuse.images.tensors import map_to_uint8_floor, read_image, to_tensor, to_uint8, to_uint8_floor, write_image
 
 LEVELS = np.arange(256, dtype=np.uint8).repeat(3).reshape(16, 16, 3)
 
@@ -52,3 +58,45 @@ def test_pixels_that_may_not_be_written_to_are_read_without_a_warning() -> None:
     expected = to_tensor(pixels)
     pixels.flags.writeable = False
     assert torch.equal(to_tensor(pixels), expected)
+
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
+
+
+def test_an_image_is_read_from_a_file_from_pillow_and_from_an_array(tmp_path: Path) -> None:
+    path = tmp_path / "image.png"
+    Image.fromarray(PIXELS).save(path)
+    expected = to_tensor(center_crop(PIXELS, 16)[None])
+    for image in (path, str(path), PIXELS, Image.fromarray(PIXELS), Image.open(path), PIXELS[None]):
+        assert torch.equal(read_image(image, size=16), expected)
+    assert torch.equal(read_image(PIXELS, 16, crop="squash"), to_tensor(squash(PIXELS, 16)[None]))
+
+
+def test_several_images_are_read_into_one_batch(tmp_path: Path) -> None:
+    Image.fromarray(PIXELS).save(tmp_path / "image.png")
+    both = read_image([PIXELS[::-1], tmp_path / "image.png"], size=16)
+    assert both.shape == (2, 3, 16, 16)
+    assert torch.equal(both[1:], read_image(PIXELS, size=16))
+
+
+def test_what_cannot_be_read_is_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match=r"missing\.png: cannot be read"):
+        read_image(tmp_path / "missing.png")
+    with pytest.raises(ImageError, match=r"image 1: given an array \(20, 30\) uint8; \(H, W, 3\) uint8 is needed"):
+        read_image([PIXELS, PIXELS[:, :, 0]])
+    with pytest.raises(ConfigError, match=r"crop=centre: center, squash are allowed; did you mean center\?"):
+        read_image(PIXELS, crop="centre")  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ConfigError, match="size=0: at least 1"):
+        read_image(PIXELS, size=0)
+    with pytest.raises(ConfigError, match="image: given none"):
+        read_image([])
+
+
+def test_what_is_written_is_read_again(tmp_path: Path) -> None:
+    x_0 = to_tensor(PIXELS)
+    write_image(tmp_path / "new" / "one.png", x_0)
+    assert np.array_equal(decode(tmp_path / "new" / "one.png").pixels, PIXELS)
+    write_image(tmp_path / "row.png", torch.stack([x_0, -x_0, x_0]), columns=3)
+    assert decode(tmp_path / "row.png").pixels.shape == (20, 90, 3)
+    with pytest.raises(ConfigError, match=r"x: given \(20, 30, 3\); \(3, H, W\) or \(N, 3, H, W\) is needed"):
+        write_image(tmp_path / "wrong.png", torch.zeros(20, 30, 3))

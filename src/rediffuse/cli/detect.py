@@ -36,8 +36,8 @@ class DetectFlags(CommandFlags):
     them."""
     model: Annotated[str, MODEL] = "default"
     """The model the detector was trained with: a folder, a checkpoint, a published name, or the embedded default."""
-    detector: Path | None = None
-    """A folder that `rediffuse train detector` wrote; the embedded detector if not given."""
+    detector: str = "default"
+    """The folder of a `rediffuse train detector`, or the detector/ in it, or the embedded detector."""
     batch_size: int = 16
     """Images per call of the network."""
     workers: int = min(4, os.cpu_count() or 1)
@@ -58,14 +58,16 @@ def run(args: DetectFlags) -> Result:
     _check_outputs(args)
     files = find_images(expand_stdin(args.paths))
 
-    from rediffuse.detection.detector import load_detector
-    from rediffuse.detection.judge import judge
-    from rediffuse.zoo.model import load
-    from rediffuse.zoo.published import default_folder
+    from rediffuse.detection.detect import detect_each
 
-    model = load(args.model, device=args.device)
-    detector = load_detector(args.detector or default_folder() / "detector", model.device)
-    found = judge(model, files, detector, batch_size=args.batch_size, workers=args.workers)
+    found = detect_each(
+        files,
+        model=args.model,
+        detector=args.detector,
+        batch_size=args.batch_size,
+        workers=args.workers,
+        device=args.device,
+    )
     verdicts, stopped = _collect(found, len(files), args.evidence)
 
     lines = [text_table(verdicts), "", summary(verdicts)]

@@ -11,8 +11,9 @@ from rediffuse.cli.console import bar
 from rediffuse.cli.flags import MODEL, PATHS, Argument, CommandFlags
 from rediffuse.cli.paths import expand_stdin
 from rediffuse.cli.result import Result
-from rediffuse.dire.settings import Crop, DireSettings, Grid, Kind, MapFormat, Precision
+from rediffuse.dire.settings import DireSettings, Grid, Kind, MapFormat, Precision
 from rediffuse.errors import ConfigError, nearest
+from rediffuse.images.config import Crop
 
 if TYPE_CHECKING:
     from rediffuse.dire.manifest import Row

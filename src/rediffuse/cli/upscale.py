@@ -11,7 +11,8 @@ from rediffuse.cli.flags import MODEL, PATHS, Argument, CommandFlags
 from rediffuse.cli.paths import expand_stdin
 from rediffuse.cli.result import Result
 from rediffuse.errors import ConfigError
-from rediffuse.sampling.config import Crop, Sampler, SamplingSettings, UpscaleRecord
+from rediffuse.images.config import Crop
+from rediffuse.sampling.config import Sampler, SamplingSettings, UpscaleRecord
 
 if TYPE_CHECKING:
     from rediffuse.sampling.small import SmallImage

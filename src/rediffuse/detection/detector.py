@@ -26,6 +26,12 @@ from rediffuse.errors import CheckpointError, InputError
 from rediffuse.files import write_bytes
 from rediffuse.models.checkpoints import load_into, read_state_dict, write_state_dict
 from rediffuse.records import dump, parse
+from rediffuse.zoo.model import resolve_device
+from rediffuse.zoo.published import DEFAULT, default_folder
+
+RECORD_FILE = "detector.json"
+SUBFOLDER = "detector"
+"""Where a run, or the embedded model, has its detector."""
 
 UNFAMILIAR = "unlike the images this detector was trained on"
 BETWEEN = "between the thresholds"
@@ -47,7 +53,7 @@ class DetectorRecord:
     """Where the detector comes from: data, candidates, validation figures."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Detector:
     """Gives a reconstruction the probability that its image is generated, and a decision that may be `unsure`."""
 
@@ -58,6 +64,10 @@ class Detector:
     calibration: Calibration
     thresholds: Thresholds
     training: dict[str, Any]
+
+    def __repr__(self) -> str:
+        """Input, thresholds and settings, not the weights."""
+        return f"Detector(input={self.scorer.input.name!r}, thresholds={self.thresholds}, settings={self.settings})"
 
     @property
     def kind(self) -> Literal["bands", "map"]:
@@ -123,31 +133,34 @@ class Detector:
             "familiarity.precision": torch.from_numpy(self.familiarity.precision),
         }
         write_state_dict(folder / "detector.safetensors", tensors)
-        write_bytes(folder / "detector.json", (json.dumps(dump(record), indent=2) + "\n").encode())
+        write_bytes(folder / RECORD_FILE, (json.dumps(dump(record), indent=2) + "\n").encode())
 
     def _require_own_settings(self, reconstruction: Reconstruction) -> None:
         require_same(given=reconstruction.settings, expected=self.settings, owner="the detector")
 
 
-def load_detector(folder: Path, device: torch.device | str = "cpu") -> Detector:
-    """The detector that `Detector.save` wrote into `folder`.
+def load_detector(source: str | Path = DEFAULT, *, device: torch.device | str = "cpu") -> Detector:
+    """A detector of a folder.
+
+    Args:
+        source: a folder that `rediffuse train detector` filled, its subfolder `detector`, or a folder that
+            `Detector.save` wrote; `"default"` is the embedded detector.
+        device: where a ResNet-50 goes; `"auto"` is the machine's accelerator, or the CPU if it has none.
 
     Raises:
-        InputError: `folder` holds no `detector.json`.
+        InputError: there is no `detector.json`.
         ConfigError: the file does not say what it has to.
         CheckpointError: the weights do not fit it, or this version computes other features.
     """
-    path = folder / "detector.json"
-    if not path.is_file():
-        raise InputError(f"{folder}: no detector: there is no {path.name} in it")
+    path = _record_path(default_folder() if source == DEFAULT else Path(source))
     try:
         fields = json.loads(path.read_text())
     except ValueError as error:
         raise CheckpointError(f"{path}: not JSON: {error}") from None
     if not isinstance(fields, dict):
-        raise CheckpointError(f"{path}: an object with the fields of DetectorRecord is needed")
+        raise CheckpointError(f"{path}: a JSON object is needed")
     record = parse(DetectorRecord, fields, str(path))
-    weights = folder / "detector.safetensors"
+    weights = path.with_name("detector.safetensors")
     tensors = read_state_dict(weights)
     scorer = _scorer(record.input, tensors, weights)
     if _names(scorer.input.familiar) != record.feature_names:
@@ -167,7 +180,15 @@ def load_detector(folder: Path, device: torch.device | str = "cpu") -> Detector:
         calibration=record.calibration,
         thresholds=record.thresholds,
         training=record.training,
-    ).to(device)
+    ).to(resolve_device(device))
+
+
+def _record_path(folder: Path) -> Path:
+    """`detector.json` in a detector's folder, or below a run's."""
+    for path in (folder / RECORD_FILE, folder / SUBFOLDER / RECORD_FILE):
+        if path.is_file():
+            return path
+    raise InputError(f"{folder}: no detector: there is no {RECORD_FILE} in it or in {folder / SUBFOLDER}")
 
 
 def _scorer(name: InputName, tensors: dict[str, Tensor], source: Path) -> Scorer:

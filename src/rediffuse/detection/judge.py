@@ -1,4 +1,4 @@
-"""From image files to verdicts."""
+"""From images to verdicts."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -8,13 +8,13 @@ from rediffuse.detection.verdict import Evidence, Verdict
 from rediffuse.dire.bands import band_profile
 from rediffuse.dire.job import FileResult, reconstruct_files
 from rediffuse.dire.settings import require_same
-from rediffuse.images.find import FoundImage
+from rediffuse.images.find import FoundImage, MemoryImage
 from rediffuse.zoo.model import DiffusionModel
 
 
 def judge(
     model: DiffusionModel,
-    files: Sequence[FoundImage],
+    files: Sequence[FoundImage | MemoryImage],
     detector: Detector,
     *,
     batch_size: int = 16,
@@ -25,7 +25,7 @@ def judge(
 
     Args:
         model: the one the detector was trained with.
-        files: from `images.find.find_images`.
+        files: from `images.find.find_images` or `gather_images`.
         detector: its settings are those of the reconstructions.
         batch_size: see `dire.job.reconstruct_files`.
         labels: see `dire.job.reconstruct_files`.

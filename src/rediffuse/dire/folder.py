@@ -8,7 +8,6 @@ from rediffuse.dire.job import FileResult, in_threads
 from rediffuse.dire.manifest import Manifest, Row
 from rediffuse.dire.maps import MapStore
 from rediffuse.dire.settings import DireSettings
-from rediffuse.images.decode import printable
 from rediffuse.images.find import FoundImage
 from rediffuse.records import digest
 
@@ -73,7 +72,7 @@ def _row(result: FileResult, settings: DireSettings) -> Row:
     done = result.reconstruction is not None
     return Row(
         name=result.found.name,
-        path=printable(result.found.path),
+        path=result.found.source,
         sha256=result.meta.sha256 if result.meta else None,
         width=width,
         height=height,

@@ -1,4 +1,4 @@
-"""Many files through the model: decoding runs ahead in threads, and a file that cannot be read is a result too."""
+"""Many images through the model: decoding runs ahead in threads, and a file that cannot be read is a result too."""
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
@@ -13,8 +13,8 @@ from rediffuse.dire.reconstruct import Reconstruction, reconstruct
 from rediffuse.dire.settings import DireSettings
 from rediffuse.errors import ConfigError, ImageError
 from rediffuse.images.crop import CROPS
-from rediffuse.images.decode import decode, printable
-from rediffuse.images.find import FoundImage
+from rediffuse.images.decode import decode, pixels_of
+from rediffuse.images.find import FoundImage, MemoryImage
 from rediffuse.images.tensors import to_tensor
 from rediffuse.zoo.model import DiffusionModel
 
@@ -35,10 +35,11 @@ class FileMeta:
 
 @dataclass(frozen=True, kw_only=True)
 class LoadedFile:
-    """A file as the network will see it, or the reason why not."""
+    """A file, or an image in memory, as the network will see it, or the reason why not."""
 
-    found: FoundImage
+    found: FoundImage | MemoryImage
     meta: FileMeta | None = None
+    """None where the file could not be decoded, or where there is none."""
     x_0: Tensor | None = None
     """(3, S, S) float32 in [-1, 1]."""
     reason: str | None = None
@@ -48,9 +49,9 @@ class LoadedFile:
 class FileResult:
     """A file's reconstruction, or the reason why there is none."""
 
-    found: FoundImage
+    found: FoundImage | MemoryImage
     meta: FileMeta | None = None
-    """None where the file could not be decoded."""
+    """None where the file could not be decoded, or where there is none."""
     label: int | None = None
     """The class that a class-conditional model was told."""
     reconstruction: Reconstruction | None = None
@@ -59,14 +60,18 @@ class FileResult:
     """One line; None where there is a reconstruction."""
 
 
-def load_file(found: FoundImage, settings: DireSettings) -> LoadedFile:
+def load_file(found: FoundImage | MemoryImage, settings: DireSettings) -> LoadedFile:
     """Decode and crop one file; an unreadable one gives a `LoadedFile` with the reason. Runs in any thread."""
+    meta = None
     try:
-        image = decode(found.path)
+        if isinstance(found, MemoryImage):
+            pixels = pixels_of(found.image, found.name)
+        else:
+            image = decode(found.path)
+            pixels, meta = image.pixels, FileMeta(sha256=image.sha256, codec=image.codec, size=image.size)
     except ImageError as error:
         return LoadedFile(found=found, reason=str(error))
-    meta = FileMeta(sha256=image.sha256, codec=image.codec, size=image.size)
-    return LoadedFile(found=found, meta=meta, x_0=to_tensor(CROPS[settings.crop](image.pixels, settings.image_size)))
+    return LoadedFile(found=found, meta=meta, x_0=to_tensor(CROPS[settings.crop](pixels, settings.image_size)))
 
 
 def reconstruct_batch(
@@ -98,7 +103,7 @@ def reconstruct_batch(
 
 def reconstruct_files(
     model: DiffusionModel,
-    files: Iterable[FoundImage],
+    files: Iterable[FoundImage | MemoryImage],
     settings: DireSettings,
     *,
     batch_size: int,
@@ -110,7 +115,7 @@ def reconstruct_files(
     Args:
         model: see `reconstruct`.
         settings: see `reconstruct`.
-        files: from `images.find.find_images`; consumed no faster than they are worked on.
+        files: from `images.find.find_images` or `gather_images`; consumed no faster than they are worked on.
         batch_size: images per call of the network, at least 1. Results depend on it by rounding alone.
         labels: see `reconstruct_batch`.
         workers: threads that decode ahead, at least 1.
@@ -205,7 +210,7 @@ def _result(
     label = None if labels is None else labels[file.found.name]
     reconstruction = next(singles)
     if not reconstruction.is_finite.all():
-        path = printable(file.found.path)
-        reason = f"{path}: the reconstruction is not finite: precision={settings.precision} does not suffice for it"
+        source = file.found.source
+        reason = f"{source}: the reconstruction is not finite: precision={settings.precision} does not suffice for it"
         return FileResult(found=file.found, meta=file.meta, label=label, reason=reason)
     return FileResult(found=file.found, meta=file.meta, label=label, reconstruction=reconstruction)

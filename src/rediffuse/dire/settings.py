@@ -4,6 +4,7 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from rediffuse.errors import ConfigError, SettingsMismatch
+from rediffuse.images.config import Crop
 from rediffuse.models.config import Preset
 
 if TYPE_CHECKING:
@@ -11,7 +12,6 @@ if TYPE_CHECKING:
 
 Grid = Literal["compat", "aligned"]
 Precision = Literal["fp32", "fp16", "bf16"]
-Crop = Literal["center", "squash"]
 Kind = Literal["maps", "reconstructions", "latents"]
 """What a job keeps of a reconstruction."""
 MapFormat = Literal["png16", "safetensors"]

@@ -14,10 +14,8 @@ from rediffuse.diffusion.likelihood import BitsPerDimension, bits_per_dimension
 from rediffuse.diffusion.noise import PerSampleNoise
 from rediffuse.errors import ConfigError, ImageError, InputError
 from rediffuse.files import atomic_write
-from rediffuse.images.crop import center_crop
-from rediffuse.images.decode import decode
 from rediffuse.images.find import FoundImage
-from rediffuse.images.tensors import to_tensor
+from rediffuse.images.tensors import read_image
 from rediffuse.zoo.labels import class_labels
 from rediffuse.zoo.model import DiffusionModel
 
@@ -129,6 +127,6 @@ def _batches(
 
 def _x_0(file: FoundImage, size: int) -> Tensor | ImageError:
     try:
-        return to_tensor(center_crop(decode(file.path).pixels, size))
+        return read_image(file.path, size)[0]
     except ImageError as error:
         return error

@@ -6,6 +6,8 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image
 
+from rediffuse.images.config import Crop
+
 
 def center_crop(pixels: np.ndarray, size: int) -> np.ndarray:
     """Scale the shorter side to `size` and cut the middle.
@@ -62,7 +64,7 @@ def squash(pixels: np.ndarray, size: int) -> np.ndarray:
     return np.array(Image.fromarray(pixels).resize((size, size), Image.Resampling.BICUBIC))
 
 
-CROPS: dict[str, Callable[[np.ndarray, int], np.ndarray]] = {"center": center_crop, "squash": squash}
+CROPS: dict[Crop, Callable[[np.ndarray, int], np.ndarray]] = {"center": center_crop, "squash": squash}
 """By the name that settings carry."""
 
 

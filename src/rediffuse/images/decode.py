@@ -83,6 +83,31 @@ def decode_bytes(content: bytes, name: str, limits: Limits = Limits()) -> Decode
     return DecodedImage(pixels=pixels, codec=codec, size=size, sha256=hashlib.sha256(content).hexdigest())
 
 
+def pixels_of(image: Image.Image | np.ndarray, name: str, limits: Limits = Limits()) -> np.ndarray:
+    """The pixels of an image in memory, as `decode` gives those of a file.
+
+    Args:
+        image: a Pillow image, of any mode that `decode` takes; or an array, uint8 (H, W, 3), RGB.
+        name: what the errors call it.
+
+    Returns:
+        uint8, (H, W, 3), upright RGB.
+
+    Raises:
+        ImageError: an array of another type or shape, a Pillow image that `decode` would refuse as a file.
+    """
+    if isinstance(image, np.ndarray):
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+            raise ImageError(f"{name}: given an array {image.shape} {image.dtype}; (H, W, 3) uint8 is needed")
+        _check_size((image.shape[1], image.shape[0]), name, limits)
+        return image
+    _check_size(image.size, name, limits)
+    with _pillow_silenced:
+        with _loading:
+            _load(image, name)
+        return _rgb(_upright(image), name)
+
+
 def printable(path: Path | str) -> str:
     """`path` for a message or a table: one line of valid Unicode, whatever bytes the file's name is made of."""
     if str(path).isprintable():
@@ -141,7 +166,7 @@ def _check_size(size: tuple[int, int], name: str, limits: Limits) -> None:
         )
 
 
-def _load(image: ImageFile.ImageFile, name: str) -> None:
+def _load(image: Image.Image, name: str) -> None:
     try:
         num_frames = getattr(image, "n_frames", 1)
         image.load()
@@ -167,7 +192,9 @@ def _rgb(image: Image.Image, name: str) -> np.ndarray:
         raise ImageError(f"{name}: floating-point pixels have no agreed white: save it with 8 or 16 bits")
     if image.mode in _DEEP_GRAY:
         return _deep_gray(np.asarray(image), name)
-    image.info.pop("transparency", None)  # dropped either way; left in, Pillow complains
+    if "transparency" in image.info:  # dropped either way; left in, Pillow complains
+        image = image.copy()
+        del image.info["transparency"]
     try:
         return np.array(image.convert("RGB"))
     except ValueError as error:
@@ -215,3 +242,5 @@ class _PillowSilenced:
 
 
 _pillow_silenced = _PillowSilenced()
+_loading = threading.Lock()
+"""A Pillow image reads its file when its pixels are first asked for; one image may be given to two threads."""

@@ -1,4 +1,4 @@
-"""Files, folders and globs to a list of image files, each with a name that its results can be stored under."""
+"""Files, folders, globs and images in memory to a list of images, each with a name for its results."""
 
 import glob
 import logging
@@ -6,8 +6,11 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
+
+import numpy as np
+from PIL import Image
 
 from rediffuse.errors import InputError, nearest
 from rediffuse.images.decode import printable
@@ -30,6 +33,61 @@ class FoundImage:
     """Relative, posix, no `..`; no two of one call are equal, not even where case does not count. It keeps the
     suffix (`a.jpg` and `a.png` may stand in one folder): results append theirs, `a.jpg.png`."""
 
+    @property
+    def source(self) -> str:
+        """What messages call it: the path, in one line."""
+        return printable(self.path)
+
+
+@dataclass(frozen=True)
+class MemoryImage:
+    """One image in memory and the name of its results."""
+
+    image: Image.Image | np.ndarray
+    """Whatever `decode.pixels_of` takes, or refuses."""
+    name: str
+
+    @property
+    def source(self) -> str:
+        """What messages call it."""
+        return self.name
+
+
+ImageLike = Path | str | Image.Image | np.ndarray
+"""An image: its path, a Pillow image, or an array, uint8 (H, W, 3)."""
+
+
+def gather_images(images: ImageLike | Sequence[ImageLike]) -> list[FoundImage | MemoryImage]:
+    """What `find_images` finds of paths, together with images in memory, in the order in which they are given.
+
+    Args:
+        images: one or several. A path is a file, a folder or a pattern. An image in memory is named by its place among
+            `images`, from 0 on: `image 0`. An array of four dimensions is a sequence of images.
+
+    Raises:
+        InputError: as `find_images`, or something else than an image is given.
+    """
+    found: dict[str, tuple[Path | MemoryImage, PurePosixPath, str]] = {}  # files by their real path
+    for place, given in enumerate(as_list(images)):
+        if isinstance(given, Path | str):
+            for path in _expand(given):
+                for real, named in _named_files(path):
+                    found.setdefault(real, named)
+        elif not isinstance(given, Image.Image | np.ndarray):
+            kind = type(given).__name__
+            raise InputError(f"image {place}: is a {kind}; a path, a Pillow image or a uint8 array (H, W, 3) is needed")
+        else:
+            name = f"image {place}"
+            found[f"\0{place}"] = (MemoryImage(given, name), PurePosixPath(name), "memory")
+    if not found:
+        raise InputError("no files: give at least one image, folder or pattern")
+    LOGGER.debug("found %d images", len(found))
+    names = _unique([(name, folder) for _, name, folder in found.values()])
+    return [
+        FoundImage(image, name) if isinstance(image, Path) else replace(image, name=name)
+        for (image, _, _), name in zip(found.values(), names, strict=True)
+    ]
+
 
 def find_images(paths: Sequence[Path | str]) -> list[FoundImage]:
     """List the image files under `paths`, each file once, folders in the order of their names.
@@ -46,20 +104,25 @@ def find_images(paths: Sequence[Path | str]) -> list[FoundImage]:
         InputError: nothing was given, a path does not exist or cannot be listed, a pattern matches nothing, a
             folder holds no images.
     """
-    if not paths:
-        raise InputError("no files: give at least one image, folder or pattern")
-    found: dict[str, tuple[Path, PurePosixPath, str]] = {}  # by real path
-    for path in (path for given in paths for path in _expand(given)):
-        if path.is_dir():
-            folder = _safe(path.resolve().name) or "root"
-            for real, file in _walk(path):
-                found.setdefault(real, (file, _safe_name(file.relative_to(path)), folder))
-        else:
-            folder = _safe(path.resolve().parent.name) or "root"
-            found.setdefault(os.path.realpath(path), (path, PurePosixPath(_safe(path.name)), folder))
-    LOGGER.debug("found %d image files", len(found))
-    names = _unique([(name, folder) for _, name, folder in found.values()])
-    return [FoundImage(path, name) for (path, _, _), name in zip(found.values(), names, strict=True)]
+    return [image for image in gather_images(paths) if isinstance(image, FoundImage)]
+
+
+def as_list(images: ImageLike | Sequence[ImageLike]) -> list[ImageLike]:
+    """One image or several as a list; an array of four dimensions is several."""
+    if isinstance(images, Path | str | Image.Image) or (isinstance(images, np.ndarray) and images.ndim != 4):
+        return [images]
+    return list(images)
+
+
+def _named_files(path: Path) -> Iterator[tuple[str, tuple[Path, PurePosixPath, str]]]:
+    """The real path of every image file that `path` is or holds, with its path, its name and that of its folder."""
+    if path.is_dir():
+        folder = _safe(path.resolve().name) or "root"
+        for real, file in _walk(path):
+            yield real, (file, _safe_name(file.relative_to(path)), folder)
+    else:
+        folder = _safe(path.resolve().parent.name) or "root"
+        yield os.path.realpath(path), (path, PurePosixPath(_safe(path.name)), folder)
 
 
 def _expand(given: Path | str) -> list[Path]:

@@ -1,8 +1,63 @@
-"""Pixels (numpy, uint8, channels last) to tensors (float, channels first, [-1, 1]) and back."""
+"""Image files and pixels (numpy, uint8, channels last) to tensors (float, channels first, [-1, 1]) and back."""
+
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from rediffuse.errors import ConfigError, nearest
+from rediffuse.files import write_bytes
+from rediffuse.images.config import Crop
+from rediffuse.images.crop import CROPS
+from rediffuse.images.decode import decode, pixels_of
+from rediffuse.images.encode import png_bytes
+from rediffuse.images.find import ImageLike, as_list
+from rediffuse.images.montage import tile
+
+
+def read_image(image: ImageLike | Sequence[ImageLike], size: int = 256, crop: Crop = "center") -> Tensor:
+    """One image, or several, as `reconstruct` and `invert` take them.
+
+    Args:
+        image: the path of an image file, a Pillow image, or an array, uint8 (H, W, 3), RGB; or a sequence of N such.
+        size: side of the square, in pixels; `model.image_size` for a model.
+        crop: `center` scales the shorter side to `size` and cuts the middle; `squash` scales both sides.
+
+    Returns:
+        x_0, (N, 3, size, size) float32 in [-1, 1]; N is 1 for one image.
+
+    Raises:
+        ImageError: a file, or what is given, cannot be used as an image.
+        ConfigError: `size` is below 1, or there is no such crop.
+    """
+    if size < 1:
+        raise ConfigError(f"size={size}: at least 1 is needed")
+    if crop not in CROPS:
+        raise ConfigError(f"crop={crop}: {', '.join(CROPS)} are allowed{nearest(crop, CROPS)}")
+    pixels = [CROPS[crop](_pixels(one, place), size) for place, one in enumerate(as_list(image))]
+    if not pixels:
+        raise ConfigError("image: given none; at least 1 is needed")
+    return to_tensor(np.stack(pixels))
+
+
+def write_image(path: Path | str, x: Tensor, *, columns: int | None = None) -> None:
+    """Write an image, or several laid out in rows, to a PNG file.
+
+    Args:
+        path: of the file; folders above it are made, and a file that is there is replaced.
+        x: (3, H, W) or (N, 3, H, W) in [-1, 1]; values beyond are clamped.
+        columns: images in a row; None makes the picture as square as N allows.
+
+    Raises:
+        ConfigError: a tensor of another shape.
+        StorageError: the file cannot be written.
+    """
+    images = x[None] if x.ndim == 3 else x
+    if images.ndim != 4 or images.shape[1] != 3 or not len(images):
+        raise ConfigError(f"x: given {tuple(x.shape)}; (3, H, W) or (N, 3, H, W) is needed")
+    write_bytes(Path(path), png_bytes(tile(to_uint8(images), columns)))
 
 
 def to_tensor(pixels: np.ndarray) -> Tensor:
@@ -49,6 +104,10 @@ def map_to_uint8_floor(values: Tensor) -> np.ndarray:
         uint8, (..., H, W, 3).
     """
     return _to_pixels(values.float() * 255 / 2)
+
+
+def _pixels(image: ImageLike, place: int) -> np.ndarray:
+    return decode(Path(image)).pixels if isinstance(image, Path | str) else pixels_of(image, f"image {place}")
 
 
 def _to_pixels(levels: Tensor) -> np.ndarray:

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from rediffuse.errors import ConfigError, nearest
+from rediffuse.images.config import Crop
 from rediffuse.models.config import Preset
 
 Sampler = Literal["ddpm", "ddim", "dpm_solver"]
 Progressive = Literal["strip", "gif"]
 """How the way from noise to an image is shown: its moments side by side, or one after another."""
-Crop = Literal["center", "squash"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 
 from rediffuse.errors import ConfigError, ImageError, InputError
+from rediffuse.images.config import Crop
 from rediffuse.images.crop import CROPS
 from rediffuse.images.decode import decode
 from rediffuse.images.find import FoundImage
 from rediffuse.images.npz import read_npz
-from rediffuse.sampling.config import Crop, Request
+from rediffuse.sampling.config import Request
 from rediffuse.zoo.model import DiffusionModel
 
 

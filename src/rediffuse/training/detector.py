@@ -14,7 +14,7 @@ from sklearn.linear_model import LogisticRegression
 
 from rediffuse.detection.calibration import Calibration, choose_thresholds, fit_calibration
 from rediffuse.detection.config import InputName
-from rediffuse.detection.detector import Detector, load_detector
+from rediffuse.detection.detector import SUBFOLDER, Detector, load_detector
 from rediffuse.detection.evaluate import Evaluation, evaluate, evaluation_table
 from rediffuse.detection.familiarity import familiarity_limit, feature_scale, fit_familiarity
 from rediffuse.detection.features import INPUTS, FeatureSet, MapInput
@@ -107,8 +107,8 @@ def train_detector(
     controls = _fit(best.scorer.input.control, best.measured, config, folder / "runs", progress)
     control_fit = _best(controls)
     detector, control = (_detector(fit, config) for fit in (best, control_fit))
-    detector.save(folder / "detector")
-    control.save(folder / "detector" / CONTROL)
+    detector.save(folder / SUBFOLDER)
+    control.save(folder / SUBFOLDER / CONTROL)
     results = cache.reconstruct(_found(images["test"]), best.measured.settings)
     results = counted(results, "test", len(images["test"]), progress)
     evaluation = evaluate(detector, control, images["test"], results)
@@ -142,7 +142,7 @@ def evaluate_detector(
         InputError: there is no detector in `folder`, or no images in `data`.
         SettingsMismatch: the detector was trained with another model.
     """
-    detector, control = (load_detector(path, model.device) for path in (folder, folder / CONTROL))
+    detector, control = (load_detector(path, device=model.device) for path in (folder, folder / CONTROL))
     require_model(model, detector)
     images = find_labelled(data)
     results = reconstruct_files(model, _found(images), detector.settings, batch_size=batch_size, workers=workers)

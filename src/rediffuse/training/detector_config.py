@@ -4,9 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rediffuse.detection.config import InputName
-from rediffuse.dire.settings import Crop, DireSettings, Grid
+from rediffuse.dire.settings import DireSettings, Grid
 from rediffuse.dire.settings import Precision as DirePrecision
 from rediffuse.errors import ConfigError
+from rediffuse.images.config import Crop
 from rediffuse.training.config import LoopConfig
 
 RESNET = LoopConfig(num_steps=2000, batch_size=32, ema_rates=())

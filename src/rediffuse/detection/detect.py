@@ -1,0 +1,72 @@
+"""From images, a model and a detector, however they are named, to verdicts."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from rediffuse.detection.detector import Detector, load_detector
+from rediffuse.detection.judge import judge
+from rediffuse.detection.verdict import Verdict
+from rediffuse.images.find import FoundImage, ImageLike, MemoryImage, gather_images
+from rediffuse.zoo.model import DiffusionModel, load
+from rediffuse.zoo.published import DEFAULT
+
+
+def detect(
+    images: ImageLike | Sequence[ImageLike],
+    *,
+    model: str | Path | DiffusionModel = DEFAULT,
+    detector: str | Path | Detector = DEFAULT,
+    batch_size: int = 16,
+    workers: int = 2,
+    device: torch.device | str = "auto",
+    evidence: bool = False,
+) -> list[Verdict]:
+    """Judge images: real, generated or unsure. `rediffuse detect` gives the same verdicts.
+
+    Args:
+        images: one or several; each is a path (a file, a folder that is searched recursively, or a glob pattern), a
+            Pillow image, or an array, uint8 (H, W, 3), RGB. An array (N, H, W, 3) is N images.
+        model: the diffusion model that the detector was trained with: one that `load` gave, or what `load` takes.
+        detector: one that `load_detector` gave, or what `load_detector` takes.
+        batch_size: images per call of the network, at least 1.
+        workers: threads that decode, at least 1.
+        device: where a model goes that is given by name; `"auto"` is the machine's accelerator, or the CPU if it has
+            none.
+        evidence: keep in each verdict the image as the network saw it and its reconstruction (6 MiB at 512 px).
+
+    Returns:
+        One verdict per image, in order. `Verdict.file` is the file's name, or for an image in memory its place among
+        `images`, from 0 on: `image 0`. An image that cannot be judged has no decision, and a reason.
+
+    Raises:
+        InputError: a path does not exist, a pattern matches nothing, a folder holds no images, or there is no such
+            model or detector.
+        SettingsMismatch: the detector was trained with another model.
+        CheckpointError, ConfigError, FetchError: see `load` and `load_detector`; a number is below 1.
+    """
+    found = gather_images(images)
+    verdicts = detect_each(found, model=model, detector=detector, batch_size=batch_size, workers=workers, device=device)
+    return [verdict if evidence else replace(verdict, evidence=None) for verdict in verdicts]
+
+
+def detect_each(
+    found: Sequence[FoundImage | MemoryImage],
+    *,
+    model: str | Path | DiffusionModel,
+    detector: str | Path | Detector,
+    batch_size: int,
+    workers: int,
+    device: torch.device | str,
+) -> Iterator[Verdict]:
+    """`detect` of the images that `gather_images` found: verdicts as they come, each with its evidence.
+
+    What cannot be loaded, or does not fit, is an error at once.
+    """
+    if not isinstance(model, DiffusionModel):
+        model = load(model, device=device)
+    if not isinstance(detector, Detector):
+        detector = load_detector(detector, device=model.device)
+    return judge(model, found, detector, batch_size=batch_size, workers=workers)

@@ -1,0 +1,105 @@
+"""`rediffuse.detect` with a tiny model: what it takes, and that it says what the command says."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import rediffuse
+from detection.tiny import unsure_detector
+from rediffuse.cli.main import main
+from rediffuse.detection.detector import Detector
+from rediffuse.errors import ConfigError, InputError, SettingsMismatch
+from rediffuse.zoo.model import DiffusionModel
+from sampling.tiny import unet
+
+PHOTO = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
+
+
+@pytest.fixture(scope="module")
+def model() -> DiffusionModel:
+    return unet()
+
+
+@pytest.fixture(scope="module")
+def detector(model: DiffusionModel) -> Detector:
+    return unsure_detector(model)
+
+
+def test_files_get_the_verdicts_of_the_command(
+    model: DiffusionModel, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model.save(tmp_path / "model")
+    unsure_detector(rediffuse.load(tmp_path / "model")).save(tmp_path / "model" / "detector")
+    images = tmp_path / "images"
+    for name in ("a.png", "b/c.png"):
+        (images / name).parent.mkdir(exist_ok=True, parents=True)
+    Image.fromarray(PHOTO).save(images / "a.png")
+    Image.fromarray(PHOTO[::-1]).save(images / "b" / "c.png")
+    (images / "words.png").write_text("no image")
+    verdicts = rediffuse.detect(images, model=tmp_path / "model", detector=tmp_path / "model", device="cpu")
+    flags = ["--model", tmp_path / "model", "--detector", tmp_path / "model", "--out", tmp_path / "table.json"]
+    assert main(["detect", str(images), *map(str, flags), "--device", "cpu"]) == 1
+    capsys.readouterr()
+    assert json.loads((tmp_path / "table.json").read_text()) == [verdict.to_row() for verdict in verdicts]
+    assert [verdict.file for verdict in verdicts] == ["a.png", "b/c.png", "words.png"]
+
+
+def test_an_image_in_memory_is_judged_as_its_file_is(model: DiffusionModel, detector: Detector, tmp_path: Path) -> None:
+    Image.fromarray(PHOTO).save(tmp_path / "photo.png")
+    images = [PHOTO, tmp_path / "photo.png", Image.fromarray(PHOTO), Image.open(tmp_path / "photo.png")]
+    verdicts = rediffuse.detect(images, model=model, detector=detector, batch_size=4, workers=3)
+    assert [verdict.file for verdict in verdicts] == ["image 0", "photo.png", "image 2", "image 3"]
+    for verdict in verdicts:
+        assert verdict.decision is not None
+        assert verdict.probability == pytest.approx(verdicts[1].probability, abs=1e-5)
+
+
+def test_what_cannot_be_judged_gets_a_reason_and_the_others_a_decision(
+    model: DiffusionModel, detector: Detector
+) -> None:
+    images = [np.zeros((8, 8), np.uint8), PHOTO, PHOTO / 255, PHOTO[:4], Image.new("F", (20, 20))]
+    verdicts = rediffuse.detect(images, model=model, detector=detector)
+    assert [verdict.judged for verdict in verdicts] == [False, True, False, False, False]
+    assert [verdict.reason for verdict in verdicts if not verdict.judged] == [
+        "image 0: given an array (8, 8) uint8; (H, W, 3) uint8 is needed",
+        "image 2: given an array (40, 60, 3) float64; (H, W, 3) uint8 is needed",
+        "image 3: 60x4 pixels, at least 8 on each side are needed",
+        "image 4: floating-point pixels have no agreed white: save it with 8 or 16 bits",
+    ]
+
+
+def test_evidence_is_kept_where_it_is_asked_for(model: DiffusionModel, detector: Detector) -> None:
+    [without] = rediffuse.detect(PHOTO, model=model, detector=detector)
+    [kept] = rediffuse.detect(PHOTO[None], model=model, detector=detector, evidence=True)
+    assert without.evidence is None
+    assert kept.evidence is not None
+    assert kept.evidence.x_0.shape == (3, model.image_size, model.image_size)
+    assert kept == without
+
+
+def test_what_is_no_image_or_does_not_exist_is_an_error(model: DiffusionModel, detector: Detector) -> None:
+    with pytest.raises(InputError, match="image 1: is a float; a path, a Pillow image or a uint8 array"):
+        rediffuse.detect([PHOTO, 0.5], model=model, detector=detector)  # pyright: ignore[reportArgumentType]
+    with pytest.raises(InputError, match=r"nowhere\.png: does not exist"):
+        rediffuse.detect("nowhere.png", model=model, detector=detector)
+    with pytest.raises(InputError, match="no files"):
+        rediffuse.detect([], model=model, detector=detector)
+    with pytest.raises(ConfigError, match="batch_size=0"):
+        rediffuse.detect(PHOTO, model=model, detector=detector, batch_size=0)
+
+
+def test_the_detector_of_another_model_is_refused(model: DiffusionModel, detector: Detector, tmp_path: Path) -> None:
+    model.save(tmp_path)  # the hash of its file, where the model in memory has none
+    with pytest.raises(SettingsMismatch, match="model_sha256"):
+        rediffuse.detect(PHOTO, model=tmp_path, detector=detector)
+
+
+def test_a_detector_is_loaded_from_its_folder_or_from_its_runs(detector: Detector, tmp_path: Path) -> None:
+    detector.save(tmp_path / "run" / "detector")
+    for source in ("run", "run/detector"):
+        assert rediffuse.load_detector(tmp_path / source).settings == detector.settings
+    with pytest.raises(InputError, match=r"no detector: there is no detector\.json in it or in .*empty/detector"):
+        rediffuse.load_detector(tmp_path / "empty")
