@@ -32,14 +32,14 @@ def parse(kind: type[T], fields: Mapping[str, Any], source: str) -> T:
     names = [field.name for field in dataclasses.fields(kind)]  # type: ignore[arg-type]
     for name in fields:
         if name not in names:
-            raise ConfigError(f"{source}: {name} is not a field of {kind.__name__}{nearest(name, names)}")
+            raise ConfigError(f"{source}: unknown field {name}{nearest(name, names)}")
     try:
         return TypeAdapter(kind).validate_python(dict(fields))
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
+        place = ".".join(map(str, first["loc"])) + ": " if first["loc"] else ""
         given = "" if first["type"] == "missing" else f", given {first['input']!r}"
-        raise ConfigError(f"{source}: {place or kind.__name__}: {first['msg']}{given}") from None
+        raise ConfigError(f"{source}: {place}{first['msg']}{given}") from None
 
 
 def digest(record: Any) -> str:

@@ -25,6 +25,14 @@ JUDGED = Verdict(
 )
 
 
+def test_a_verdict_is_read_in_one_line():
+    assert str(JUDGED) == "a/b.png: generated, probability 0.900"
+    assert str(Verdict(file="c.png", reason="c.png: is empty")) == "c.png: not judged, c.png: is empty"
+    assert "\n" not in repr(JUDGED)
+    assert repr(JUDGED).startswith("Verdict(file='a/b.png', decision='generated', reason=None, probability=0.9")
+    assert len(repr(JUDGED)) < 200
+
+
 def test_row_is_flat_json_without_evidence():
     row = json.loads(json.dumps(JUDGED.to_row()))
     assert row["file"] == "a/b.png"

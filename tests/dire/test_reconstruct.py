@@ -128,6 +128,15 @@ def test_without_settings_those_of_the_model_are_taken(model: DiffusionModel) ->
     assert reconstruct(model, images(1)).settings == DireSettings.for_model(model)
 
 
+def test_what_is_printed_is_shapes_and_settings_not_pixels(model: DiffusionModel) -> None:
+    settings = DireSettings.for_model(model, steps=2, depth=1)
+    reconstruction = reconstruct(model, images(2), settings)
+    shape = "(2, 3, 16, 16) float32"
+    assert repr(reconstruction) == f"Reconstruction(x_0={shape}, x_T={shape}, x_0_hat={shape}, settings={settings})"
+    assert repr(reconstruction.map) == f"DireMap(values={shape}, settings={settings})"
+    assert repr(model) == "DiffusionModel('test', unet, 16 px, 272,803 parameters, cpu)"
+
+
 def test_network_in_training_mode_is_refused(model: DiffusionModel) -> None:
     settings = DireSettings.for_model(model, steps=2)
     model.network.train()

@@ -24,10 +24,13 @@ class Evidence:
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """The judgement of one file. `decision` is None where the file could not be judged; then `reason` says why."""
+    """The judgement of one image. `decision` is None where it could not be judged; then `reason` says why.
+
+    `str` gives it in one line; `repr` leaves out the numbers by band, the settings and the evidence.
+    """
 
     file: str
-    """The name under which the file was found."""
+    """The name under which the file was found; of an image in memory its place, `image 0`."""
     decision: Decision | None = None
     reason: str | None = None
     """Why there is no decision, or why it is `unsure`; None for `real` and `generated`."""
@@ -41,15 +44,19 @@ class Verdict:
     """The share of real validation images allowed at or above `threshold` when it was chosen."""
     mean_dire: float | None = None
     """Mean |x_0 - x_0_hat| over pixels and channels, in [0, 2]."""
-    bands: tuple[float, ...] = ()
+    bands: tuple[float, ...] = field(default=(), repr=False)
     """Relative log error e_k of each frequency band, low to high."""
-    coherences: tuple[float, ...] = ()
+    coherences: tuple[float, ...] = field(default=(), repr=False)
     """Coherence c_k of image and reconstruction in each band, in [-1, 1]."""
-    contributions: tuple[float, ...] = ()
+    contributions: tuple[float, ...] = field(default=(), repr=False)
     """What each band adds to the detector's logit; positive speaks for `generated`."""
-    settings: DireSettings | None = None
+    settings: DireSettings | None = field(default=None, repr=False)
     """How the reconstruction was made."""
     evidence: Evidence | None = field(default=None, repr=False, compare=False)
+
+    def __str__(self) -> str:
+        probability = None if self.probability is None else f"probability {self.probability:.3f}"
+        return f"{self.file}: " + ", ".join(filter(None, (self.decision or "not judged", probability, self.reason)))
 
     @property
     def judged(self) -> bool:

@@ -18,7 +18,7 @@ from rediffuse.zoo.model import DiffusionModel
 _AUTOCAST_DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class DireMap:
     """The reconstruction error of N images as an image: |x_0 - x_0_hat|."""
 
@@ -35,8 +35,12 @@ class DireMap:
         if not ((self.values >= 0) & (self.values <= 2)).all():  # NaN fails too
             raise ConfigError(f"DireMap: values span {_span(self.values)}; numbers from 0 to 2 are allowed")
 
+    def __repr__(self) -> str:
+        """Shape and settings, not pixels."""
+        return f"DireMap(values={_describe(self.values)}, settings={self.settings})"
 
-@dataclass(frozen=True, kw_only=True)
+
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Reconstruction:
     """N images, the noise they were inverted to, and what the noise became; float32, all on one device."""
 
@@ -54,6 +58,12 @@ class Reconstruction:
         assert self.x_0.shape == self.x_T.shape == self.x_0_hat.shape
         assert (self.second is not None) == self.settings.second_view
         assert self.second is None or self.second.shape == self.x_0.shape
+
+    def __repr__(self) -> str:
+        """Shapes and settings, not pixels."""
+        names = ("x_0", "x_T", "x_0_hat", "second") if self.second is not None else ("x_0", "x_T", "x_0_hat")
+        tensors = "".join(f"{name}={_describe(getattr(self, name))}, " for name in names)
+        return f"Reconstruction({tensors}settings={self.settings})"
 
     def __len__(self) -> int:
         return len(self.x_0)

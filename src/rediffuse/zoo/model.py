@@ -38,8 +38,8 @@ _NETWORKS: Mapping[Kind, type[Any]] = {
 Network = TypeVar("Network", bound=UNetModel | SuperResModel | EncoderUNetModel)
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Model(Generic[Network]):
+@dataclass(frozen=True, kw_only=True, repr=False)
+class TrainedModel(Generic[Network]):
     """Abstract: a network, the process it was trained on, and where it comes from."""
 
     network: Network
@@ -47,6 +47,12 @@ class _Model(Generic[Network]):
     provenance: Provenance
     training: Mapping[str, Any] = field(default_factory=dict)
     """How it was trained; free, JSON values."""
+
+    def __repr__(self) -> str:
+        """Source and size, not the layers of the network."""
+        parameters = sum(parameter.numel() for parameter in self.network.parameters())
+        parts = [repr(self.provenance.source), self.kind, f"{self.image_size} px", f"{parameters:,} parameters"]
+        return f"{type(self).__name__}({', '.join([*parts, str(self.device)])})"
 
     @property
     def kind(self) -> Kind:
@@ -117,8 +123,8 @@ class _Model(Generic[Network]):
         )
 
 
-@dataclass(frozen=True, kw_only=True)
-class DiffusionModel(_Model[UNetModel | SuperResModel]):
+@dataclass(frozen=True, kw_only=True, repr=False)
+class DiffusionModel(TrainedModel[UNetModel | SuperResModel]):
     """A denoising network and its process.
 
     Raises ConfigError where the network's output channels do not fit the process's variance.
@@ -170,8 +176,8 @@ class DiffusionModel(_Model[UNetModel | SuperResModel]):
         return self.network if preset == AS_TRAINED else partial(self.network, frequency=preset)
 
 
-@dataclass(frozen=True, kw_only=True)
-class ClassifierModel(_Model[EncoderUNetModel]):
+@dataclass(frozen=True, kw_only=True, repr=False)
+class ClassifierModel(TrainedModel[EncoderUNetModel]):
     """A classifier of noisy images, and the process whose noise it knows: what guides a diffusion model."""
 
     @classmethod
