@@ -10,12 +10,7 @@ from pathlib import Path
 import skimage
 import sklearn.datasets
 
-from rediffuse.files import write_bytes
-from rediffuse.images.encode import png_bytes
-from rediffuse.images.tensors import to_uint8
-from rediffuse.sampling.config import SamplingSettings
-from rediffuse.sampling.sample import sample
-from rediffuse.zoo.model import load
+import rediffuse
 
 SEEDS = range(6)
 SCIKIT_IMAGE = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg")
@@ -24,9 +19,9 @@ CLOTHING = Path(__file__).parents[1] / ".." / "shared" / "data" / "clothing" / "
 
 def generated(folder: Path) -> None:
     """DDIM samples of the embedded model in 50 steps; a seed gives the same image every time."""
-    images = sample(load("default"), SEEDS, SamplingSettings(sampler="ddim", steps=50))
+    images = rediffuse.sample(rediffuse.load("default"), SEEDS, rediffuse.SamplingSettings(sampler="ddim", steps=50))
     for seed, x_0 in zip(SEEDS, images, strict=True):
-        write_bytes(folder / f"seed-{seed}.png", png_bytes(to_uint8(x_0)))
+        rediffuse.write_image(folder / f"seed-{seed}.png", x_0)
 
 
 def photographs(folder: Path) -> None:

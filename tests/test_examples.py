@@ -1,11 +1,13 @@
-"""The examples run."""
+"""The examples run, and use public names alone."""
 
+import ast
 import runpy
 import sys
 from pathlib import Path
 
 import pytest
 
+import rediffuse
 from rediffuse.images.decode import decode
 from rediffuse.images.find import find_images
 
@@ -15,9 +17,10 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 @pytest.mark.parametrize(
     ("name", "written"),
     [
-        ("sample.py", {"ddpm.png", "ddim.png", "dpm_solver.png", "way.png"}),
+        ("sample.py", {"ddpm.png", "ddim.png", "dpm_solver.png"}),
         ("invert_and_interpolate.py", {"interpolation.png"}),
-        ("frequency.py", {"spectra.png"}),
+        ("frequency.py", {"bands.png"}),
+        ("detect.py", {"sample.png"}),
         ("reconstruct.py", {"model", "reconstruction.png"}),
         ("train_and_upscale.py", {"photos", "run", "enlarged.png"}),
     ],
@@ -31,6 +34,21 @@ def test_example_runs(name: str, written: set[str], tmp_path: Path, monkeypatch:
 
 def test_examples_have_at_most_sixty_lines() -> None:
     assert all(len(path.read_text().splitlines()) <= 60 for path in EXAMPLES.glob("*.py"))
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.name)
+def test_an_example_uses_public_names_alone(path: Path) -> None:
+    used = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            assert not [name.name for name in node.names if name.name.startswith("rediffuse.")]
+        elif isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "rediffuse":
+            assert node.module == "rediffuse"
+            used |= {name.name for name in node.names}
+        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "rediffuse":
+            used.add(node.attr)
+    assert used
+    assert used <= set(rediffuse.__all__)
 
 
 def test_demo_images_are_gathered_and_readable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,8 +8,9 @@ import pytest
 import rediffuse
 
 NAMES = [
-    *("DiffusionModel", "DireSettings", "SamplingSettings", "errors", "interpolate", "invert", "load"),
-    *("load_classifier", "reconstruct", "sample", "upscale"),
+    *("ClassifierModel", "Detector", "DiffusionModel", "DireMap", "DireSettings", "ProcessConfig", "Reconstruction"),
+    *("SamplingSettings", "Verdict", "band_profile", "decode", "detect", "errors", "guide", "interpolate", "invert"),
+    *("load", "load_classifier", "load_detector", "read_image", "reconstruct", "sample", "upscale", "write_image"),
 ]
 
 
@@ -33,6 +34,8 @@ def test_another_name_is_an_attribute_error() -> None:
 def test_names_are_listed_and_light_ones_used_without_torch() -> None:
     program = (
         "import sys, rediffuse; dir(rediffuse); rediffuse.errors.ConfigError; "
-        "rediffuse.DireSettings(image_size=64, model_sha256=''); sys.exit('torch' in sys.modules)"
+        "rediffuse.DireSettings(image_size=64, model_sha256=''); rediffuse.ProcessConfig(); "
+        "rediffuse.SamplingSettings(); "
+        "rediffuse.Verdict(file='a.png'); sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

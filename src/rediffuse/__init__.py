@@ -1,4 +1,4 @@
-"""rediffuse: guided diffusion, diffusion inversion, and the detection of generated images by what does not return.
+"""rediffuse: guided diffusion, diffusion inversion, and the detection of generated images by reconstruction error.
 
 The names below are the public ones. Each is imported when it is first asked for: importing rediffuse loads no torch.
 """
@@ -8,38 +8,71 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rediffuse import errors
-    from rediffuse.dire.reconstruct import reconstruct
+    from rediffuse.detection.detect import detect
+    from rediffuse.detection.detector import Detector, load_detector
+    from rediffuse.detection.verdict import Verdict
+    from rediffuse.diffusion.config import ProcessConfig
+    from rediffuse.dire.bands import band_profile
+    from rediffuse.dire.reconstruct import DireMap, Reconstruction, reconstruct
     from rediffuse.dire.settings import DireSettings
+    from rediffuse.images.tensors import read_image, write_image
     from rediffuse.sampling.config import SamplingSettings
-    from rediffuse.sampling.latents import interpolate, invert
+    from rediffuse.sampling.guide import guide
+    from rediffuse.sampling.latents import decode, interpolate, invert
     from rediffuse.sampling.sample import sample, upscale
-    from rediffuse.zoo.model import DiffusionModel, load, load_classifier
+    from rediffuse.zoo.model import ClassifierModel, DiffusionModel, load, load_classifier
 
 __all__ = [
+    "ClassifierModel",
+    "Detector",
     "DiffusionModel",
+    "DireMap",
     "DireSettings",
+    "ProcessConfig",
+    "Reconstruction",
     "SamplingSettings",
+    "Verdict",
+    "band_profile",
+    "decode",
+    "detect",
     "errors",
+    "guide",
     "interpolate",
     "invert",
     "load",
     "load_classifier",
+    "load_detector",
+    "read_image",
     "reconstruct",
     "sample",
     "upscale",
+    "write_image",
 ]
 
 _HOMES = {
+    "ClassifierModel": "rediffuse.zoo.model",
+    "Detector": "rediffuse.detection.detector",
     "DiffusionModel": "rediffuse.zoo.model",
+    "DireMap": "rediffuse.dire.reconstruct",
     "DireSettings": "rediffuse.dire.settings",
+    "ProcessConfig": "rediffuse.diffusion.config",
+    "Reconstruction": "rediffuse.dire.reconstruct",
     "SamplingSettings": "rediffuse.sampling.config",
+    "Verdict": "rediffuse.detection.verdict",
+    "band_profile": "rediffuse.dire.bands",
+    "decode": "rediffuse.sampling.latents",
+    "detect": "rediffuse.detection.detect",
+    "guide": "rediffuse.sampling.guide",
     "interpolate": "rediffuse.sampling.latents",
     "invert": "rediffuse.sampling.latents",
     "load": "rediffuse.zoo.model",
     "load_classifier": "rediffuse.zoo.model",
+    "load_detector": "rediffuse.detection.detector",
+    "read_image": "rediffuse.images.tensors",
     "reconstruct": "rediffuse.dire.reconstruct",
     "sample": "rediffuse.sampling.sample",
     "upscale": "rediffuse.sampling.sample",
+    "write_image": "rediffuse.images.tensors",
 }
 """The module that each name is defined in."""
 
