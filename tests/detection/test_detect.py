@@ -50,7 +50,16 @@ def test_files_get_the_verdicts_of_the_command(
 def test_an_image_in_memory_is_judged_as_its_file_is(model: DiffusionModel, detector: Detector, tmp_path: Path) -> None:
     Image.fromarray(PHOTO).save(tmp_path / "photo.png")
     images = [PHOTO, tmp_path / "photo.png", Image.fromarray(PHOTO), Image.open(tmp_path / "photo.png")]
-    verdicts = rediffuse.detect(images, model=model, detector=detector, batch_size=4, workers=3)
+    told: list[tuple[int, int]] = []
+    verdicts = rediffuse.detect(
+        images,
+        model=model,
+        detector=detector,
+        batch_size=4,
+        workers=3,
+        progress=lambda label, done, total, note="": told.append((done, total)),
+    )
+    assert told == [(done, 4) for done in range(5)]
     assert [verdict.file for verdict in verdicts] == ["image 0", "photo.png", "image 2", "image 3"]
     for verdict in verdicts:
         assert verdict.decision is not None

@@ -10,6 +10,7 @@ from rediffuse.detection.detector import Detector, load_detector
 from rediffuse.detection.judge import judge
 from rediffuse.detection.verdict import Verdict
 from rediffuse.images.find import FoundImage, ImageLike, MemoryImage, gather_images
+from rediffuse.progress import Progress, counted, unobserved
 from rediffuse.zoo.model import DiffusionModel, load
 from rediffuse.zoo.published import DEFAULT
 
@@ -23,6 +24,7 @@ def detect(
     workers: int = 2,
     device: torch.device | str = "auto",
     evidence: bool = False,
+    progress: Progress = unobserved,
 ) -> list[Verdict]:
     """Judge images: real, generated or unsure. `rediffuse detect` gives the same verdicts.
 
@@ -36,6 +38,7 @@ def detect(
         device: where a model goes that is given by name; `"auto"` is the machine's accelerator, or the CPU if it has
             none.
         evidence: keep in each verdict the image as the network saw it and its reconstruction (6 MiB at 512 px).
+        progress: told after each image how many are judged.
 
     Returns:
         One verdict per image, in order. `Verdict.file` is the file's name, or for an image in memory its place among
@@ -49,7 +52,8 @@ def detect(
     """
     found = gather_images(images)
     verdicts = detect_each(found, model=model, detector=detector, batch_size=batch_size, workers=workers, device=device)
-    return [verdict if evidence else replace(verdict, evidence=None) for verdict in verdicts]
+    judged = counted(verdicts, "detect", len(found), progress)
+    return [verdict if evidence else replace(verdict, evidence=None) for verdict in judged]
 
 
 def detect_each(
