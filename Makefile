@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SUDO := $(if $(filter-out 0,$(shell id -u)),sudo)
 
-.PHONY: help demo test lint format docs browser weights
+.PHONY: help demo test lint format docs tour browser weights
 
 help:
 	@echo "make demo    judge sample images with the embedded model; evidence in ./demo"
@@ -13,6 +13,7 @@ help:
 	@echo "make lint    ruff and pyright alone"
 	@echo "make format  let ruff lay out the code"
 	@echo "make docs    build the site: README, docs/ and the API reference, in build/site"
+	@echo "make tour    run examples/tour.ipynb, and keep its pictures in it"
 	@echo "make browser install Chromium for the tests, where it is missing and apt-get is there"
 	@echo "make weights train the embedded model and detector anew (two hours on two cores; resumes)"
 
@@ -39,9 +40,13 @@ docs: .venv/.dev
 	rm -rf $(PAGES) build/site && mkdir -p $(PAGES)/src/rediffuse/weights
 	cp -r README.md CHANGELOG.md CONTRIBUTING.md docs examples $(PAGES)
 	cp src/rediffuse/weights/README.md $(PAGES)/src/rediffuse/weights
+	$(BIN)/python -m nbconvert --log-level WARN --to markdown --output-dir $(PAGES)/examples examples/tour.ipynb
 	$(BIN)/zensical build --clean --strict
 	@echo "Open $(CURDIR)/build/site/index.html in a browser; its search needs a server:"
 	@echo "$(BIN)/python -m http.server --directory build/site"
+
+tour: .venv/.dev
+	$(BIN)/python -m nbconvert --execute --ExecutePreprocessor.record_timing=False --inplace examples/tour.ipynb
 
 # The recipe of src/rediffuse/weights. The detector belongs to the very file of weights that it is shipped with.
 PHOTOS ?= ../shared/data/clothing/64px
