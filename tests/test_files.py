@@ -1,6 +1,9 @@
 """Results are whole or absent."""
 
 import os
+import signal
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -47,6 +50,29 @@ def test_threads_write_with_the_rights_that_the_mask_leaves(tmp_path: Path) -> N
         assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o640}
     finally:
         assert os.umask(mask) == 0o027
+
+
+def test_file_that_the_block_puts_in_the_place_gets_these_rights_too(tmp_path: Path) -> None:
+    mask = os.umask(0o027)
+    try:
+        with atomic_write(tmp_path / "new" / "folder" / "a.txt") as partial:
+            partial.unlink()
+            partial.touch(mode=0o600)
+    finally:
+        os.umask(mask)
+    assert (tmp_path / "new" / "folder" / "a.txt").stat().st_mode & 0o777 == 0o640
+
+
+def test_what_a_process_was_writing_when_it_was_killed_is_found(tmp_path: Path) -> None:
+    script = (
+        "import os, signal, sys; from pathlib import Path; from rediffuse.files import atomic_write\n"
+        "with atomic_write(Path(sys.argv[1])) as partial: os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    killed = subprocess.run([sys.executable, "-c", script, tmp_path / "photo.jpg.png"], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert [path.name.startswith(".photo.jpg.png.") for path in tmp_path.iterdir()] == [True]
+    remove_partial(tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_what_a_killed_process_left_goes_and_hidden_files_stay(tmp_path: Path) -> None:

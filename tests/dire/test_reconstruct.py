@@ -167,6 +167,7 @@ def test_result_can_enter_a_graph(model: DiffusionModel) -> None:
 
 def test_map_is_the_absolute_error_between_0_and_2(model: DiffusionModel) -> None:
     result = reconstruct(model, images(2), DireSettings.for_model(model, steps=2, clip=False))
+    assert torch.equal(result.error, result.x_0 - result.x_0_hat)
     assert result.error.abs().max() > 2
     assert torch.equal(result.map.values, result.error.abs().clamp(max=2))
 
