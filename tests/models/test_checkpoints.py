@@ -1,4 +1,4 @@
-"""Files to tensors: every form that weights come in, and every form of no weights."""
+"""Files of weights to tensors: every format that is accepted, and errors for everything else."""
 
 import pickle
 import zipfile

@@ -1,4 +1,4 @@
-"""The operation counter against counts made by hand."""
+"""The operation counter against counts computed by hand."""
 
 from dataclasses import replace
 
@@ -21,7 +21,7 @@ RESBLOCK = 2 * CONVOLUTION + 2 * 4 * WIDTH * WIDTH
 WIDER = CONVOLUTION + 2 * 2 * WIDTH * WIDTH * PIXELS  # twice the input channels, and a 1-wide shortcut
 ATTENTION = 2 * PIXELS * (3 * WIDTH * WIDTH + WIDTH * WIDTH) + 2 * (2 * PIXELS * PIXELS * WIDTH)
 STEM = 2 * 9 * 3 * WIDTH * PIXELS
-UNET = TIME_EMBED + STEM + 5 * RESBLOCK + 2 * WIDER + ATTENTION + STEM  # the head costs what the stem does
+UNET = TIME_EMBED + STEM + 5 * RESBLOCK + 2 * WIDER + ATTENTION + STEM  # the head costs as much as the stem
 
 
 def test_unet_as_counted_by_hand() -> None:

@@ -1,4 +1,4 @@
-"""Radial bands are a partition of frequencies; gates begin as the identity and act on bands; presets act on levels."""
+"""Radial bands sum to 1; gates are the identity at first and scale bands; presets filter the skips of their levels."""
 
 import math
 from dataclasses import replace
@@ -25,7 +25,7 @@ TINY = UNetConfig(image_size=8, model_channels=32, channel_mult=(1, 2), num_res_
 
 
 def with_weights(network: torch.nn.Module, scale: float = 0.5) -> Any:
-    """The same network with other weights than those it begins with, zeros included."""
+    """The same network with random values in all weights, also in those that are initialised to zero."""
     generator = torch.Generator().manual_seed(0)
     for parameter in network.parameters():
         parameter.data.normal_(0, scale / math.sqrt(max(1, parameter[0].numel())), generator=generator)
@@ -33,7 +33,7 @@ def with_weights(network: torch.nn.Module, scale: float = 0.5) -> Any:
 
 
 def ungated(network: UNetModel) -> UNetModel:
-    """The network of the same weights that has no gates."""
+    """The network without gates and with the same other weights."""
     bare = UNetModel(replace(network.config, frequency=None)).eval()
     bare.load_state_dict({name: t for name, t in network.state_dict().items() if not name.startswith("frequency.")})
     return bare

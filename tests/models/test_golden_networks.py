@@ -1,4 +1,4 @@
-"""The networks against guided-diffusion's own numbers."""
+"""The networks against outputs computed with guided-diffusion."""
 
 from typing import Any
 

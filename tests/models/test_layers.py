@@ -1,4 +1,4 @@
-"""The parts of the networks, one by one."""
+"""The layers of the networks, each tested alone."""
 
 import math
 

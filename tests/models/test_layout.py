@@ -1,4 +1,4 @@
-"""Configurations read off tensors: of the published checkpoints, of the golden networks, of every small network."""
+"""Configurations inferred from tensors: of the published checkpoints, the golden networks, and many small networks."""
 
 import gzip
 import json
@@ -138,15 +138,15 @@ def test_all_that_is_unknown_is_listed_at_once() -> None:
 
 
 def test_a_given_value_that_the_tensors_contradict_is_refused() -> None:
-    with pytest.raises(CheckpointError, match="model_channels=64 was given, but the tensors say 32"):
+    with pytest.raises(CheckpointError, match="model_channels=64 was given, but the tensors fit 32"):
         infer(state_of("unet", SMALL), "a.pt", {"model_channels": 64})
-    with pytest.raises(CheckpointError, match="num_res_blocks=2 was given, but the tensors say 1"):
+    with pytest.raises(CheckpointError, match="num_res_blocks=2 was given, but the tensors fit 1"):
         infer(state_of("unet", SMALL), "a.pt", {"num_res_blocks": 2})
 
 
 def test_channels_that_fit_two_networks_are_not_guessed() -> None:
     upsampler = state_of("superres", replace(SMALL, out_channels=6))
-    with pytest.raises(ConfigError, match="6 channels in and 6 out fit two networks: give kind"):
+    with pytest.raises(ConfigError, match="6 input and 6 output channels fit two networks: give kind"):
         infer(upsampler, "up.pt")
     assert infer(upsampler, "up.pt", {"kind": "superres"} | KNOWN).config() == replace(SMALL, out_channels=6)
 
@@ -174,5 +174,5 @@ def test_tensors_of_another_architecture_are_refused() -> None:
 def test_blocks_in_no_order_are_refused() -> None:
     state = state_of("unet", replace(SMALL, channel_mult=(1, 2, 4)))
     broken = {name: tensor for name, tensor in state.items() if not name.startswith("input_blocks.5.")}
-    with pytest.raises(CheckpointError, match="do not fall into levels"):
+    with pytest.raises(CheckpointError, match="do not form levels"):
         infer(broken, "a.pt")

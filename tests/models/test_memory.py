@@ -1,4 +1,4 @@
-"""The memory of a forward pass, against sums done by hand."""
+"""The memory of a forward pass, against sums computed by hand."""
 
 import torch
 from torch import Tensor, nn
@@ -9,7 +9,7 @@ from rediffuse.models.unet import UNetModel
 
 
 class Chain(nn.Module):
-    """Never more than two tensors of its own alive, and no third for a view or a change in place."""
+    """Has at most two tensors of its own at a time; a view or an operation in place adds none."""
 
     def forward(self, x: Tensor, timesteps: Tensor) -> Tensor:
         x = x + 1

@@ -1,4 +1,4 @@
-"""What the networks promise beyond guided-diffusion's numbers: sizes, labels, precision, recomputation."""
+"""The networks beyond golden values: sizes, labels, precision, recomputation of activations."""
 
 from collections import Counter
 from dataclasses import replace
@@ -35,7 +35,7 @@ def images(*size: int) -> Tensor:
 
 
 def calls_in_a_training_step(config: UNetConfig) -> tuple[Counter[type[nn.Module]], Tensor, list[Tensor]]:
-    """How often the norms inside the blocks ran, by the block's type; the output; all gradients."""
+    """How often the norms in the blocks ran, by type of block; the output; all gradients."""
     model, calls = fill(UNetModel(config)), Counter()
 
     def count(kind: type[nn.Module], *_: object) -> None:

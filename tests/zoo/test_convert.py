@@ -70,7 +70,7 @@ def test_a_classifier_is_converted_too(tmp_path: Path) -> None:
 def test_a_state_dict_needs_no_configuration_to_become_another(folder: Path, tmp_path: Path) -> None:
     convert(find(folder), tmp_path / "w.pt")
     convert(find(tmp_path / "w.pt"), tmp_path / "half.pt", dtype=torch.float16)
-    with pytest.raises(ConfigError, match=r"the tensors do not tell image_size, .*, process"):
+    with pytest.raises(ConfigError, match=r"the tensors do not determine image_size, .*, process"):
         convert(find(tmp_path / "w.pt"), tmp_path / "new")
     assert not (tmp_path / "new").exists()
 

@@ -145,7 +145,7 @@ def test_the_trained_golden_network_loads_from_its_file() -> None:
 def test_a_file_with_a_published_name_is_held_against_the_published_configuration(folder: Path, tmp_path: Path) -> None:
     path = tmp_path / "lsun_cat.pt"
     torch.save(load_file(folder / "model.safetensors"), path)
-    with pytest.raises(CheckpointError, match=r"lsun_cat\.pt: .* was given, but the tensors say"):
+    with pytest.raises(CheckpointError, match=r"lsun_cat\.pt: .* was given, but the tensors fit"):
         load(path)
 
 

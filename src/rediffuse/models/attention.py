@@ -32,9 +32,9 @@ def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 def count_heads(channels: int, num_heads: int, num_head_channels: int) -> int:
-    """How many heads share `channels`: `num_heads`, or, where it is given, by `num_head_channels` each.
+    """The number of attention heads: `channels / num_head_channels` where that is given (not -1), else `num_heads`.
 
-    Raises ConfigError where the channels cannot be shared out evenly.
+    Raises ConfigError unless the number of heads divides the channels.
     """
     if num_head_channels != -1:
         if num_head_channels < 1 or channels % num_head_channels:
@@ -84,7 +84,7 @@ class AttentionBlock(nn.Module):
 
 
 class AttentionPool2d(nn.Module):
-    """One vector from a feature map, by the attention of its mean to all positions (CLIP, arXiv:2103.00020, sec. 2.4).
+    """Attention pooling of a feature map, with its mean as the only query (CLIP, arXiv:2103.00020, sec. 2.4).
 
     (N, embed_dim, spatial_dim, spatial_dim) -> (N, output_dim). The size is fixed: every position has an embedding.
     """
@@ -101,9 +101,9 @@ class AttentionPool2d(nn.Module):
         if x.shape[2:] != (self.spatial_dim, self.spatial_dim):
             side = self.spatial_dim
             given = "x".join(map(str, x.shape[2:]))
-            raise ConfigError(f"a feature map of {given} reached attention pooling, which was built for {side}x{side}")
+            raise ConfigError(f"attention pooling was built for feature maps of {side}x{side}, given one of {given}")
         positions = x.flatten(2)  # (N, C, L)
         mean = positions.mean(dim=-1, keepdim=True)
         tokens = torch.cat([mean, positions], dim=-1) + self.positional_embedding.to(x.dtype)  # (N, C, 1 + L)
         q, k, v = split_qkv_outermost(self.qkv_proj(tokens.transpose(1, 2)), self.num_heads)
-        return self.c_proj(attend(q[:, :, :1], k, v)).squeeze(1)  # only the mean asks
+        return self.c_proj(attend(q[:, :, :1], k, v)).squeeze(1)  # only the mean token is a query

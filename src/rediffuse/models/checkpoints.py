@@ -1,4 +1,4 @@
-"""Weights between files and networks: read tensors and nothing else, compare with a network, load.
+"""Read weights from files without running code, compare them with a network, and load them.
 
 Published `.pt` files are pickles. torch's weights-only reader opens them: it builds tensors and runs no code.
 """
@@ -19,9 +19,9 @@ from rediffuse.errors import CheckpointError, InputError, StorageError
 from rediffuse.files import atomic_write
 
 WRAPPERS = ("state_dict", "model")
-"""Keys under which training programs put the weights beside their other state."""
+"""Keys under which training programs store the weights in a file that also holds other state."""
 PARALLEL_PREFIX = "module."
-"""What torch's data-parallel wrappers put before every name."""
+"""Prefix that torch's data-parallel wrappers add to every tensor name."""
 
 _MAX_NAMED = 4
 _REFUSED_GLOBAL = re.compile(r"GLOBAL ([\w.]+)")
@@ -59,12 +59,12 @@ def read_pickle(path: Path) -> Any:
                 f"{path}: refused, because loading it would run {refused[1]}; save its state_dict alone"
             ) from None
         raise CheckpointError(f"{path}: not a checkpoint, or a damaged one") from None
-    except Exception:  # damaged bytes make an unpickler fail in any way at all
+    except Exception:  # on damaged bytes an unpickler can raise any exception
         raise CheckpointError(f"{path}: not a checkpoint, or a damaged one") from None
 
 
 def write_state_dict(path: Path, state: Mapping[str, Tensor]) -> None:
-    """Write the tensors as safetensors, whole or not at all. Raises StorageError where the disk refuses."""
+    """Write the tensors as a safetensors file, atomically. Raises StorageError where it cannot be written."""
     with atomic_write(path) as partial:
         try:
             save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, partial)
@@ -90,12 +90,12 @@ def load_into(network: nn.Module, state: Mapping[str, Tensor], source: str | Pat
     """Copy the tensors into the network, in its precision and on its device.
 
     Args:
-        network: any module; left as it was when the tensors do not fit.
-        state: what its `state_dict()` has, by name and shape.
+        network: any module; unchanged when the tensors do not fit.
+        state: tensors with the names and shapes of its `state_dict()`.
         source: where they come from, for the error.
 
     Raises:
-        CheckpointError: names what is missing, what is unexpected, and what has another shape.
+        CheckpointError: the tensors do not fit; names those missing, unexpected, or of another shape.
     """
     difference = compare(network.state_dict(), state)
     if difference:

@@ -1,4 +1,4 @@
-"""What a network is built from, as data that needs no torch."""
+"""The configurations of the networks, as dataclasses. Imports no torch."""
 
 import math
 from dataclasses import dataclass
@@ -7,12 +7,12 @@ from typing import Literal, Self, get_args
 from rediffuse.errors import ConfigError, nearest
 
 Kind = Literal["unet", "superres", "encoder"]
-"""The three networks: noise to image, noise and small image to large image, noisy image to class."""
+"""The three kinds of network: denoiser, denoiser that also takes a small image, classifier of noisy images."""
 Pool = Literal["adaptive", "attention", "spatial", "spatial_v2"]
 PresetName = Literal["trained", "off", "freeu", "sharpen", "lowpass"]
 
 _GROUPS = (1, 2, 4, 8, 16, 32)
-"""Every feature map has a multiple of 32 channels."""
+"""Allowed numbers of channel groups: the divisors of 32, since every feature map has a multiple of 32 channels."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,11 +20,11 @@ class FrequencyConfig:
     """The spectral residual gates on the skip connections (`models.frequency`)."""
 
     num_bands: int = 8
-    """Radial frequency bands, each with a gain of its own."""
+    """Radial frequency bands; each has its own gain."""
     num_groups: int = 32
     """Groups of channels that share their gains."""
     hidden: int = 16
-    """Width of the layer through which the timestep acts on the gains."""
+    """Width of the hidden layer between the timestep embedding and the gains."""
 
     def __post_init__(self) -> None:
         if self.num_bands < 2:
@@ -37,19 +37,19 @@ class FrequencyConfig:
 
 @dataclass(frozen=True)
 class Preset:
-    """What is done to the skip connections of any U-Net at the time of a call, without training (`models.frequency`).
+    """A filter of the skip connections for one call of a U-Net; needs no training (`models.frequency`).
 
-    Written `trained` (its own gates, if it has any), `off` (not even those), `freeu`, `freeu:1.2` (with a factor for
-    the backbone), `sharpen` or `lowpass`.
+    As text: `trained` (apply the network's own gates, if it has any), `off` (skip these gates), `freeu`, `freeu:1.2`
+    (with a factor for the backbone), `sharpen` or `lowpass`.
     """
 
     name: PresetName = "trained"
     backbone: float = 1.0
-    """FreeU's factor b; 1 leaves the backbone alone."""
+    """FreeU's backbone factor b; 1 changes nothing."""
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Raises ConfigError where the text names no preset, or b is not from above 0 to 2."""
+        """Read a preset from text such as `freeu:1.2`. Raises ConfigError for an unknown name or b outside (0, 2]."""
         word, _, factor = text.partition(":")
         names: dict[str, PresetName] = {name: name for name in get_args(PresetName)}
         if word not in names or (factor and word != "freeu"):
@@ -69,16 +69,16 @@ AS_TRAINED = Preset()
 
 @dataclass(frozen=True, kw_only=True)
 class _TrunkConfig:
-    """What the U-Net and its encoder half share. Names are guided-diffusion's."""
+    """The fields that the U-Net and its encoder half share, with guided-diffusion's names."""
 
     image_size: int
-    """Side of the images it is trained on, in pixels; other sizes that the downsampling divides run too."""
+    """Side of the training images, in pixels; other multiples of the downsampling factor work too."""
     in_channels: int = 3
     """Channels of the images."""
     model_channels: int = 128
     """Channels at full resolution, before `channel_mult`."""
     out_channels: int = 3
-    """Twice the image's channels where the variance is learned; the number of classes of a classifier."""
+    """Twice the image's channels if the variance is learned; for a classifier the number of classes."""
     num_res_blocks: int = 2
     """Residual blocks per resolution."""
     attention_resolutions: tuple[int, ...] = ()
@@ -115,7 +115,7 @@ class _TrunkConfig:
         if not self.channel_mult:
             raise ConfigError("channel_mult=(): at least one resolution is needed")
         if not 0 <= self.dropout < 1:
-            raise ConfigError(f"dropout={self.dropout}: from 0 up to, not including, 1 is allowed")
+            raise ConfigError(f"dropout={self.dropout}: at least 0 and less than 1 is needed")
         for factor in self.attention_resolutions:
             if factor not in self.downsampling_factors:
                 allowed = ", ".join(map(str, self.downsampling_factors))
@@ -133,16 +133,16 @@ class _TrunkConfig:
 
     @property
     def downsampling_factors(self) -> tuple[int, ...]:
-        """1, 2, 4, ... one per resolution."""
+        """The downsampling factors 1, 2, 4, ..., one per resolution."""
         return tuple(2**level for level in range(len(self.channel_mult)))
 
 
 @dataclass(frozen=True, kw_only=True)
 class UNetConfig(_TrunkConfig):
-    """The ADM U-Net: eps (and variance) of an image under noise. A super-resolution U-Net takes the same config."""
+    """The ADM U-Net, a denoiser. A super-resolution U-Net has the same config."""
 
     num_classes: int | None = None
-    """Number of classes it is conditioned on, if any."""
+    """Number of classes that the network is conditioned on; None for an unconditional network."""
     num_heads_upsample: int = -1
     """Attention heads in the decoder, where their number differs; -1 for no difference."""
 

@@ -14,10 +14,10 @@ HIDDEN_FEATURES = 2048
 
 
 class EncoderUNetModel(Trunk):
-    """Scores of an image under noise, one per class.
+    """A classifier of noisy images: one logit per class.
 
-    The last feature map is averaged (pool `adaptive`) or attended to (`attention`, which fixes the image's size); or
-    the averages of all feature maps go through a two-layer head (`spatial`, `spatial_v2`).
+    The head pools the last feature map by averaging (pool `adaptive`) or by attention (`attention`, for one image size
+    only), or it is a two-layer network on the averages of all feature maps (`spatial`, `spatial_v2`).
     """
 
     config: EncoderConfig

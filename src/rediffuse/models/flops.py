@@ -1,4 +1,4 @@
-"""How many operations one call of a network takes, counted without computing it."""
+"""Count the operations of one forward pass without computing it."""
 
 import math
 from collections.abc import Sequence
@@ -14,8 +14,8 @@ from rediffuse.models.trunk import Trunk
 def flops(model: Trunk, shape: Sequence[int]) -> int:
     """Operations of one forward pass on an input of `shape` (N, C, ...): 2 per multiply-add.
 
-    Counted are convolutions, linear maps, attention and Fourier transforms, not the pointwise rest, on the meta
-    device: neither the weights nor the device of `model` are touched. Raises ConfigError where the shape does not fit.
+    Counts convolutions, linear maps, attention and Fourier transforms, but no pointwise operations. Runs on the meta
+    device and does not change `model`. Raises ConfigError where the shape does not fit.
     """
     counter = FlopCounterMode(display=False, custom_mapping=_FOURIER)
     forward_on_meta(model, shape, counter)
@@ -23,8 +23,8 @@ def flops(model: Trunk, shape: Sequence[int]) -> int:
 
 
 def _transform(x: list[int], axes: list[int], *_: Any, out_shape: list[int], **__: Any) -> int:
-    """Of a real transform over `axes`: half the 5 n log2 n of a complex one (Cooley and Tukey 1965)."""
-    shape = max(x, out_shape, key=math.prod)  # the real side, whichever it is
+    """Operations of a real transform over `axes`: half of a complex one's 5 n log2 n (Cooley and Tukey 1965)."""
+    shape = max(x, out_shape, key=math.prod)  # that of the real tensor, the input or the output
     points = math.prod(shape[axis] for axis in axes)
     return round(2.5 * math.prod(shape) * math.log2(points)) if points > 1 else 0
 

@@ -1,13 +1,14 @@
-"""Frequency in the networks: radial bands, the spectral residual gate, and presets that need no training.
+"""Frequency filters in the networks: radial bands, the spectral residual gate, and presets that need no training.
 
-A gate stands on a skip connection x, (N, C, ...), of a U-Net, just before the decoder takes it:
+A gate filters a skip connection x, (N, C, ...), of a U-Net, just before the decoder uses it:
 
     y = x + irfft2(G(rho, t) rfft2(x)),    G(rho, t) = sum_k delta_k(t) B_k(rho)
     delta(t) = tanh(A + W_out silu(W_in emb(t))),    A = 0 and W_out = 0 at the start
 
-with one delta for every band k and group of channels. B_k are hat functions of the radial frequency rho that sum to 1:
-real and radial, so no phase moves, and no weight depends on the resolution. Zero gates add nothing, so a network begins
-to the bit as the one without gates; that is why x is added to what changes, and not multiplied in the spectrum.
+with one delta for every band k and group of channels. B_k are hat functions of the radial frequency rho that sum to 1.
+They are real and radial, so a gate changes no phase, and no weight depends on the resolution. A gate whose gains are
+zero adds exactly 0: a network with new gates gives bit-identical outputs to the same network without gates. Multiplying
+the spectrum by 1 + G instead would round.
 """
 
 import math
@@ -23,16 +24,16 @@ from rediffuse.models.config import FrequencyConfig, Preset
 from rediffuse.models.layers import zeroed
 
 GATES = "frequency."
-"""How the names of the gates' tensors begin in every network."""
+"""Prefix of the names of the gates' tensors in every network."""
 NUM_BANDS = 8
-"""Of presets, and of the reading of reconstruction errors (`dire.bands`)."""
+"""Number of frequency bands in presets and in the analysis of reconstruction errors (`dire.bands`)."""
 
 FREEU_SKIP = (0.9, 0.2)
-"""For the low frequencies of the skips of the deepest level and of the one above it: what FreeU publishes for SD."""
+"""Factors of the lowest band of the skips, for the deepest level and the one above it: FreeU's for Stable Diffusion."""
 
 
 def highest(dims: int) -> float:
-    """The highest radial frequency, in cycles per pixel: the Nyquist frequency along one axis, or along two at once."""
+    """The highest radial frequency in cycles per pixel: 0.5 (Nyquist) in one dimension, sqrt(0.5) in two."""
     return math.sqrt(min(dims, 2)) / 2
 
 
@@ -58,14 +59,14 @@ def radial_bands(
     """
     if num_bands < 2:
         raise ConfigError(f"num_bands={num_bands}: at least 2 are needed")
-    if torch.compiler.is_compiling():  # which sees through caches, and folds constants itself
+    if torch.compiler.is_compiling():  # the compiler traces through caches, and folds constants itself
         return _hats(tuple(size), num_bands, device, dtype)
     return _cached_bands(tuple(size), num_bands, torch.device(device), dtype)
 
 
 @lru_cache(maxsize=64)
 def _cached_bands(size: tuple[int, ...], num_bands: int, device: torch.device, dtype: torch.dtype) -> Tensor:
-    with torch.inference_mode(False):  # a cached inference tensor could never take part in training
+    with torch.inference_mode(False):  # a cached inference tensor could not be used in training
         return _hats(size, num_bands, "cpu", torch.float64).to(device, dtype)
 
 
@@ -80,16 +81,16 @@ def _hats(size: tuple[int, ...], num_bands: int, device: torch.device | str, dty
 
 
 def filter_bands(x: Tensor, gains: Tensor, dims: int = 2) -> Tensor:
-    """x + irfft2(sum_k gains_k B_k rfft2(x)): every band of x by a factor 1 + gain.
+    """x + irfft2(sum_k gains_k B_k rfft2(x)): every band of x multiplied by 1 + gain.
 
     Args:
-        x: (N, C, ...), of any floating type; the transform is in float32 at least, since half-precision ones want
-            powers of two, and bfloat16 has none.
-        gains: (N or 1, G, K), G dividing C; -1 removes a band, 0 leaves it.
-        dims: dimensions of space: 1 transforms the length, 2 the image, 3 the images that a volume consists of.
+        x: (N, C, ...), of any floating type; the transform is in float32 at least, since half-precision transforms
+            need sizes that are powers of two, and bfloat16 has no transforms.
+        gains: (N or 1, G, K), G dividing C; -1 removes a band, 0 does not change it.
+        dims: spatial dimensions: 1 transforms along the length, 2 over the image, 3 over each image of a volume.
 
     Returns:
-        Like x.
+        The filtered tensor, with the shape and type of x.
     """
     axes = tuple(range(-min(dims, 2), 0))
     size = tuple(x.shape[axis] for axis in axes)
@@ -106,7 +107,7 @@ def filter_bands(x: Tensor, gains: Tensor, dims: int = 2) -> Tensor:
 
 
 class FrequencyGate(nn.Module):
-    """The spectral residual gate on feature maps of `channels` channels, steered by the timestep's embedding."""
+    """The spectral residual gate on feature maps of `channels` channels; its gains depend on the timestep embedding."""
 
     def __init__(self, channels: int, emb_channels: int, config: FrequencyConfig, dims: int = 2) -> None:
         super().__init__()
@@ -117,7 +118,7 @@ class FrequencyGate(nn.Module):
         self.out = zeroed(nn.Linear(config.hidden, self.offset.numel(), bias=False))  # W_out
 
     def reset_parameters(self) -> None:
-        """Begin anew: no gain, and gradients that reach `offset` and `out`."""
+        """Initialise: zero gains, and non-zero gradients for `offset` and `out`."""
         nn.init.zeros_(self.offset)
         self.embed.reset_parameters()
         zeroed(self.out)
@@ -125,21 +126,21 @@ class FrequencyGate(nn.Module):
     def gains(self, emb: Tensor) -> Tensor:
         """emb: (N, emb_channels) -> delta, (N, G, K), in (-1, 1)."""
         with _full_precision(emb):
-            steered = self.out(F.silu(self.embed(emb.to(self.offset.dtype))))
-            return torch.tanh(self.offset + steered.unflatten(1, self.offset.shape))
+            change = self.out(F.silu(self.embed(emb.to(self.offset.dtype))))
+            return torch.tanh(self.offset + change.unflatten(1, self.offset.shape))
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
         """x: (N, channels, ...), emb: (N, emb_channels) -> like x."""
         gains = self.gains(emb)
-        # On an accelerator this look would wait for the device; there zero gains are added.
-        can_look = x.device.type == "cpu" and not torch.compiler.is_compiling()
-        if can_look and not torch.is_grad_enabled() and not gains.any():
+        # On an accelerator this check would synchronise with the device; there the zeros are computed and added.
+        can_check = x.device.type == "cpu" and not torch.compiler.is_compiling()
+        if can_check and not torch.is_grad_enabled() and not gains.any():
             return x
         return filter_bands(x, gains, self.dims)
 
 
 def _full_precision(x: Tensor) -> AbstractContextManager[object]:
-    """Autocast would round gains and bands to half precision; some devices have none."""
+    """Autocast switched off, since it would round gains and bands to half precision. Some devices have no autocast."""
     if not torch.amp.is_autocast_available(x.device.type):
         return nullcontext()
     return torch.autocast(x.device.type, enabled=False)
@@ -149,13 +150,13 @@ def _full_precision(x: Tensor) -> AbstractContextManager[object]:
 
 
 def preset_gains(preset: Preset, level: int, num_levels: int) -> tuple[float, ...] | None:
-    """The gains of the `NUM_BANDS` bands of a skip connection under a preset; None where it leaves the skip alone.
+    """A preset's gains of the `NUM_BANDS` bands of a skip connection; None where it does not change the skip.
 
-    Chosen by resolution: `level` is 0 at the full one and `num_levels - 1` at the deepest.
+    They depend on the resolution: `level` is 0 at full resolution and `num_levels - 1` at the lowest one.
 
-    `freeu` damps the lowest band at the two deepest levels (FreeU, arXiv:2309.11497, its spectral modulation: by
-    resolution instead of by number of channels, and with a hat for the step). `sharpen` and `lowpass` raise and remove
-    the upper half of the frequencies, more the higher they are, at the two finest levels.
+    `freeu` damps the lowest band at the two deepest levels. This is the spectral modulation of FreeU (arXiv:2309.11497)
+    with levels chosen by resolution instead of number of channels, and a hat function instead of a step. `sharpen`
+    amplifies and `lowpass` removes the upper half of the frequencies at the two finest levels, more at higher ones.
     """
     depth = num_levels - 1 - level
     ramp = tuple(max(0.0, 2 * band / (NUM_BANDS - 1) - 1) for band in range(NUM_BANDS))
@@ -170,12 +171,12 @@ def preset_gains(preset: Preset, level: int, num_levels: int) -> tuple[float, ..
 
 
 def is_backbone_level(level: int, num_levels: int) -> bool:
-    """Whether FreeU's backbone factor acts here: at the levels whose skips it damps."""
+    """Whether FreeU's backbone factor applies at this level: at the levels whose skips FreeU damps."""
     return num_levels - 1 - level < len(FREEU_SKIP)
 
 
 def amplify(h: Tensor, factor: float) -> Tensor:
-    """The first half of the channels of h (N, C, ...), by up to `factor` where h's mean over channels is large.
+    """Scale the first half of the channels of h (N, C, ...), by up to `factor` where h's mean over channels is large.
 
     FreeU's structure-related scaling (arXiv:2309.11497): alpha = (b - 1) (m - min m) / (max m - min m) + 1, m the mean
     over channels.

@@ -42,7 +42,7 @@ def zeroed(module: nn.Module) -> nn.Module:
 
 
 class GroupNorm(nn.GroupNorm):
-    """Normalisation over 32 groups in the precision of its own parameters, whatever the precision of its input.
+    """Normalisation over 32 groups, in the precision of its own parameters and not of its input.
 
     `to_torso_dtype` leaves these parameters in float32: a sum over a large feature map overflows in half precision.
     """
@@ -55,7 +55,7 @@ class GroupNorm(nn.GroupNorm):
 
 
 class Upsample(nn.Module):
-    """Twice the size by repetition, then a 3-wide convolution where asked for; the depth of a volume stays.
+    """Double the size by repetition, then, with `use_conv`, convolve (width 3); the depth of a volume is unchanged.
 
     (N, C, ..., H, W) -> (N, out_channels, ..., 2H, 2W)
     """
@@ -71,7 +71,7 @@ class Upsample(nn.Module):
 
 
 class Downsample(nn.Module):
-    """Half the size, by a strided 3-wide convolution or by averaging; the depth of a volume stays.
+    """Halve the size, by a strided 3-wide convolution or by averaging; the depth of a volume is unchanged.
 
     (N, C, ..., H, W) -> (N, out_channels, ..., H/2, W/2)
     """
@@ -90,7 +90,7 @@ class Downsample(nn.Module):
 
 
 def _resampling(dims: int) -> tuple[int, ...]:
-    """The factor along each dimension; a volume's depth keeps its size."""
+    """The factor along each dimension; 1 for the depth of a volume."""
     return (1, 2, 2) if dims == 3 else (2,) * dims
 
 
@@ -103,7 +103,7 @@ class TimestepBlock(nn.Module, ABC):
 
 
 class TimestepEmbedSequential(nn.Sequential):
-    """Layers in a row; those that are a `TimestepBlock` are also given the embedding."""
+    """Layers in sequence; each `TimestepBlock` among them also gets the embedding."""
 
     def forward(self, input: Tensor, emb: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         for layer in self:
@@ -113,7 +113,7 @@ class TimestepEmbedSequential(nn.Sequential):
 
 @dataclass(frozen=True, kw_only=True)
 class BlockOptions:
-    """What all residual blocks of a network have in common."""
+    """The options that all residual blocks of a network share."""
 
     emb_channels: int
     dropout: float = 0.0
@@ -124,7 +124,7 @@ class BlockOptions:
 
 
 class ResBlock(TimestepBlock):
-    """BigGAN's residual block under a timestep embedding, resampling inside where asked for (arXiv:2105.05233, sec. 3).
+    """BigGAN's residual block with a timestep embedding and optional resampling (arXiv:2105.05233, sec. 3).
 
     (N, channels, ...) -> (N, out_channels, ...), the size doubled or halved by `resample`. `use_conv` gives the
     shortcut a kernel of width 3 where the number of channels changes, instead of 1.
@@ -144,7 +144,7 @@ class ResBlock(TimestepBlock):
         self.use_checkpoint = options.use_checkpoint
         self.use_scale_shift_norm = options.use_scale_shift_norm
         self.in_layers = nn.Sequential(GroupNorm(channels), nn.SiLU(), conv_nd(dims, channels, out_channels, 3))
-        # Without parameters; both are kept under these names since guided-diffusion's module tree has them.
+        # They have no parameters; both attributes exist because guided-diffusion's module tree has them.
         self.h_upd, self.x_upd = _resampler(channels, resample, dims), _resampler(channels, resample, dims)
         emb_outputs = 2 * out_channels if options.use_scale_shift_norm else out_channels
         self.emb_layers = nn.Sequential(nn.SiLU(), nn.Linear(options.emb_channels, emb_outputs))

@@ -1,4 +1,4 @@
-"""What a checkpoint's tensors tell about the network that they belong to, and what they do not tell."""
+"""Infer a network's configuration from the names and shapes of a checkpoint's tensors, as far as they determine it."""
 
 import math
 import re
@@ -22,7 +22,7 @@ _NEEDED = (
 )
 _HEADS = "num_heads or num_head_channels"
 _FLAGS = {"process": "schedule", "use_new_attention_order": "attention_order"}
-"""Where a flag of `rediffuse convert` has another name than what it gives."""
+"""Flags of `rediffuse convert` whose names differ from the field that they set."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,42 +32,42 @@ class Layout:
     source: str
     kind: Kind
     fields: Mapping[str, Any]
-    """Fields of the configuration: what the tensors tell, and what was given."""
+    """The known fields of the configuration: inferred from the tensors, or given."""
     unknown: tuple[str, ...]
-    """What still has to be given. Dropout and checkpointing are not among it: outputs do not depend on them."""
+    """The fields that still have to be given. Dropout and checkpointing never are: outputs do not depend on them."""
 
     @property
     def missing_flags(self) -> str:
-        """The flags of `rediffuse convert` that give what is unknown."""
+        """The flags of `rediffuse convert` that set the unknown fields."""
         names = (name.split(" or ") for name in self.unknown)
         return ", ".join(
             " or ".join(f"--{_FLAGS.get(part, part).replace('_', '-')}" for part in parts) for parts in names
         )
 
     def config(self) -> UNetConfig | EncoderConfig:
-        """The configuration. Raises ConfigError naming what is unknown."""
+        """The configuration. Raises ConfigError that names the unknown fields, if there are any."""
         if self.unknown:
             raise ConfigError(
-                f"{self.source}: the tensors do not tell {', '.join(self.unknown)}: give each of them to `load`, "
+                f"{self.source}: the tensors do not determine {', '.join(self.unknown)}: give each of them to `load`, "
                 f"or make a model folder: `rediffuse convert {self.source} FOLDER` with {self.missing_flags}"
             )
         return EncoderConfig(**self.fields) if self.kind == "encoder" else UNetConfig(**self.fields)
 
 
 def infer(state: Mapping[str, Tensor], source: str, known: Mapping[str, Any] | None = None) -> Layout:
-    """Read a network's configuration off the names and shapes of its tensors.
+    """Infer a network's configuration from the names and shapes of its tensors.
 
     Args:
-        state: a state_dict with guided-diffusion's names; only names and shapes are looked at.
+        state: a state_dict with guided-diffusion's names; its values are not used.
         source: where it comes from, for errors.
-        known: what the tensors may not tell, by the configuration's field names: image_size, num_heads or
-            num_head_channels, use_new_attention_order; for layouts that fit several networks also `kind` and
-            num_res_blocks; dropout, use_checkpoint and num_heads_upsample where they are not the defaults; and
-            frequency, to add spectral gates to a network that has none.
+        known: fields that the tensors may not determine: image_size, num_heads or num_head_channels,
+            use_new_attention_order; for tensors that fit several networks also `kind` and num_res_blocks; dropout,
+            use_checkpoint and num_heads_upsample where they are not the defaults; and frequency, to add spectral gates
+            to a network that has none.
 
     Raises:
-        CheckpointError: the tensors are of another architecture, or contradict what is `known`.
-        ConfigError: several networks have these tensors; says which field decides.
+        CheckpointError: the tensors are of another architecture, or contradict `known`.
+        ConfigError: several networks have these tensors; names the field to give.
     """
     known = dict(known or {})
     shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
@@ -84,7 +84,7 @@ def infer(state: Mapping[str, Tensor], source: str, known: Mapping[str, Any] | N
         fields["image_size"] = side * 2 ** (len(fields["channel_mult"]) - 1)
     for name, value in known.items():
         if name in fields and fields[name] != value:
-            raise CheckpointError(f"{source}: {name}={value!r} was given, but the tensors say {fields[name]!r}")
+            raise CheckpointError(f"{source}: {name}={value!r} was given, but the tensors fit {fields[name]!r}")
     fields |= known
     unknown = [name for name in ("image_size", "use_new_attention_order") if name not in fields]
     if not {"num_heads", "num_head_channels"} & fields.keys():
@@ -97,10 +97,10 @@ def _kind(shapes: Shapes, source: str, given: Kind | None) -> Kind:
         raise ConfigError(f"kind={given!r}: {', '.join(get_args(Kind))} are allowed")
     if not any(name.startswith("output_blocks.") for name in shapes):
         if given not in (None, "encoder"):
-            raise CheckpointError(f"{source}: kind={given!r} was given, but the tensors say 'encoder'")
+            raise CheckpointError(f"{source}: kind={given!r} was given, but the tensors fit 'encoder'")
         return "encoder"
     if given == "encoder":
-        raise CheckpointError(f"{source}: kind='encoder' was given, but the tensors are a whole U-Net's")
+        raise CheckpointError(f"{source}: kind='encoder' was given, but the tensors are those of a complete U-Net")
     if given is not None:
         return given
     stem, out = shapes["input_blocks.0.0.weight"][1], _rows(shapes, source, "out.2.weight")
@@ -109,13 +109,13 @@ def _kind(shapes: Shapes, source: str, given: Kind | None) -> Kind:
     if stem == 2 * out:
         return "superres"
     raise ConfigError(
-        f"{source}: {stem} channels in and {out} out fit two networks: give kind, 'unet' or 'superres' "
+        f"{source}: {stem} input and {out} output channels fit two networks: give kind, 'unet' or 'superres' "
         "(`rediffuse convert --kind`)"
     )
 
 
 def _head(shapes: Shapes, source: str, kind: Kind) -> dict[str, Any]:
-    """What stands at the two ends: channels, classes, pool."""
+    """The fields of the first and last layers: channels, classes, pool."""
     stem = shapes["input_blocks.0.0.weight"]
     if kind == "encoder":
         pool, last = _pool(shapes, source)
@@ -148,16 +148,16 @@ def _pool(shapes: Shapes, source: str) -> tuple[Pool, str]:
 
 @dataclass(frozen=True, kw_only=True)
 class _Block:
-    """An input block, as its tensors show it."""
+    """What the tensors of an input block determine."""
 
     channels: int
     has_attention: bool = False
     down: Literal["pool", "convolution", "maybe", "no"] = "no"
-    """`maybe`: a residual block whose tensors do not tell whether it downsamples."""
+    """`maybe`: a residual block whose tensors do not determine whether it downsamples."""
 
 
 def _trunk(shapes: Shapes, source: str, num_res_blocks: int | None) -> dict[str, Any]:
-    """What the input blocks tell."""
+    """The fields that the input blocks determine."""
     blocks = _input_blocks(shapes)
     num_res_blocks = _num_res_blocks(shapes, blocks, source, num_res_blocks)
     levels = _levels(blocks, num_res_blocks)
@@ -178,23 +178,23 @@ def _trunk(shapes: Shapes, source: str, num_res_blocks: int | None) -> dict[str,
 
 
 def infer_gates(shapes: Shapes, source: str) -> dict[str, Any]:
-    """What the tensors tell of spectral gates: the field `frequency`, or nothing where there are none.
+    """The field `frequency`, from the tensors of spectral gates; an empty dictionary where there are none.
 
-    Without them the field stays free: a network may be given new ones.
+    Tensors without gates do not set the field to None, because a network may be given new gates.
 
     Raises:
-        CheckpointError: tensors have their names, but not their shapes.
+        CheckpointError: tensors have the names of gates, but not their shapes.
     """
     if not any(name.startswith(GATES) for name in shapes):
         return {}
     offset, embed = shapes.get(f"{GATES}0.offset", ()), shapes.get(f"{GATES}0.embed.weight", ())
     if len(offset) != 2 or len(embed) != 2:
-        raise CheckpointError(f"{source}: its tensors {GATES}* are no spectral gates")
+        raise CheckpointError(f"{source}: its tensors {GATES}* do not have the shapes of spectral gates")
     return {"frequency": FrequencyConfig(num_groups=offset[0], num_bands=offset[1], hidden=embed[0])}
 
 
 def _input_blocks(shapes: Shapes) -> list[_Block]:
-    """The stem and what follows it. Pooling has no tensors: a number that is left out is a pool."""
+    """All input blocks in order. Average pooling has no tensors, so a missing number is a pooling block."""
     last = max(int(match[1]) for match in map(re.compile(r"input_blocks\.(\d+)\.").match, shapes) if match)
     blocks = [_Block(channels=shapes["input_blocks.0.0.weight"][0])]
     for i in range(1, last + 1):
@@ -211,13 +211,13 @@ def _input_blocks(shapes: Shapes) -> list[_Block]:
 
 
 def _num_res_blocks(shapes: Shapes, blocks: list[_Block], source: str, given: int | None) -> int:
-    """Residual blocks per level: the number under which the blocks fall into levels as in an ADM network."""
-    possible = [number for number in range(1, len(blocks)) if _falls_into_levels(shapes, blocks, number)]
+    """Residual blocks per level: the number with which the blocks form levels as in an ADM network."""
+    possible = [number for number in range(1, len(blocks)) if _forms_levels(shapes, blocks, number)]
     if not possible:
-        raise CheckpointError(f"{source}: not a U-Net or its encoder: its blocks do not fall into levels")
+        raise CheckpointError(f"{source}: not a U-Net or its encoder: its blocks do not form levels")
     if given is not None and given not in possible:
         allowed = " or ".join(map(str, possible))
-        raise CheckpointError(f"{source}: num_res_blocks={given} was given, but the tensors say {allowed}")
+        raise CheckpointError(f"{source}: num_res_blocks={given} was given, but the tensors fit {allowed}")
     if given is None and len(possible) > 1:
         numbers = ", ".join(map(str, possible))
         raise ConfigError(
@@ -226,7 +226,7 @@ def _num_res_blocks(shapes: Shapes, blocks: list[_Block], source: str, given: in
     return possible[0] if given is None else given
 
 
-def _falls_into_levels(shapes: Shapes, blocks: list[_Block], num_res_blocks: int) -> bool:
+def _forms_levels(shapes: Shapes, blocks: list[_Block], num_res_blocks: int) -> bool:
     """Whether every (num_res_blocks + 1)-th block downsamples, and the blocks between are alike."""
     if len(blocks) % (num_res_blocks + 1):
         return False
@@ -251,7 +251,7 @@ def _levels(blocks: list[_Block], num_res_blocks: int) -> list[list[_Block]]:
 
 
 def _residual_ups(shapes: Shapes) -> set[int]:
-    """The output blocks that end in a residual block which upsamples: it stands behind another one."""
+    """Numbers of the output blocks that end in an upsampling residual block, which follows another residual block."""
     matches = map(re.compile(r"output_blocks\.(\d+)\.[12]\.in_layers\.2\.weight").match, shapes)
     return {int(match[1]) for match in matches if match}
 

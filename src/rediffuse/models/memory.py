@@ -1,4 +1,4 @@
-"""How much memory one call of a network takes, measured without computing it."""
+"""Measure the memory of one forward pass without computing it."""
 
 import weakref
 from collections.abc import Callable, Mapping, Sequence
@@ -16,10 +16,10 @@ from rediffuse.models.trunk import Trunk
 
 
 def peak_activation_bytes(model: Trunk, shape: Sequence[int]) -> int:
-    """The most bytes that lie in activations at any one time of a forward pass without gradients, in float32.
+    """Peak bytes of activations during a forward pass without gradients, in float32.
 
-    An estimate: attention counts as fused (no L x L matrix is kept), and the work space of the device's kernels does
-    not count. Runs on the meta device: neither the weights nor the device of `model` are touched.
+    An estimate: attention counts as fused (no L x L matrix is stored), and the work space of the device's kernels is
+    not counted. Runs on the meta device and does not change `model`.
 
     Args:
         shape: of the input, (N, C, ...). Raises ConfigError where it does not fit the model.
@@ -30,7 +30,7 @@ def peak_activation_bytes(model: Trunk, shape: Sequence[int]) -> int:
 
 
 class _LiveStorage(TorchDispatchMode):
-    """Counts the bytes of the storages that operations make, from their making to their end."""
+    """Counts the bytes of the storages that operations allocate, until each is freed."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -53,7 +53,7 @@ class _LiveStorage(TorchDispatchMode):
 
 
 class _FusedAttention(TorchFunctionMode):
-    """The meta device would write out softmax(q k^T); the kernels of CPUs and GPUs do not."""
+    """Replaces attention on the meta device, which would store softmax(q k^T); the kernels of CPUs and GPUs do not."""
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None

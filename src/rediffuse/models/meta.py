@@ -1,4 +1,4 @@
-"""A forward pass on the meta device: every operation with its shapes, and no arithmetic."""
+"""A forward pass on the meta device: the shapes of every operation, without arithmetic."""
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack
@@ -12,25 +12,25 @@ from rediffuse.models.superres import SuperResModel
 from rediffuse.models.trunk import Trunk
 
 
-def forward_on_meta(model: Trunk, shape: Sequence[int], *watchers: AbstractContextManager[Any]) -> Tensor:
-    """The output of one forward pass on an input of `shape` (N, C, ...), without its numbers.
+def forward_on_meta(model: Trunk, shape: Sequence[int], *contexts: AbstractContextManager[Any]) -> Tensor:
+    """Run one forward pass on an input of `shape` (N, C, ...) within `contexts`; the output has a shape and no values.
 
-    Labels and the low-resolution image are supplied as needed; neither the weights nor the device of `model` are
-    touched. The watchers are entered for the pass itself. Raises ConfigError where the shape does not fit the model.
+    Labels and the low-resolution image are supplied as needed. Does not change `model`. Raises ConfigError where the
+    shape does not fit the model.
     """
     x = torch.empty(*shape, device="meta")
     call = {"timesteps": torch.empty(len(x), device="meta")} | meta_conditioning(model, x)
     weights = {name: torch.empty_like(tensor, device="meta") for name, tensor in model.state_dict().items()}
     with torch.no_grad(), ExitStack() as stack:
-        for watcher in watchers:
-            stack.enter_context(watcher)
+        for context in contexts:
+            stack.enter_context(context)
         return functional_call(model, weights, (x,), call)
 
 
 def meta_conditioning(model: Trunk, x: Tensor) -> dict[str, Tensor]:
-    """What the model needs beside x and the timesteps, without numbers.
+    """The arguments that the model needs beside x and the timesteps, as meta tensors.
 
-    Enlarging a low-resolution image costs next to nothing, so its size does not matter.
+    Enlarging the low-resolution image costs almost nothing, so it may have any size: it is x itself.
     """
     conditioning = {}
     if hasattr(model, "label_emb"):

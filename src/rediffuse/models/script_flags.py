@@ -1,6 +1,6 @@
-"""The flags of guided-diffusion's scripts as network configurations: the one place where they are translated.
+"""Network configurations from the flags of guided-diffusion's scripts, with the scripts' defaults.
 
-The process's flags are translated in `rediffuse.diffusion.script_flags`. Defaults are those of the scripts.
+`rediffuse.diffusion.script_flags` does the same for the diffusion process.
 """
 
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from rediffuse.errors import ConfigError
 from rediffuse.models.config import EncoderConfig, Pool, UNetConfig
 
 NUM_CLASSES = 1000
-"""Classes of every class-conditional network that the scripts build: ImageNet's."""
+"""Number of classes of every class-conditional network that the scripts build: those of ImageNet."""
 
 CHANNEL_MULT: Mapping[int, tuple[float, ...]] = {
     64: (1, 2, 3, 4),
@@ -18,19 +18,19 @@ CHANNEL_MULT: Mapping[int, tuple[float, ...]] = {
     256: (1, 1, 2, 2, 4, 4),
     512: (0.5, 1, 1, 2, 2, 4, 4),
 }
-"""By image size, where no `channel_mult` is given: U-Nets and classifiers."""
+"""Default `channel_mult` of U-Nets and classifiers, by image size."""
 
 SUPERRES_CHANNEL_MULT: Mapping[int, tuple[float, ...]] = {
     64: (1, 2, 3, 4),
     256: (1, 1, 2, 2, 4, 4),
     512: (1, 1, 2, 2, 4, 4),
 }
-"""By the size of the large image: super-resolution."""
+"""Default `channel_mult` of super-resolution U-Nets, by the size of the large image."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class UNetFlags:
-    """What the scripts ask of a U-Net, under their names."""
+    """The scripts' flags for a U-Net, with their names and defaults."""
 
     image_size: int = 64
     num_channels: int = 128
@@ -39,9 +39,9 @@ class UNetFlags:
     num_heads_upsample: int = -1
     num_head_channels: int = -1
     attention_resolutions: str = "16,8"
-    """Sides of the feature maps that get attention."""
+    """Sides of the feature maps that have attention."""
     channel_mult: str = ""
-    """Multipliers, separated by commas; empty takes those that belong to the image size."""
+    """Multipliers, separated by commas; empty for the defaults of the image size."""
     dropout: float = 0.0
     class_cond: bool = False
     use_checkpoint: bool = False
@@ -53,7 +53,7 @@ class UNetFlags:
 
 @dataclass(frozen=True, kw_only=True)
 class ClassifierFlags:
-    """What the scripts ask of a classifier of noisy images, under their names."""
+    """The scripts' flags for a classifier of noisy images, with their names and defaults."""
 
     image_size: int = 64
     classifier_width: int = 128
@@ -65,7 +65,7 @@ class ClassifierFlags:
 
 
 def unet_config(flags: UNetFlags, defaults: Mapping[int, tuple[float, ...]] = CHANNEL_MULT) -> UNetConfig:
-    """The U-Net that the flags ask for. Raises ConfigError where the image size has no default multipliers."""
+    """The U-Net of these flags. Raises ConfigError where the image size has no default multipliers."""
     channel_mult = _channel_mult(flags.channel_mult, flags.image_size, defaults)
     return UNetConfig(
         image_size=flags.image_size,
@@ -89,12 +89,12 @@ def unet_config(flags: UNetFlags, defaults: Mapping[int, tuple[float, ...]] = CH
 
 
 def superres_config(flags: UNetFlags) -> UNetConfig:
-    """The super-resolution U-Net that the flags ask for; their `image_size` is the scripts' `large_size`."""
+    """The super-resolution U-Net of these flags; their `image_size` is the scripts' `large_size`."""
     return unet_config(flags, SUPERRES_CHANNEL_MULT)
 
 
 def classifier_config(flags: ClassifierFlags) -> EncoderConfig:
-    """The classifier that the flags ask for. Raises ConfigError where the image size has no default multipliers."""
+    """The classifier of these flags. Raises ConfigError where the image size has no default multipliers."""
     channel_mult = _channel_mult("", flags.image_size, CHANNEL_MULT)
     return EncoderConfig(
         image_size=flags.image_size,
@@ -125,7 +125,7 @@ def _channel_mult(given: str, image_size: int, defaults: Mapping[int, tuple[floa
 
 
 def _factors(flag: str, sides: str, image_size: int, num_levels: int) -> tuple[int, ...]:
-    """Sides of feature maps as downsampling factors; a side that the network never reaches has no attention to get."""
+    """Sides of feature maps as downsampling factors; sides that no feature map has are ignored."""
     if not sides:
         return ()
     factors = [image_size // max(1, int(side)) for side in _numbers(flag, sides)]

@@ -1,4 +1,4 @@
-"""The U-Net that is also shown a smaller version of the image: the upsampler of arXiv:2105.05233, section 4.4."""
+"""The U-Net that also takes a smaller version of the image: the upsampler of arXiv:2105.05233, section 4.4."""
 
 import torch
 import torch.nn.functional as F
@@ -10,9 +10,9 @@ from rediffuse.models.unet import Denoiser
 
 
 class SuperResModel(Denoiser):
-    """A U-Net whose first convolution takes the noisy image and, beside it, the enlarged low-resolution one.
+    """A U-Net whose input is the noisy image concatenated with the enlarged low-resolution one.
 
-    The config's `in_channels` is the image's; the stem takes twice that.
+    The config's `in_channels` is that of the image; the first convolution has twice as many.
     """
 
     def __init__(self, config: UNetConfig) -> None:

@@ -1,4 +1,4 @@
-"""The half that the U-Net and the encoder share: timestep embedding, downward path, middle block."""
+"""The part that the U-Net and the encoder share: timestep embedding, downsampling path, middle block."""
 
 from collections.abc import Iterable, Iterator
 from typing import Self
@@ -21,9 +21,9 @@ from rediffuse.models.layers import (
 
 
 class Trunk(nn.Module):
-    """Abstract: builds `time_embed`, `label_emb`, `input_blocks` and `middle_block` and says what fits through them.
+    """Abstract: builds `time_embed`, `label_emb`, `input_blocks` and `middle_block`, and checks the shapes of inputs.
 
-    stem_channels: what the first convolution takes; num_classes: of the label embedding, None without one.
+    stem_channels: input channels of the first convolution; num_classes: None for a network without a label embedding.
     """
 
     def __init__(self, config: UNetConfig | EncoderConfig, stem_channels: int, num_classes: int | None = None) -> None:
@@ -43,9 +43,9 @@ class Trunk(nn.Module):
         if num_classes is not None:
             self.label_emb = nn.Embedding(num_classes, emb_channels)
         self.block_channels: list[int] = []
-        """Output channels of every input block."""
+        """Number of output channels of every input block."""
         self.block_levels: list[int] = []
-        """And its resolution: 0 is the full one, 1 half of it."""
+        """Level of every input block: 0 is full resolution, 1 half of it, and so on."""
         self.input_blocks = nn.ModuleList(self._input_blocks(stem_channels))
         channels = self.block_channels[-1]
         self.middle_block = TimestepEmbedSequential(
@@ -59,7 +59,7 @@ class Trunk(nn.Module):
         return [int(mult * self.config.model_channels) for mult in self.config.channel_mult]
 
     def attention(self, channels: int, num_heads: int) -> AttentionBlock:
-        """An attention block as the config wants it."""
+        """An attention block with the config's options."""
         return AttentionBlock(
             channels,
             count_heads(channels, num_heads, self.config.num_head_channels),
@@ -71,7 +71,7 @@ class Trunk(nn.Module):
         config = self.config
         level_channels = self.level_channels()
         channels = level_channels[0]
-        yield self._noted(0, channels, conv_nd(config.dims, stem_channels, channels, 3))
+        yield self._block(0, channels, conv_nd(config.dims, stem_channels, channels, 3))
         for level, width in enumerate(level_channels):
             if level:
                 down = (
@@ -79,15 +79,15 @@ class Trunk(nn.Module):
                     if config.resblock_updown
                     else Downsample(channels, config.conv_resample, config.dims)
                 )
-                yield self._noted(level, channels, down)
+                yield self._block(level, channels, down)
             for _ in range(config.num_res_blocks):
                 layers: list[nn.Module] = [ResBlock(channels, width, self.options)]
                 channels = width
                 if 2**level in config.attention_resolutions:
                     layers.append(self.attention(channels, config.num_heads))
-                yield self._noted(level, channels, *layers)
+                yield self._block(level, channels, *layers)
 
-    def _noted(self, level: int, channels: int, *layers: nn.Module) -> TimestepEmbedSequential:
+    def _block(self, level: int, channels: int, *layers: nn.Module) -> TimestepEmbedSequential:
         self.block_levels.append(level)
         self.block_channels.append(channels)
         return TimestepEmbedSequential(*layers)
@@ -95,7 +95,7 @@ class Trunk(nn.Module):
     def gates(self, blocks: Iterable[int]) -> nn.ModuleList:
         """Spectral gates for the outputs of these input blocks; none where the config has none.
 
-        Last to be built: the rest of a network begins with the same weights with them and without.
+        A constructor calls this last, so that all other weights are initialised to the same values without gates.
         """
         frequency = self.config.frequency
         if frequency is None:
@@ -104,7 +104,7 @@ class Trunk(nn.Module):
         return nn.ModuleList(FrequencyGate(self.block_channels[i], emb_channels, frequency, dims) for i in blocks)
 
     def freeze_all_but_gates(self) -> Self:
-        """Leave gradients to the spectral gates alone; returns the network itself."""
+        """Switch off the gradients of everything but the spectral gates; returns the network itself."""
         self.requires_grad_(False)
         for name, parameter in self.named_parameters():
             parameter.requires_grad_(name.startswith(GATES))
@@ -124,13 +124,13 @@ class Trunk(nn.Module):
 
     @property
     def head_dtype(self) -> torch.dtype:
-        """The precision of everything but the torso, and of the output."""
+        """The precision of the output and of everything outside the torso."""
         return next(self.time_embed.parameters()).dtype
 
     def to_torso_dtype(self, dtype: torch.dtype) -> Self:
-        """Put the convolutions and attention of the torso into `dtype`; returns the network itself.
+        """Convert the convolutions and attention of the torso to `dtype`; returns the network itself.
 
-        Normalisation, embeddings and the head keep their precision, so the output is float32 as before.
+        Normalisation, embeddings and the head keep their precision, so the output is still float32.
         """
         for name, module in self.named_modules():
             if name.startswith(("input_blocks", "middle_block", "output_blocks")) and isinstance(
@@ -140,12 +140,12 @@ class Trunk(nn.Module):
         return self
 
     def check_image(self, x: Tensor) -> None:
-        """Raise ConfigError unless x is (N, in_channels, ...) of a size that the downsampling divides."""
+        """Raise ConfigError unless x is (N, in_channels, ...) with sides that are multiples of the downsampling."""
         config = self.config
         if x.ndim != config.dims + 2 or x.shape[1] != config.in_channels:
             raise ConfigError(
                 f"an input of shape {tuple(x.shape)}: (N, {config.in_channels}, ...) with {config.dims} "
-                "dimensions of space is needed"
+                "spatial dimensions is needed"
             )
         factor = config.downsampling_factors[-1]
         size = x.shape[-min(config.dims, 2) :]

@@ -13,7 +13,7 @@ from rediffuse.models.trunk import Trunk
 
 
 class Denoiser(Trunk):
-    """Abstract: a whole U-Net; a subclass says what its first convolution is given."""
+    """Abstract: a complete U-Net; a subclass defines the input of the first convolution."""
 
     config: UNetConfig
 
@@ -27,7 +27,7 @@ class Denoiser(Trunk):
         self.frequency = self.gates(range(len(self.block_channels)))
 
     def _output_blocks(self) -> Iterator[TimestepEmbedSequential]:
-        """Every level has one block more than on the way down: the last takes the skip from the downsampling."""
+        """Each level has one block more than in the encoder: its last block takes the skip from the downsampling."""
         config = self.config
         skips = list(self.block_channels)
         channels = skips[-1]
@@ -63,7 +63,7 @@ class Denoiser(Trunk):
         return self.out(h.to(self.head_dtype))
 
     def _filtered(self, index: int, h: Tensor, skip: Tensor, emb: Tensor, preset: Preset) -> tuple[Tensor, Tensor]:
-        """The backbone h and the skip connection from input block `index`, gated and as the preset wants them."""
+        """The backbone h and the skip connection from input block `index`, after the gate and the preset."""
         num_levels, level, dims = len(self.config.channel_mult), self.block_levels[index], self.config.dims
         if self.frequency and preset.name != "off":
             skip = self.frequency[index](skip, emb)
@@ -84,13 +84,13 @@ class Denoiser(Trunk):
             raise ConfigError(f"this model is conditioned on {num_classes} classes: labels y are needed")
         if y.shape != (num_images,):
             raise ConfigError(f"labels y of shape {tuple(y.shape)}: one per image, ({num_images},), is needed")
-        # On an accelerator this look would wait for the device; there the embedding itself refuses.
+        # On an accelerator this check would synchronise with the device; there the embedding itself raises.
         if y.device.type == "cpu" and not ((y >= 0) & (y < num_classes)).all():
             raise ConfigError(f"labels y={y.tolist()}: 0 to {num_classes - 1} are allowed")
 
 
 class UNetModel(Denoiser):
-    """What is to be removed from a noisy image: eps, x_0 or x_prev, and the variance where it is learned."""
+    """The ADM U-Net: predicts eps, x_0 or x_prev, and the variance where it is learned."""
 
     def __init__(self, config: UNetConfig) -> None:
         super().__init__(config, config.in_channels)
@@ -101,8 +101,8 @@ class UNetModel(Denoiser):
         """One prediction per image.
 
         x_t: (N, in_channels, ...), usually around [-1, 1] plus noise; every side a multiple of the downsampling factor.
-        timesteps: (N,), whole or fractional; y: (N,) int64 labels, exactly where the config has classes.
-        frequency: what is done to the skip connections (`models.frequency`).
+        timesteps: (N,), whole or fractional; y: (N,) int64 labels, needed if and only if the config has classes.
+        frequency: a filter of the skip connections (`models.frequency`).
         Returns (N, out_channels, ...) in float32. Raises ConfigError where size, channels or labels do not fit.
         """
         self.check_image(x_t)
