@@ -78,7 +78,7 @@ def test_a_figure_that_cannot_be_had_says_why(samples: str, tmp_path: Path, caps
     np.savez(tmp_path / "reference.npz", mu=np.zeros(12), sigma=np.eye(12))
     assert fid(samples, str(tmp_path / "reference.npz"), "--network", str(network)) == 0
     printed = capsys.readouterr().out
-    assert "sFID             - (its layers, called one by one, give other features than the whole)" in printed
+    assert "sFID             - (its layers, called one by one, give other features than the network itself)" in printed
     assert "Recall           - (one of the two has statistics alone" in printed
     assert "6 images against given statistics" in printed
 
@@ -104,7 +104,7 @@ def test_a_fetched_network_is_run_under_its_name_as_long_as_it_is_what_was_fetch
     monkeypatch.setattr(constants, "HF_HOME", str(tmp_path))  # where downloads lie
     words = (samples, samples, "--network", "inception-2015-12-05", "--json")
     assert fid(*words) == 2
-    assert "is not here yet; `rediffuse models fetch inception-2015-12-05` downloads it" in capsys.readouterr().err
+    assert "is not downloaded yet; run `rediffuse models fetch inception-2015-12-05`" in capsys.readouterr().err
     server.content = Path(network).read_bytes()
     script = replace(FEATURE_NETWORKS["inception-2015-12-05"], address=server.url, min_bytes=1000)
     path = fetch_published(script, default_cache())

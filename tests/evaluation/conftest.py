@@ -1,4 +1,4 @@
-"""The feature network, and the same images twice: in memory and as files."""
+"""A feature network, and the same images in memory and as files."""
 
 from pathlib import Path
 

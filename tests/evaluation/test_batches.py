@@ -1,4 +1,4 @@
-"""Sets of images: the same pixels from an .npz and from files, and what is none of the two."""
+"""Sets of images: the same pixels from an .npz and from files, and errors for everything else."""
 
 from pathlib import Path
 
@@ -105,7 +105,7 @@ def test_images_of_two_sizes_are_refused(folder: Path) -> None:
     Image.new("RGB", (12, 10)).save(folder / "05.png")
     images = open_set(str(folder)).images
     assert images is not None
-    with pytest.raises(InputError, match=r"05\.png: 12x10 pixels, but others have 10x10: give a size to cut to"):
+    with pytest.raises(InputError, match=r"05\.png: 12x10 pixels, but others have 10x10: give a size to crop to"):
         list(images.batches(5))
 
 

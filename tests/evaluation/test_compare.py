@@ -1,4 +1,4 @@
-"""The figures of whole sets, by way of files, caches and given statistics."""
+"""Comparisons of sets from files, from the cache and from given statistics."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Features from TorchScript files: all of them from the published layout, what can be had from others, no surprises."""
+"""Features from TorchScript files: spatial ones only from the published layout; errors for other files."""
 
 import warnings
 from pathlib import Path
@@ -48,7 +48,7 @@ def test_spatial_features_are_the_first_seven_channels_innermost(network: Featur
 @pytest.mark.parametrize(
     ("kind", "name", "reason"),
     [
-        (Detour, "mixed_6", "its layers, called one by one, give other features than the whole"),
+        (Detour, "mixed_6", "its layers, called one by one, give other features than the network itself"),
         (Inception, "mixed_5", "it has no layers.mixed_6.conv"),
     ],
 )
@@ -72,7 +72,7 @@ def test_another_checksum_is_refused_before_anything_is_run(inception: Path, tmp
 @pytest.mark.parametrize(
     ("network", "message"),
     [
-        (Classifier(), "cannot be called as the Inception network is, .*return_features"),
+        (Classifier(), "cannot be called like the Inception network, .*return_features"),
         (Maps(), r"return_features=True gives \(2, 3, 32, 32\) for 2 images; \(N, D\) is needed"),
         (Logits(), "no_output_bias=True gives rows that sum to .*; probabilities are needed"),
     ],

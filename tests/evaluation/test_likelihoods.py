@@ -1,4 +1,4 @@
-"""Bits per dimension of files: each file's own number, whatever it is computed beside."""
+"""Bits per dimension of files: the number of a file does not depend on the other files."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Every number against one worked out by hand, or against a closed form."""
+"""Every figure against one computed by hand or from a closed form."""
 
 import math
 

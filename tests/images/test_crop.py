@@ -1,4 +1,4 @@
-"""Any image becomes a square; the golden x_0 (test_decode.py) say that the centre crop is the original's."""
+"""Images of any size become squares; test_decode.py compares the centre crop with the original's golden values."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Every kind of file that people have, made here as a real file, to the same kind of pixels or to one line."""
+"""Real files of every common format are decoded to 8-bit RGB, or refused with an error of one line."""
 
 import hashlib
 import json
@@ -29,7 +29,7 @@ def corners() -> Image.Image:
 
 
 def refusal(path: Path, *limits: Limits) -> str:
-    """What `decode` says of a file it refuses: one line that begins with the file."""
+    """The error of `decode` for a file that it refuses: one line that begins with the file."""
     with pytest.raises(ImageError) as caught:
         decode(path, *limits)
     message = str(caught.value)
@@ -75,7 +75,7 @@ def test_every_codec_is_read_and_its_truncation_is_refused(
     assert image.pixels.dtype == np.uint8
     assert np.abs(np.array(corner_colours(image.pixels)) - [RED, GREEN, BLUE, WHITE]).max() < 6
     half.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
-    assert "cut short" in refusal(half)
+    assert "truncated" in refusal(half)
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ def test_sixteen_bit_colour_is_read(tmp_path: Path) -> None:
     ("pixels", "said"),
     [(np.full((16, 16), 0.5, np.float32), "floating-point"), (np.full((16, 16), 70000, np.int32), "from 70000")],
 )
-def test_pixels_without_an_agreed_white_are_refused(tmp_path: Path, pixels: np.ndarray, said: str) -> None:
+def test_pixels_without_a_standard_white_are_refused(tmp_path: Path, pixels: np.ndarray, said: str) -> None:
     Image.fromarray(pixels).save(tmp_path / "data.tif")
     assert said in refusal(tmp_path / "data.tif")
 
@@ -196,7 +196,7 @@ def test_no_permission_is_said(tmp_path: Path, corners: Image.Image) -> None:
 
 def test_postscript_starts_no_program(tmp_path: Path) -> None:
     (tmp_path / "drawing.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 16 16\n")
-    assert "not an image of a kind that is read" in refusal(tmp_path / "drawing.png")
+    assert "not an image in a supported format" in refusal(tmp_path / "drawing.png")
 
 
 @pytest.mark.parametrize(
@@ -217,7 +217,7 @@ def test_size_outside_the_limits_is_refused_by_the_header_alone(
 
 def test_limits_are_arguments(tmp_path: Path, corners: Image.Image) -> None:
     corners.save(tmp_path / "corners.png")
-    assert "at most 100 in all" in refusal(tmp_path / "corners.png", Limits(max_pixels=100))
+    assert "at most 100 in total" in refusal(tmp_path / "corners.png", Limits(max_pixels=100))
     assert "at least 17" in refusal(tmp_path / "corners.png", Limits(min_side=17))
     assert "bytes, at most 50" in refusal(tmp_path / "corners.png", Limits(max_bytes=50))
 

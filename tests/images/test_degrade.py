@@ -1,4 +1,4 @@
-"""Each degradation keeps what it says it keeps, and more of it takes away more."""
+"""Each degradation keeps shape and type, and a stronger one changes the image more."""
 
 from collections.abc import Callable
 
@@ -12,7 +12,7 @@ from rediffuse.images import degrade
 
 @pytest.fixture
 def photo() -> np.ndarray:
-    """A smooth picture, 40 by 56, with some grain."""
+    """A smooth picture, 40 by 56, with some noise."""
     rng = np.random.default_rng(0)
     coarse = Image.fromarray(rng.integers(40, 216, (5, 7, 3), np.uint8)).resize((56, 40), Image.Resampling.BICUBIC)
     return np.clip(np.asarray(coarse) + rng.normal(0, 4, (40, 56, 3)), 0, 255).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""What is written is read back: exactly, or to within the stated step."""
+"""Written files are read back exactly, or with at most the stated error."""
 
 from io import BytesIO
 
@@ -57,7 +57,7 @@ def test_damaged_map_is_refused(cut: int, flipped: int) -> None:
     damaged = bytearray(content)
     damaged[flipped % len(content)] ^= 1
     for broken in (content[: cut % len(content)], bytes(damaged), png_bytes(PHOTO)):
-        with pytest.raises(ImageError, match=r"maps/a\.png: damaged, or no 16-bit map"):
+        with pytest.raises(ImageError, match=r"maps/a\.png: damaged, or not a 16-bit map"):
             read_png16(broken, "maps/a.png")
 
 

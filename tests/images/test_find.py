@@ -1,4 +1,4 @@
-"""Whatever is given - files, folders, patterns, links - becomes a list without doubles, under names that are safe."""
+"""Files, folders, patterns and links become a list without duplicates, with unique and safe names."""
 
 import os
 import tempfile
@@ -19,7 +19,7 @@ FILES = st.lists(st.tuples(PARTS, PARTS, st.sampled_from([".png", ".PNG", ".jpg"
 
 
 def plant(root: Path, *files: str) -> Path:
-    """Make empty files below `root`: finding does not look into them."""
+    """Make empty files below `root`: finding does not read them."""
     for file in files:
         (root / file).parent.mkdir(parents=True, exist_ok=True)
         (root / file).touch()

@@ -1,4 +1,4 @@
-"""A history does what its fields say, and the draws cover their distribution."""
+"""A history applies its fields, and draws cover the whole distribution."""
 
 from collections import Counter
 
@@ -13,7 +13,7 @@ from rediffuse.images.history import Histories, History
 
 @pytest.fixture
 def photo() -> np.ndarray:
-    """A smooth picture, 80 by 112, with some grain."""
+    """A smooth picture, 80 by 112, with some noise."""
     rng = np.random.default_rng(0)
     coarse = Image.fromarray(rng.integers(40, 216, (5, 7, 3), np.uint8)).resize((112, 80), Image.Resampling.BICUBIC)
     return np.clip(np.asarray(coarse) + rng.normal(0, 4, (80, 112, 3)), 0, 255).astype(np.uint8)
@@ -67,8 +67,8 @@ def test_draws_depend_on_their_generator_alone() -> None:
     ("fields", "said"),
     [
         ({"encodings": ()}, r"encodings=\(\): at least one value is needed"),
-        ({"qualities": (95, 75)}, r"qualities=\(95, 75\): from 1 to 100 are allowed, the lower one first"),
-        ({"qualities": (0, 75)}, r"qualities=\(0, 75\): from 1 to 100 are allowed, the lower one first"),
+        ({"qualities": (95, 75)}, r"qualities=\(95, 75\): from 1 to 100 are allowed, the lower value first"),
+        ({"qualities": (0, 75)}, r"qualities=\(0, 75\): from 1 to 100 are allowed, the lower value first"),
     ],
 )
 def test_impossible_distributions_are_named(fields: dict, said: str) -> None:

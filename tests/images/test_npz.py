@@ -58,9 +58,9 @@ def test_equal_batches_are_equal_files(tmp_path: Path) -> None:
         ({"arr_0": PIXELS[:0]}, r"arr_0 is \(0, 4, 5, 3\) uint8"),
         (
             {"arr_0": np.asfortranarray(PIXELS)},
-            "arr_0 is stored column by column; numpy.ascontiguousarray turns it round",
+            r"arr_0 is stored in column order; save numpy.ascontiguousarray\(arr_0\) instead",
         ),
-        ({"arr_0": PIXELS, "arr_1": np.zeros(2, np.int64)}, r"arr_1 is \(2,\) int64; \(3,\) whole numbers are needed"),
+        ({"arr_0": PIXELS, "arr_1": np.zeros(2, np.int64)}, r"arr_1 is \(2,\) int64; \(3,\) integers are needed"),
         ({"arr_0": PIXELS, "arr_1": np.zeros(3)}, r"arr_1 is \(3,\) float64"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Files and pixels to tensors and back; the originals round down, and the golden bytes say so."""
+"""Files and pixels to tensors and back; golden values show that the original programs round down."""
 
 from pathlib import Path
 

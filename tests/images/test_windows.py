@@ -1,4 +1,4 @@
-"""Windows are chosen by the pixels alone, lie on the grid, and are spread over the image."""
+"""Windows depend only on the pixels, lie on the grid, and are spread over the image."""
 
 from collections.abc import Sequence
 from itertools import combinations

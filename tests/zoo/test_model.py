@@ -150,7 +150,7 @@ def test_a_file_with_a_published_name_is_held_against_the_published_configuratio
 
 
 def test_a_published_model_that_is_not_here_says_how_to_get_it(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="lsun_cat: is not here yet; `rediffuse models fetch lsun_cat` downloads it"):
+    with pytest.raises(InputError, match="lsun_cat: is not downloaded yet; run `rediffuse models fetch lsun_cat`"):
         load("lsun_cat", cache=tmp_path)
 
 

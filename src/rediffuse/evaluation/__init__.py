@@ -1,1 +1,1 @@
-"""How good a diffusion model is: bits per dimension, and distances between its samples and images."""
+"""Measure the quality of a diffusion model: bits per dimension, and distances between its samples and images."""

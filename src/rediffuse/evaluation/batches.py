@@ -1,4 +1,4 @@
-"""Sets of images to compare: guided-diffusion's `.npz` batches, which may bring their statistics, and image folders."""
+"""Sets of images to compare: guided-diffusion's `.npz` batches, which may include statistics, and image folders."""
 
 import hashlib
 import zipfile
@@ -23,7 +23,7 @@ _THREADS = 4
 
 
 class Images(Protocol):
-    """Images that are read as they are needed: fifty thousand of them do not fit into memory."""
+    """Images that are read when needed, because 50,000 images do not fit into memory."""
 
     failures: list[str]
     """Reasons for the images that could not be read so far, a line each."""
@@ -40,29 +40,29 @@ class Images(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class ImageSet:
-    """What a path holds: images, statistics of images, or, as guided-diffusion's reference batches, both."""
+    """Images, statistics of images, or both, as in guided-diffusion's reference batches."""
 
     path: str
     digest: str
-    """Of the files' content and of what is done to it, wherever the files lie."""
+    """Hash of the files' content and of how it is processed; it does not depend on the folder."""
     images: Images | None
     pooled: Moments | None = None
-    """Statistics of perhaps more images than there are here (`mu` and `sigma`)."""
+    """Statistics that the file includes (`mu` and `sigma`), perhaps of more images than it holds."""
     spatial: Moments | None = None
-    """`mu_s` and `sigma_s`."""
+    """Spatial statistics that the file includes (`mu_s` and `sigma_s`)."""
 
 
 def open_set(path: str, size: int | None = None) -> ImageSet:
-    """Look at an `.npz` file, or find the images of a folder.
+    """Open an `.npz` file, or find the images of a folder.
 
     Args:
         path: a file that ends in `.npz` (`arr_0`: uint8 (N, H, W, 3); or `mu`, `sigma` and perhaps `mu_s`, `sigma_s`;
-            or all of them), or what `images.find.find_images` takes.
-        size: scale and cut the images to squares of that side; None takes them as they are, which needs images of one
-            size. Statistics that an `.npz` brings stay what they are.
+            or all of them), or a path that `images.find.find_images` takes.
+        size: scale and crop the images to squares of this side; None does not change them, and they must have one size.
+            Statistics that an `.npz` includes do not change.
 
     Raises:
-        InputError: there is nothing, or the file holds something else; says what.
+        InputError: there are no images or statistics; names what the file holds.
         ConfigError: `size` is below 1.
     """
     if size is not None and size < 1:
@@ -85,7 +85,7 @@ class ImageFiles:
         return len(self.files)
 
     def digest(self) -> str:
-        """Of the files' names and bytes, and of what is done to the pixels."""
+        """Hash of the files' names and bytes, and of the crop."""
         sha256 = hashlib.sha256(f"size={self.size}\n".encode())
         for file in self.files:
             content = sha256_of(file.path) if file.path.is_file() else "unreadable"
@@ -106,7 +106,7 @@ class ImageFiles:
                     if pixels.shape != shape:
                         given, others = (f"{width}x{height}" for height, width, _ in (pixels.shape, shape))
                         raise InputError(
-                            f"{file.path}: {given} pixels, but others have {others}: give a size to cut to"
+                            f"{file.path}: {given} pixels, but others have {others}: give a size to crop to"
                         )
                     batch.append(pixels)
                 if batch:

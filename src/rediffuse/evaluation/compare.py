@@ -1,4 +1,4 @@
-"""Two sets of images to the figures that compare them; what a network saw of a set can be kept for the next time."""
+"""Compare two sets of images: FID, sFID, inception score, precision, recall; the statistics of a set can be cached."""
 
 import zipfile
 from collections.abc import Callable
@@ -25,15 +25,15 @@ from rediffuse.files import atomic_write
 from rediffuse.records import digest
 
 Progress = Callable[[int], object]
-"""Told the number of images after each batch."""
+"""Called after each batch with its number of images."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SetStatistics:
-    """What a network saw in a set of images."""
+    """Statistics of a network's features of a set of images."""
 
     num_images: int
-    """How many were looked at; 0 where the set brought its statistics and no images."""
+    """Number of images that the network computed; 0 where the set consists of statistics only."""
     failures: tuple[str, ...]
     """Reasons for the images that could not be read."""
     pooled: Moments
@@ -45,12 +45,12 @@ class SetStatistics:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """The figures of samples against a reference; None where something that a figure needs is not there."""
+    """The figures of samples against a reference; None for a figure that cannot be computed."""
 
     fid: float
     sfid: float | None
     inception_score: float | None
-    """Of the samples; the reference has no part in it."""
+    """That of the samples; it does not depend on the reference."""
     precision: float | None
     recall: float | None
 
@@ -63,16 +63,16 @@ def statistics_of(
     cache: Path | None = None,
     progress: Progress | None = None,
 ) -> SetStatistics:
-    """Show the images of a set to the network, or take what it saw of equal images before.
+    """Compute the statistics of a set of images, or read them from the cache.
 
-    Statistics that the set brings come before those of its images, which may be fewer.
+    Statistics that the set includes replace the computed ones, because they may be of more images.
 
     Args:
         images: from `batches.open_set`.
-        network: must have as many features as the statistics that the set brings.
+        network: must have as many features as the statistics that the set includes.
         batch_size: images per call of the network, at least 1.
-        cache: a folder where the statistics are kept, by the content of the set and of the network.
-        progress: told how far it is.
+        cache: a folder for the statistics; a file's name is a hash of the content of the set and of the network.
+        progress: called after each batch with its number of images.
 
     Raises:
         InputError: fewer than two images, images of several sizes, a damaged file.
@@ -80,7 +80,7 @@ def statistics_of(
     """
     assert batch_size >= 1
     if images.images is None:
-        assert images.pooled is not None  # open_set refuses a set of neither
+        assert images.pooled is not None  # open_set refuses a set without images and statistics
         return SetStatistics(
             num_images=0,
             failures=(),
@@ -93,7 +93,7 @@ def statistics_of(
     if kept is not None and kept.is_file():
         seen = _read(kept)
     else:
-        seen = _look(images, network, batch_size, progress)
+        seen = _compute(images, network, batch_size, progress)
         if kept is not None and not seen.failures:
             _write(kept, seen)
     if images.pooled is None:
@@ -105,8 +105,8 @@ def compare(samples: SetStatistics, reference: SetStatistics, *, device: torch.d
     """The figures of guided-diffusion's evaluator (arXiv:2105.05233, section 4).
 
     Args:
-        samples: of one network.
-        reference: of the same network.
+        samples: statistics of the samples.
+        reference: statistics of the reference, from the same network.
         device: where the distances between features are computed.
 
     Raises:
@@ -131,13 +131,13 @@ def compare(samples: SetStatistics, reference: SetStatistics, *, device: torch.d
 
 @dataclass(frozen=True, kw_only=True)
 class _Key:
-    """What cached statistics depend on."""
+    """Everything that cached statistics depend on."""
 
     images: str
     network: str
 
 
-def _look(images: ImageSet, network: FeatureNetwork, batch_size: int, progress: Progress | None) -> SetStatistics:
+def _compute(images: ImageSet, network: FeatureNetwork, batch_size: int, progress: Progress | None) -> SetStatistics:
     assert images.images is not None
     pooled, spatial = RunningMoments(), RunningMoments()
     features, probabilities = [], []
@@ -163,7 +163,7 @@ def _look(images: ImageSet, network: FeatureNetwork, batch_size: int, progress: 
 
 
 def _write(path: Path, seen: SetStatistics) -> None:
-    """Under the names of guided-diffusion's reference batches, so that its evaluator reads the moments too."""
+    """Write the arrays with the names of guided-diffusion's reference batches, so that its evaluator can read them."""
     arrays: dict[str, Any] = {
         "mu": seen.pooled.mean,
         "sigma": seen.pooled.covariance,

@@ -2,9 +2,9 @@
 
 The calling convention is that of NVIDIA's `inception-2015-12-05.pt`: images are uint8 NCHW of any size, which the
 network itself resizes and scales; `network(images, return_features=True)` gives the pooled features (N, D), and
-`network(images, no_output_bias=True)` the probabilities (N, K) that the inception score takes.
+`network(images, no_output_bias=True)` the probabilities (N, K) for the inception score.
 
-TorchScript is a program: loading a file runs what it holds. Take it from a source you trust, or give its checksum.
+A TorchScript file is a program, and loading it runs code. Use a file from a source you trust, or give its checksum.
 """
 
 import warnings
@@ -23,21 +23,21 @@ from rediffuse.zoo.fetch import default_cache, known_sha256, published_path
 from rediffuse.zoo.published import FEATURE_NETWORKS
 
 SPATIAL_CHANNELS = 7
-"""Of the first branch of mixed_6, as guided-diffusion's evaluator: 7 * 17 * 17 numbers, about as many as are pooled."""
+"""Channels of the first branch of mixed_6 that guided-diffusion's evaluator uses; 7 * 17 * 17 = 2023 features."""
 _SIDE = 299
 _TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True, kw_only=True)
 class Features:
-    """What a network sees in N images; float32 on the CPU."""
+    """A network's features of N images; float32 on the CPU."""
 
     pooled: Tensor
-    """(N, D)."""
+    """The pooled features (N, D)."""
     probabilities: Tensor
-    """(N, K); rows sum to 1."""
+    """The probabilities (N, K) of the classes; rows sum to 1."""
     spatial: Tensor | None
-    """(N, h * w * 7), channels innermost as in guided-diffusion's statistics; None where they cannot be had."""
+    """(N, h * w * 7), channels innermost as in guided-diffusion's statistics; None for networks of another layout."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,10 +46,10 @@ class FeatureNetwork:
 
     compute: Callable[[Tensor], Features]
     sha256: str
-    """Of the file."""
+    """SHA-256 of the file, in hex."""
     device: torch.device
     why_no_spatial: str
-    """Why there are no spatial features, and so no sFID; empty where there are."""
+    """Why there are no spatial features and no sFID; empty if there are."""
 
     def __call__(self, images: Tensor) -> Features:
         with torch.inference_mode():
@@ -57,32 +57,32 @@ class FeatureNetwork:
 
 
 def find_feature_network(source: str | Path, cache: Path | None = None) -> tuple[Path, str | None]:
-    """The file of a feature network, and the checksum that was recorded when it was fetched (None for a file of yours).
+    """The path of a feature network, and its checksum recorded at the download (None for your own file).
 
     Args:
-        source: a TorchScript file, or a name in `zoo.published.FEATURE_NETWORKS`, which was fetched before: nothing is
-            downloaded here.
-        cache: where downloads lie; None is `zoo.fetch.default_cache()`.
+        source: a TorchScript file, or a name in `zoo.published.FEATURE_NETWORKS` that was downloaded before; this
+            function downloads nothing.
+        cache: the folder of downloads; None is `zoo.fetch.default_cache()`.
 
     Raises:
-        InputError: nothing was fetched under that name.
+        InputError: the named network was not downloaded.
     """
     if source in FEATURE_NETWORKS:
         script = FEATURE_NETWORKS[str(source)]
         path = published_path(script, cache or default_cache())
         if not path.is_file():
-            raise InputError(f"{source}: is not here yet; `rediffuse models fetch {source}` downloads it")
+            raise InputError(f"{source}: is not downloaded yet; run `rediffuse models fetch {source}`")
         return path, known_sha256(script, path)
     return Path(source), None
 
 
 def load_feature_network(path: Path, *, device: torch.device, sha256: str | None = None) -> FeatureNetwork:
-    """Load the file, call it once, and find out whether it has spatial features.
+    """Load the file, call it once, and check whether it gives spatial features.
 
     Args:
-        path: a TorchScript file; running it is a matter of trust.
-        device: where it runs.
-        sha256: what the file must be, checked before anything of it is run.
+        path: a TorchScript file from a source you trust: loading it runs code.
+        device: the device on which it runs.
+        sha256: the expected checksum, which is compared before any code of the file is run.
 
     Raises:
         InputError: there is no such file.
@@ -107,7 +107,7 @@ def load_feature_network(path: Path, *, device: torch.device, sha256: str | None
 
 def _load(path: Path, device: torch.device) -> torch.jit.ScriptModule:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # torch prefers torch.export; the published file is this
+        warnings.simplefilter("ignore", DeprecationWarning)  # torch advises against TorchScript
         try:
             network = torch.jit.load(path, map_location="cpu").eval()
         except (RuntimeError, ValueError) as error:
@@ -120,13 +120,13 @@ def _load(path: Path, device: torch.device) -> torch.jit.ScriptModule:
 
 
 def _checked(network: Any, probe: Tensor, path: Path) -> Features:
-    """The features of the probe, once they are known to be what the calling convention says."""
+    """The features of the probe, after a check that the network follows the calling convention."""
     try:
         features = _by_calls(network, probe)
     except (RuntimeError, TypeError) as error:
         reason = [line for line in str(error).splitlines() if line.strip()][-1].strip()
         raise CheckpointError(
-            f"{path}: cannot be called as the Inception network is, with uint8 images and return_features=True or "
+            f"{path}: cannot be called like the Inception network, with uint8 images and return_features=True or "
             f"no_output_bias=True ({reason})"
         ) from None
     for name, values in (("return_features", features.pooled), ("no_output_bias", features.probabilities)):
@@ -143,14 +143,18 @@ def _checked(network: Any, probe: Tensor, path: Path) -> Features:
 
 
 def _why_no_spatial(network: Any, probe: Tensor, called: Features) -> str:
-    """Take the network apart as NVIDIA's is built; the parts are believed if together they do what the whole does."""
+    """The reason why spatial features cannot be computed, or nothing.
+
+    They come from the layers, called one by one in the order of NVIDIA's network. That is accepted only if it gives the
+    same pooled features and probabilities as a call of the network.
+    """
     try:
-        taken_apart = _by_layers(network, probe)
+        by_layers = _by_layers(network, probe)
     except (AttributeError, RuntimeError, TypeError):
         return "it has no layers.mixed_6.conv"
-    pairs = ((taken_apart.pooled, called.pooled), (taken_apart.probabilities, called.probabilities))
+    pairs = ((by_layers.pooled, called.pooled), (by_layers.probabilities, called.probabilities))
     same = all(a.shape == b.shape and (a - b).norm() <= _TOLERANCE * b.norm() for a, b in pairs)
-    return "" if same else "its layers, called one by one, give other features than the whole"
+    return "" if same else "its layers, called one by one, give other features than the network itself"
 
 
 def _by_calls(network: Any, images: Tensor) -> Features:
@@ -162,7 +166,7 @@ def _by_calls(network: Any, images: Tensor) -> Features:
 
 
 def _by_layers(network: Any, images: Tensor) -> Features:
-    """All features from one pass: TorchScript calls no hooks, but its layers can be called one after the other."""
+    """All features from one pass. The layers are called one by one, since TorchScript modules do not call hooks."""
     x, spatial = _resized(images), None
     for name, layer in network.layers.named_children():
         if name == "mixed_6":
@@ -178,12 +182,12 @@ def _by_layers(network: Any, images: Tensor) -> Features:
 
 
 def _resized(images: Tensor) -> Tensor:
-    """uint8 (N, 3, H, W) to float (N, 3, 299, 299) in [-1, 1), as TensorFlow of 2015 and NVIDIA's network do.
+    """Resize uint8 (N, 3, H, W) to float (N, 3, 299, 299) in [-1, 1) as TensorFlow of 2015 and NVIDIA's network do.
 
-    Bilinear, where pixel i of the result lies at i * H / 299 of the image: corners, not centres, are aligned.
+    Bilinear: pixel i of the result is at i * H / 299 of the image, so corners of pixels are aligned, not their centres.
     """
     n, _, height, width = images.shape
-    shifts = [1 / side - 1 / _SIDE for side in (width, height)]  # half a pixel of each, where a side spans 2
+    shifts = [1 / side - 1 / _SIDE for side in (width, height)]  # half a pixel of each; a side has length 2
     theta = torch.tensor([[1, 0, shifts[0]], [0, 1, shifts[1]]], device=images.device).expand(n, 2, 3)
     grid = F.affine_grid(theta, [n, 3, _SIDE, _SIDE], align_corners=False)
     resized = F.grid_sample(images.float(), grid, mode="bilinear", padding_mode="border", align_corners=False)

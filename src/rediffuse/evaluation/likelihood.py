@@ -1,4 +1,4 @@
-"""Bits per dimension of images under a model, with the terms of the bound, as guided-diffusion's `image_nll.py`."""
+"""Bits per dimension of images under a model, with the terms of the bound, as in guided-diffusion's `image_nll.py`."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,29 +20,29 @@ from rediffuse.zoo.labels import class_labels
 from rediffuse.zoo.model import DiffusionModel
 
 Progress = Callable[[int], object]
-"""Told the number of files after each batch."""
+"""Called after each batch with its number of files."""
 
 _THREADS = 4
 
 
 @dataclass(frozen=True, kw_only=True)
 class Likelihoods:
-    """The bounds of the images that could be read, in the order of the files."""
+    """The variational bounds of the images that could be read, in the order of the files."""
 
     names: tuple[str, ...]
     bits: BitsPerDimension
-    """On the CPU; its columns run from the noisiest timestep to the first."""
+    """The terms of the bounds, on the CPU; columns from the noisiest timestep to the first."""
     failures: tuple[str, ...]
-    """Reasons for the other files, a line each."""
+    """The errors of the other files, one line each."""
 
     def save(self, path: Path) -> None:
-        """Write an `.npz`: means over the images by timestep, as `image_nll.py` does, and every image's own numbers.
+        """Write an `.npz`: means over the images per timestep, as `image_nll.py` does, and the totals of each image.
 
         `vb_terms`, `xstart_mse`, `mse` are (T,), from the noisiest timestep to the first; `total_bpd` and `prior_bpd`
         are (N,), in the order of `names`.
 
         Raises:
-            StorageError: it cannot be written.
+            StorageError: the file cannot be written.
         """
         bits = self.bits
         arrays: dict[str, Any] = {
@@ -67,20 +67,19 @@ def likelihoods(
     labels: Mapping[str, int] | None = None,
     progress: Progress | None = None,
 ) -> Likelihoods:
-    """Estimate the bound for every file, scaled and cut to the model's square as in training.
+    """Estimate the variational bound for every file, scaled and cropped to the model's input size as in training.
 
     Args:
-        model: a unet of RGB images.
+        model: a U-Net of RGB images.
         files: from `images.find.find_images`.
-        steps: keep so many timesteps of the chain, evenly spread; None keeps all of them.
-        seed: the noise of file i comes from `seed + i`, whatever batch the file is in.
+        steps: number of timesteps to use, evenly spread over the chain; None uses all of them.
+        seed: the noise of file i has the seed `seed + i`, so it does not depend on the batch.
         batch_size: images per call of the network, at least 1.
-        labels: the class of each file by `FoundImage.name`, for a class-conditional model; that every file has one
-            was checked.
-        progress: told how far it is.
+        labels: the class of each file by `FoundImage.name`, for a class-conditional model; every file must have one.
+        progress: called after each batch with its number of files.
 
     Raises:
-        ConfigError: the model is not one of RGB images, or a number is not allowed.
+        ConfigError: the model is not a U-Net of RGB images, or a number is not allowed.
         InputError: no file could be read.
     """
     model.require_rgb_unet("give a likelihood of images")
@@ -112,7 +111,7 @@ def likelihoods(
 def _batches(
     files: Sequence[FoundImage], size: int, batch_size: int
 ) -> Iterator[tuple[list[int], list[Tensor], list[str]]]:
-    """The readable ones of every `batch_size` files, by index, each (3, size, size); and why the others are not."""
+    """For every `batch_size` files: indices and images (3, size, size) of the readable ones, errors of the others."""
     with ThreadPoolExecutor(_THREADS) as pool:
         for first in range(0, len(files), batch_size):
             batch = files[first : first + batch_size]

@@ -1,6 +1,6 @@
-"""The numbers that compare two sets of images by their features: Frechet distance, inception score, precision, recall.
+"""Figures that compare two sets of images by their features: Frechet distance, inception score, precision, recall.
 
-Sums and matrices are float64 on the CPU: the distance is a small difference of large traces.
+Sums and matrices are float64 on the CPU, because the distance is a small difference of large traces.
 """
 
 from dataclasses import dataclass
@@ -11,31 +11,31 @@ from torch import Tensor
 from rediffuse.errors import ConfigError, InputError
 
 SPLIT_SIZE = 5000
-"""Images per inception score, as guided-diffusion's: the score of a set is the mean over its splits."""
+"""Images per split, as in guided-diffusion: the inception score of a set is the mean over its splits."""
 NUM_NEIGHBOURS = 3
 """k of the precision and recall in the papers (arXiv:1904.06991, section 2; arXiv:2105.05233, appendix)."""
 _BLOCK = 1024
-"""Rows of a distance matrix that are computed at once: 50,000 images would need 10 GB for all of them."""
+"""Rows of a distance matrix that are computed at once: the full matrix of 50,000 images would need 10 GB."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Moments:
-    """The Gaussian that a set of features is taken for."""
+    """Mean and covariance of a set of features."""
 
     mean: Tensor
     """(D,) float64."""
     covariance: Tensor
-    """(D, D) float64, of a sample: divided by N - 1."""
+    """(D, D) float64, the unbiased estimate: divided by N - 1."""
 
     def __post_init__(self) -> None:
         assert self.covariance.shape == (len(self.mean), len(self.mean))
 
 
 class RunningMoments:
-    """Mean and covariance of features that come in batches, as exact as if all were there at once.
+    """Mean and covariance of features in batches, as accurate as if computed from all features at once.
 
-    Batches are merged by their deviations (Chan, Golub and LeVeque 1979): sums of squares would lose the digits in
-    which a large mean and a small variance differ.
+    Batches are merged by their deviations (Chan, Golub and LeVeque 1979): sums of squares would lose digits where the
+    mean is large and the variance small.
     """
 
     def __init__(self) -> None:
@@ -44,7 +44,7 @@ class RunningMoments:
         self._scatter = torch.zeros(0, 0, dtype=torch.float64)
 
     def update(self, features: Tensor) -> None:
-        """Take in a batch of features, (N, D), N at least 1."""
+        """Add a batch of features, (N, D), N at least 1."""
         x = features.to("cpu", torch.float64)
         count, mean = len(x), x.mean(dim=0)
         centred = x - mean
@@ -58,17 +58,17 @@ class RunningMoments:
         self.count = total
 
     def moments(self) -> Moments:
-        """Raises InputError where there are fewer than two images: they have no covariance."""
+        """The moments of all batches. Raises InputError for fewer than two images, which have no covariance."""
         if self.count < 2:
             raise InputError(f"{self.count} images: at least 2 are needed for a covariance")
         return Moments(mean=self._mean.clone(), covariance=self._scatter / (self.count - 1))
 
 
 def frechet_distance(a: Moments, b: Moments) -> float:
-    """|mu_a - mu_b|^2 + tr(S_a + S_b - 2 (S_a S_b)^(1/2)): FID, where the features are Inception's (arXiv:1706.08500).
+    """|mu_a - mu_b|^2 + tr(S_a + S_b - 2 (S_a S_b)^(1/2)): the FID, for features of Inception (arXiv:1706.08500).
 
-    S_a S_b has the eigenvalues of S_a^(1/2) S_b S_a^(1/2), which is symmetric: its root needs no complex numbers and
-    no small multiple of the identity, and covariances may be singular (fewer images than features).
+    S_a S_b has the same eigenvalues as S_a^(1/2) S_b S_a^(1/2), which is symmetric. So no complex numbers arise, and
+    covariances may be singular (fewer images than features) without adding a multiple of the identity.
 
     Raises:
         InputError: the two have different numbers of features.
@@ -84,7 +84,7 @@ def frechet_distance(a: Moments, b: Moments) -> float:
 
 
 def inception_score(probabilities: Tensor, split_size: int = SPLIT_SIZE) -> float:
-    """exp of the mean KL(p(y|x) || p(y)), the mean over splits of the set (arXiv:1606.03498, section 4).
+    """exp of the mean KL(p(y|x) || p(y)), averaged over splits of the set (arXiv:1606.03498, section 4).
 
     Args:
         probabilities: (N, K), N at least 1; rows sum to 1.
@@ -101,9 +101,10 @@ def inception_score(probabilities: Tensor, split_size: int = SPLIT_SIZE) -> floa
 def precision_and_recall(
     samples: Tensor, reference: Tensor, num_neighbours: int = NUM_NEIGHBOURS
 ) -> tuple[float, float]:
-    """The share of samples that lie in the reference's manifold, and the other way round (arXiv:1904.06991, Eq. 1, 2).
+    """Precision: the share of samples in the reference's manifold; recall: the reverse (arXiv:1904.06991, Eq. 1, 2).
 
-    A set's manifold is the union of balls around its members, each of which reaches to its k-th nearest neighbour.
+    The manifold of a set is the union of balls around its members; a ball's radius is the distance to the k-th nearest
+    neighbour.
 
     Args:
         samples: features, (N, D).
@@ -122,7 +123,7 @@ def precision_and_recall(
 
 def _radii(features: Tensor, num_neighbours: int) -> Tensor:
     """(N,): the distance of each feature to its k-th nearest neighbour."""
-    # The nearest of all is the feature itself, hence one more.
+    # The nearest neighbour is the feature itself, hence k + 1.
     return torch.cat(
         [torch.cdist(rows, features).kthvalue(num_neighbours + 1, dim=1).values for rows in features.split(_BLOCK)]
     )

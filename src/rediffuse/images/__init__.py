@@ -1,1 +1,1 @@
-"""Files to tensors and back: find, decode, crop, encode, degrade."""
+"""Image files to tensors and back: find, decode, crop, encode, degrade."""

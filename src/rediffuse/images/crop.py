@@ -1,4 +1,4 @@
-"""An image of any size to the square that a network sees, as guided-diffusion makes it (Pillow's filters)."""
+"""Crop or scale an image of any size to the square input of a network, as guided-diffusion does (Pillow's filters)."""
 
 import math
 from collections.abc import Callable
@@ -10,14 +10,14 @@ from rediffuse.images.config import Crop
 
 
 def center_crop(pixels: np.ndarray, size: int) -> np.ndarray:
-    """Scale the shorter side to `size` and cut the middle.
+    """Scale the shorter side to `size` and cut out the middle square.
 
     Args:
         pixels: uint8, (H, W, 3).
         size: side of the square, in pixels.
 
     Returns:
-        uint8, (size, size, 3); to the bit what guided-diffusion's data loader makes.
+        uint8, (size, size, 3); bit-identical to guided-diffusion's data loader.
     """
     scaled = _scale_shorter_side(pixels, size)
     return _cut(scaled, (scaled.shape[0] - size) // 2, (scaled.shape[1] - size) // 2, size)
@@ -31,7 +31,7 @@ def random_crop(
     min_fraction: float = 0.8,
     max_fraction: float = 1.0,
 ) -> np.ndarray:
-    """Cut a square at random that spans between `min_fraction` and `max_fraction` of the shorter side.
+    """Cut out a random square whose side is between `min_fraction` and `max_fraction` of the shorter side.
 
     Args:
         pixels: uint8, (H, W, 3).
@@ -41,7 +41,7 @@ def random_crop(
         max_fraction: in [min_fraction, 1].
 
     Returns:
-        uint8, (size, size, 3); distributed as guided-diffusion's augmentation.
+        uint8, (size, size, 3); same distribution as guided-diffusion's augmentation.
     """
     assert 0 < min_fraction <= max_fraction <= 1, (min_fraction, max_fraction)
     shorter = int(rng.integers(math.ceil(size / max_fraction), math.ceil(size / min_fraction), endpoint=True))
@@ -52,7 +52,7 @@ def random_crop(
 
 
 def squash(pixels: np.ndarray, size: int) -> np.ndarray:
-    """Scale both sides to `size`, which keeps the whole image and loses its proportions.
+    """Scale both sides to `size`: keeps the whole image, changes its proportions.
 
     Args:
         pixels: uint8, (H, W, 3).
@@ -65,12 +65,12 @@ def squash(pixels: np.ndarray, size: int) -> np.ndarray:
 
 
 CROPS: dict[Crop, Callable[[np.ndarray, int], np.ndarray]] = {"center": center_crop, "squash": squash}
-"""By the name that settings carry."""
+"""The crop functions, by their names in settings."""
 
 
 def _scale_shorter_side(pixels: np.ndarray, shorter: int) -> np.ndarray:
     image = Image.fromarray(pixels)
-    # Halving by means first: Pillow's bicubic filter alone would give other numbers than the networks were trained on.
+    # Halve by averaging first, as for the training images: Pillow's bicubic filter alone gives other pixels.
     while min(image.size) >= 2 * shorter:
         image = image.resize((image.width // 2, image.height // 2), Image.Resampling.BOX)
     scale = shorter / min(image.size)

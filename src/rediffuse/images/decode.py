@@ -1,4 +1,4 @@
-"""One file to pixels: upright, RGB, 8 bits; whatever cannot be that is refused in one line."""
+"""Decode one image file to upright 8-bit RGB pixels, or raise an error of one line."""
 
 import hashlib
 import threading
@@ -13,7 +13,7 @@ from PIL import ExifTags, Image, ImageFile
 from rediffuse.errors import ImageError
 
 CODECS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "AVIF", "JPEG2000", "PPM")
-"""What is read, by Pillow's names. A closed list: some of Pillow's other readers start programs (EPS: Ghostscript)."""
+"""The formats that are read, by Pillow's names. No others: some of its readers start programs (EPS: Ghostscript)."""
 
 _DEEP_GRAY = ("I", "I;16", "I;16B", "I;16L")
 _UPRIGHT = {
@@ -29,48 +29,48 @@ _UPRIGHT = {
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What a file may ask of this machine, and how little it may hold."""
+    """Limits on the size of an image file."""
 
     max_bytes: int = 1 << 30
-    """Largest file that is read into memory."""
+    """Largest file that is read, in bytes."""
     max_pixels: int = 100_000_000
-    """Most pixels; a header that announces more is refused before anything is decoded."""
+    """Largest number of pixels; it is checked in the file's header, before any decoding."""
     min_side: int = 8
-    """Shortest side in pixels. Below one JPEG block, what the network sees is interpolation, not the image."""
+    """Smallest side in pixels: one JPEG block. The network's input of a smaller image would be mostly interpolated."""
     max_aspect: int = 100
-    """Longest side over shortest: enlarging a strip until its short side fits the network would exhaust the memory."""
+    """Largest ratio of the sides: a strip, enlarged until its short side fits the network, could fill the memory."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DecodedImage:
-    """The pixels of one file and where they came from."""
+    """The pixels of one file and what is known of the file."""
 
     pixels: np.ndarray
     """uint8, (H, W, 3), upright RGB."""
     codec: str
-    """One of `CODECS`: found in the bytes, whatever the suffix says."""
+    """One of `CODECS`, determined from the bytes and not from the suffix."""
     size: tuple[int, int]
-    """(width, height) in the file, before it is turned upright."""
+    """(width, height) as stored, before the EXIF orientation is applied."""
     sha256: str
-    """Of the file's bytes, in hex."""
+    """SHA-256 of the file's bytes, in hex."""
 
 
 def decode(path: Path, limits: Limits = Limits()) -> DecodedImage:
     """Read one image file.
 
-    The EXIF orientation is applied. Gray, palette, CMYK and 1-bit images become RGB, alpha is dropped (the colours
-    under it stay, as in guided-diffusion), 16-bit gray is scaled by 1/257. Of a picture with companions for other
-    views (MPO, from phones) the main one is taken. Of 16-bit colour Pillow reads the upper 8 bits.
+    The EXIF orientation is applied. Gray, palette, CMYK and 1-bit images become RGB. Alpha is dropped without blending,
+    as in guided-diffusion. 16-bit gray is scaled by 1/257; of 16-bit colour Pillow reads the upper 8 bits. Of a file
+    with several views of one picture (MPO, from phones) the main view is read.
 
     Raises:
-        ImageError: the file is missing, empty, cut short, no image, animated, of several pages, of floating-point
-            or 32-bit pixels, or outside `limits`. One line: the file, what it is, what to do.
+        ImageError: the file is missing, empty, truncated, no image, animated, has several pages, has floating-point
+            or 32-bit pixels, or is outside `limits`. The message names the file, the problem and what to do.
     """
     return decode_bytes(_read(path, limits), printable(path), limits)
 
 
 def decode_bytes(content: bytes, name: str, limits: Limits = Limits()) -> DecodedImage:
-    """Decode the bytes of an image file as `decode` does; `name` is what its errors call the file."""
+    """Decode the bytes of an image file as `decode` does; `name` is the file's name in errors."""
     if not content:
         raise ImageError(f"{name}: is empty (0 bytes): copy or download it again")
     with _pillow_silenced:
@@ -87,14 +87,14 @@ def pixels_of(image: Image.Image | np.ndarray, name: str, limits: Limits = Limit
     """The pixels of an image in memory, as `decode` gives those of a file.
 
     Args:
-        image: a Pillow image, of any mode that `decode` takes; or an array, uint8 (H, W, 3), RGB.
-        name: what the errors call it.
+        image: a Pillow image, of any mode that `decode` supports; or an RGB array, uint8 (H, W, 3).
+        name: the image's name in errors.
 
     Returns:
         uint8, (H, W, 3), upright RGB.
 
     Raises:
-        ImageError: an array of another type or shape, a Pillow image that `decode` would refuse as a file.
+        ImageError: an array has another type or shape, or `decode` would refuse the Pillow image as a file.
     """
     if isinstance(image, np.ndarray):
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
@@ -109,7 +109,7 @@ def pixels_of(image: Image.Image | np.ndarray, name: str, limits: Limits = Limit
 
 
 def printable(path: Path | str) -> str:
-    """`path` for a message or a table: one line of valid Unicode, whatever bytes the file's name is made of."""
+    """`path` for a message or a table: one line of valid Unicode, also if the file's name is not."""
     if str(path).isprintable():
         return str(path)
     text = str(path).encode("utf-8", "backslashreplace").decode()
@@ -134,8 +134,8 @@ def _read(path: Path, limits: Limits) -> bytes:
 def _open(content: bytes, name: str) -> ImageFile.ImageFile:
     """Read the header with the first codec that accepts it.
 
-    `Image.open` would do the same, but judges the size by a limit that is global to the process and warns or raises
-    accordingly; ours is an argument.
+    `Image.open` would do the same, but checks the size against a limit that is global to the process; `Limits` is an
+    argument.
     """
     Image.init()
     for codec in CODECS:
@@ -143,10 +143,10 @@ def _open(content: bytes, name: str) -> ImageFile.ImageFile:
         if accept is not None and accept(content[:16]) is True:
             try:
                 return factory(BytesIO(content), "")
-            except Exception as error:  # on foreign bytes Pillow's parsers raise nearly anything
+            except Exception as error:  # on bytes of another format Pillow's parsers can raise almost any exception
                 raise _broken(name, codec, error) from error
     raise ImageError(
-        f"{name}: is not an image of a kind that is read ({', '.join(CODECS)}); it begins with {content[:8]!r}: "
+        f"{name}: is not an image in a supported format ({', '.join(CODECS)}); it begins with {content[:8]!r}: "
         "convert it to PNG"
     )
 
@@ -158,11 +158,11 @@ def _check_size(size: tuple[int, int], name: str, limits: Limits) -> None:
         raise ImageError(f"{name}: {width}x{height} pixels, at least {limits.min_side} on each side are needed")
     if width * height > limits.max_pixels:
         raise ImageError(
-            f"{name}: {width}x{height} pixels, at most {limits.max_pixels} in all are decoded: save it smaller"
+            f"{name}: {width}x{height} pixels, at most {limits.max_pixels} in total are decoded: save it smaller"
         )
     if long > limits.max_aspect * short:
         raise ImageError(
-            f"{name}: {width}x{height} pixels, one side may be at most {limits.max_aspect} times the other: cut it"
+            f"{name}: {width}x{height} pixels, one side may be at most {limits.max_aspect} times the other: crop it"
         )
 
 
@@ -182,23 +182,25 @@ def _load(image: Image.Image, name: str) -> None:
 def _upright(image: Image.Image) -> Image.Image:
     try:
         orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
-    except Exception:  # unreadable metadata say nothing about the pixels: taken as stored
+    except Exception:  # unreadable EXIF data: the orientation is unknown, so the pixels are used as stored
         orientation = 1
     return image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image
 
 
 def _rgb(image: Image.Image, name: str) -> np.ndarray:
     if image.mode == "F":
-        raise ImageError(f"{name}: floating-point pixels have no agreed white: save it with 8 or 16 bits")
+        raise ImageError(f"{name}: floating-point pixels have no standard value for white: save it with 8 or 16 bits")
     if image.mode in _DEEP_GRAY:
         return _deep_gray(np.asarray(image), name)
-    if "transparency" in image.info:  # dropped either way; left in, Pillow complains
+    if "transparency" in image.info:  # alpha is dropped anyway; with this entry Pillow would warn
         image = image.copy()
         del image.info["transparency"]
     try:
         return np.array(image.convert("RGB"))
     except ValueError as error:
-        raise ImageError(f"{name}: pixels of mode {image.mode} cannot become RGB: save it as an RGB PNG") from error
+        raise ImageError(
+            f"{name}: pixels of mode {image.mode} have no conversion to RGB: save it as RGB PNG"
+        ) from error
 
 
 def _deep_gray(levels: np.ndarray, name: str) -> np.ndarray:
@@ -211,15 +213,15 @@ def _deep_gray(levels: np.ndarray, name: str) -> np.ndarray:
 
 def _broken(name: str, codec: str | None, error: Exception) -> ImageError:
     reason = " ".join(str(error).split()) or type(error).__name__
-    return ImageError(f"{name}: broken or cut short {codec} file ({reason}): copy or download it again")
+    return ImageError(f"{name}: damaged or truncated {codec} file ({reason}): copy or download it again")
 
 
 class _PillowSilenced:
-    """Pillow's warnings are off while at least one thread is inside.
+    """A context in which Pillow's warnings are ignored; several threads may be in it at the same time.
 
-    Pillow warns of odd metadata, which changes no pixel; where warnings are errors that would refuse a good image.
-    `warnings.catch_warnings` alone lets two threads restore each other's filters, so the first one in switches and
-    the last one out restores.
+    Pillow warns about unusual metadata, which does not affect the pixels; where warnings are errors, a good image would
+    be refused. With `warnings.catch_warnings` alone two threads would restore each other's filters, so here the first
+    thread sets the filters and the last one restores them.
     """
 
     def __init__(self) -> None:

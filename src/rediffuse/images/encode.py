@@ -1,6 +1,6 @@
-"""Pixels and maps to the bytes of image files.
+"""Encode pixels and maps as the bytes of image files.
 
-Pillow writes the 8-bit files. It cannot write 16-bit RGB, so the PNG of a map is put together here (and read back).
+Pillow writes the 8-bit files. It has no 16-bit RGB, so this module writes and reads the 16-bit PNGs of maps itself.
 """
 
 import struct
@@ -15,10 +15,10 @@ from PIL import Image
 from rediffuse.errors import ImageError
 
 Subsampling = Literal["4:4:4", "4:2:2", "4:2:0"]
-"""Resolution of the two colour planes of a JPEG: full, half in width, half in both directions."""
+"""Resolution of the two chroma planes of a JPEG: full, half in width, half in both directions."""
 
 PNG16_STEP = 2 / 65535
-"""Distance of two neighbouring values of a map in a 16-bit PNG: what is read back is off by at most half of it."""
+"""Quantisation step of a map in a 16-bit PNG: reading back has an error of at most half of it."""
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _SIXTEEN_BIT_RGB = bytes([16, 2, 0, 0, 0])  # bit depth, colour type, compression, filters, no interlacing
@@ -31,7 +31,7 @@ def png_bytes(pixels: np.ndarray) -> bytes:
 
 
 def jpeg_bytes(pixels: np.ndarray, quality: int = 95, *, subsampling: Subsampling = "4:2:0") -> bytes:
-    """A baseline JPEG of uint8 pixels (H, W, 3); `quality` from 1 to 100, `subsampling` of the two colour planes."""
+    """A baseline JPEG of uint8 pixels (H, W, 3); `quality` from 1 to 100, `subsampling` of the two chroma planes."""
     return _save(pixels, "JPEG", quality=quality, subsampling=subsampling)
 
 
@@ -41,7 +41,7 @@ def webp_bytes(pixels: np.ndarray, quality: int = 80) -> bytes:
 
 
 def gif_bytes(frames: np.ndarray, milliseconds: int = 100) -> bytes:
-    """A GIF that repeats for ever, of uint8 pixels (N, H, W, 3); 256 colours per frame, the last one stays longer."""
+    """A GIF in an endless loop, of uint8 pixels (N, H, W, 3), 256 colours per frame; the last frame is shown longer."""
     pictures = [Image.fromarray(frame) for frame in frames]
     times = [milliseconds] * (len(pictures) - 1) + [20 * milliseconds]
     file = BytesIO()
@@ -56,13 +56,13 @@ def png16_bytes(values: np.ndarray) -> bytes:
         values: floating, (H, W, 3), in [0, 2].
 
     Returns:
-        The file's bytes; `read_png16` gives `values` back to within `PNG16_STEP / 2`.
+        The file's bytes; `read_png16` returns `values` with an error of at most `PNG16_STEP / 2`.
     """
     assert values.ndim == 3, values.shape
     assert values.shape[2] == 3, values.shape
     assert np.all((values >= 0) & (values <= 2)), "a map lies in [0, 2]"
     height, width, _ = values.shape
-    levels = np.rint(values.astype(np.float64) / PNG16_STEP).astype(">u2", order="C")  # big-endian, as PNG wants
+    levels = np.rint(values.astype(np.float64) / PNG16_STEP).astype(">u2", order="C")  # big-endian, as in PNG
     rows = levels.view(np.uint8).reshape(height, 6 * width)
     differences = np.diff(rows, axis=0, prepend=np.zeros((1, 6 * width), np.uint8))  # modulo 256
     filtered = np.insert(differences, 0, _ROW_ABOVE, axis=1)
@@ -77,13 +77,13 @@ def png16_bytes(values: np.ndarray) -> bytes:
 
 
 def read_png16(content: bytes, name: str = "map") -> np.ndarray:
-    """Read a map that `png16_bytes` wrote; `name` is what the error calls the file.
+    """Read a map that `png16_bytes` wrote; `name` is the file's name in errors.
 
     Returns:
         float32, (H, W, 3), in [0, 2].
 
     Raises:
-        ImageError: the bytes are cut short, damaged, or were written by another program.
+        ImageError: the bytes are truncated, damaged, or were written by another program.
     """
     try:
         chunks = dict(_chunks(content))
@@ -95,7 +95,7 @@ def read_png16(content: bytes, name: str = "map") -> np.ndarray:
         if np.any(filtered[:, 0] != _ROW_ABOVE):
             raise ValueError("filtered by another program")
     except (KeyError, ValueError, struct.error, zlib.error) as error:
-        raise ImageError(f"{name}: damaged, or no 16-bit map of rediffuse's ({error}): compute it again") from error
+        raise ImageError(f"{name}: damaged, or not a 16-bit map of rediffuse ({error}): compute it again") from error
     rows = np.cumsum(filtered[:, 1:], axis=0, dtype=np.uint8)  # modulo 256
     levels = rows.view(">u2").reshape(height, width, 3)
     return (levels * PNG16_STEP).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Files, folders, globs and images in memory to a list of images, each with a name for its results."""
+"""List the images in files, folders, glob patterns and memory, each with a unique name for its results."""
 
 import glob
 import logging
@@ -21,7 +21,7 @@ SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".avif"),
     *(".jp2", ".j2k", ".pbm", ".pgm", ".ppm", ".pnm"),
 )
-"""What is taken from folders, in either case. A file that is given itself is taken whatever it is called."""
+"""Suffixes of the files that are taken from folders, in lower or upper case. A file given by path may have any."""
 
 
 @dataclass(frozen=True)
@@ -30,12 +30,12 @@ class FoundImage:
 
     path: Path
     name: str
-    """Relative, posix, no `..`; no two of one call are equal, not even where case does not count. It keeps the
-    suffix (`a.jpg` and `a.png` may stand in one folder): results append theirs, `a.jpg.png`."""
+    """A relative path with forward slashes and without `..`; unique within one call, also if case is ignored. It keeps
+    the file's suffix, since a folder may hold `a.jpg` and `a.png`; results append theirs: `a.jpg.png`."""
 
     @property
     def source(self) -> str:
-        """What messages call it: the path, in one line."""
+        """The image's name in messages: its path, in one line."""
         return printable(self.path)
 
 
@@ -44,12 +44,12 @@ class MemoryImage:
     """One image in memory and the name of its results."""
 
     image: Image.Image | np.ndarray
-    """Whatever `decode.pixels_of` takes, or refuses."""
+    """An argument of `decode.pixels_of`, not yet checked."""
     name: str
 
     @property
     def source(self) -> str:
-        """What messages call it."""
+        """The image's name in messages."""
         return self.name
 
 
@@ -58,14 +58,14 @@ ImageLike = Path | str | Image.Image | np.ndarray
 
 
 def gather_images(images: ImageLike | Sequence[ImageLike]) -> list[FoundImage | MemoryImage]:
-    """What `find_images` finds of paths, together with images in memory, in the order in which they are given.
+    """List files, as `find_images` does, and images in memory, in the order in which they are given.
 
     Args:
-        images: one or several. A path is a file, a folder or a pattern. An image in memory is named by its place among
-            `images`, from 0 on: `image 0`. An array of four dimensions is a sequence of images.
+        images: one or several. A path is a file, a folder or a pattern. The name of an image in memory is its position
+            in `images`, counted from 0: `image 0`. An array of four dimensions is a sequence of images.
 
     Raises:
-        InputError: as `find_images`, or something else than an image is given.
+        InputError: as `find_images`, or an item is not an image.
     """
     found: dict[str, tuple[Path | MemoryImage, PurePosixPath, str]] = {}  # files by their real path
     for place, given in enumerate(as_list(images)):
@@ -93,12 +93,12 @@ def find_images(paths: Sequence[Path | str]) -> list[FoundImage]:
     """List the image files under `paths`, each file once, folders in the order of their names.
 
     Args:
-        paths: files (taken whatever their suffix), folders (searched recursively, links followed, hidden entries
-            skipped, `SUFFIXES` only) and glob patterns that no shell has expanded (`**` included).
+        paths: files (of any suffix), folders (searched recursively, links followed, hidden entries skipped, `SUFFIXES`
+            only) and glob patterns that the shell did not expand (`**` too).
 
     Returns:
-        Files with their names: a file's own, or its path below the folder that was given. Where two would be equal,
-        the name of the folder is put before both; where that is not enough, a number before the suffix.
+        Files with names: the file's own name, or its path below the given folder. If two names are equal, both get the
+        name of their folder in front; if that is not enough, one gets a number before the suffix.
 
     Raises:
         InputError: nothing was given, a path does not exist or cannot be listed, a pattern matches nothing, a
@@ -143,7 +143,7 @@ def _expand(given: Path | str) -> list[Path]:
 
 
 def _hint(path: Path) -> str:
-    """The entry that was perhaps meant, beside the first part of `path` that does not exist."""
+    """A hint `; did you mean X?` with an existing entry similar to the first part of `path` that does not exist."""
     while not path.parent.exists():
         path = path.parent
     try:
@@ -161,7 +161,7 @@ def _walk(root: Path) -> Iterator[tuple[str, Path]]:
     while folders:
         folder = folders.pop()
         real = os.path.realpath(folder)
-        if real in entered:  # a link led back
+        if real in entered:  # reached before through a link
             continue
         entered.add(real)
         for entry in _entries(folder):
@@ -170,7 +170,7 @@ def _walk(root: Path) -> Iterator[tuple[str, Path]]:
             path = folder / entry.name
             if path.is_dir():
                 folders.append(path)
-            elif path.suffix.lower() in SUFFIXES:  # also a link to nothing: decoding will say so
+            elif path.suffix.lower() in SUFFIXES:  # also a broken link: decoding reports it
                 files.append((os.path.realpath(path) if entry.is_symlink() else f"{real}/{entry.name}", path))
     if not files:
         raise InputError(f"{printable(root)}: holds no images ({', '.join(SUFFIXES)})")
@@ -186,7 +186,7 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
 
 
 def _safe(part: str) -> str:
-    """One part of a path as valid Unicode without control characters: tables and other systems have to store it."""
+    """One part of a path as valid Unicode without control characters, which tables and other systems can store."""
     return re.sub(r"[\x00-\x1f\x7f\\:]", "_", part.encode("utf-8", "replace").decode())
 
 
@@ -195,7 +195,7 @@ def _safe_name(relative: Path) -> PurePosixPath:
 
 
 def _unique(named: Sequence[tuple[PurePosixPath, str]]) -> list[str]:
-    """Turn (name, folder) into names of which no two are equal; those that are so already stay as they are."""
+    """Turn (name, folder) into unique names; those that are already unique do not change."""
     count = Counter(str(name).casefold() for name, _ in named)
     alone = [count[str(name).casefold()] == 1 for name, _ in named]
     taken = {str(name).casefold() for (name, _), single in zip(named, alone, strict=True) if single}

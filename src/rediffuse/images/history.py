@@ -1,8 +1,8 @@
-"""What happened to the pixels of a file before it was judged, drawn alike for real and for generated images.
+"""Random reductions and encodings for training images, drawn from the same distribution for both classes.
 
-Photographs and generated images reach a collection in different ways: one was reduced and saved as JPEG by a website,
-the other is the PNG that its generator wrote. A detector trained on them as they are learns these differences. Here
-every file, of either class, goes through a further reduction and encoding that are drawn from one distribution.
+Photographs and generated images have different file histories: a website reduced a photograph and saved it as JPEG, and
+a generated image is still the PNG that its generator wrote. A detector trained on such files learns these differences.
+So every file of both classes gets a further reduction and encoding, drawn from one distribution.
 """
 
 from dataclasses import dataclass
@@ -23,17 +23,17 @@ class History:
     """One reduction and one encoding."""
 
     short_side: int | None = None
-    """Short side after the reduction, in pixels; None, and an image that is no larger, is not resampled."""
+    """Short side after the reduction, in pixels; None for no reduction. Images that are not larger do not change."""
     filter: Filter = "bicubic"
-    """Of the reduction."""
+    """Resampling filter of the reduction."""
     encoding: Encoding = "none"
     quality: int = 90
-    """Of the encoding, 1 to 100."""
+    """Quality of the encoding, 1 to 100."""
     subsampling: Subsampling = "4:2:0"
-    """Of the colour planes of a JPEG; WebP always has 4:2:0."""
+    """Subsampling of the chroma planes of a JPEG; WebP always has 4:2:0."""
 
     def apply(self, pixels: np.ndarray) -> np.ndarray:
-        """Pixels (H, W, 3) that have gone through it, uint8; smaller where they are reduced."""
+        """Reduce and encode uint8 pixels (H, W, 3), and return the decoded pixels; smaller if they were reduced."""
         if self.short_side is not None:
             pixels = degrade.reduce(pixels, self.short_side, self.filter)
         match self.encoding:
@@ -47,13 +47,13 @@ class History:
 
 @dataclass(frozen=True, kw_only=True)
 class Histories:
-    """The distribution of histories: every field is drawn by itself, all its values equally often."""
+    """The distribution of histories: every field is drawn independently, with equal probability for each value."""
 
     short_sides: tuple[int | None, ...] = (None, 400, 320, 256)
     filters: tuple[Filter, ...] = get_args(Filter)
     encodings: tuple[Encoding, ...] = ("JPEG", "JPEG", "WEBP", "none")
     qualities: tuple[int, int] = (75, 95)
-    """Lowest and highest."""
+    """Lowest and highest quality."""
     subsamplings: tuple[Subsampling, ...] = ("4:2:0", "4:4:4")
 
     def __post_init__(self) -> None:
@@ -62,7 +62,7 @@ class Histories:
                 raise ConfigError(f"{name}=(): at least one value is needed")
         low, high = self.qualities
         if not 1 <= low <= high <= 100:
-            raise ConfigError(f"qualities={self.qualities}: from 1 to 100 are allowed, the lower one first")
+            raise ConfigError(f"qualities={self.qualities}: from 1 to 100 are allowed, the lower value first")
 
     def draw(self, rng: np.random.Generator) -> History:
         """Draw one history."""

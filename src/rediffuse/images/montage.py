@@ -1,4 +1,4 @@
-"""Many images in one."""
+"""Arrange several images in one grid."""
 
 import math
 
@@ -10,7 +10,7 @@ def tile(images: np.ndarray, columns: int | None = None) -> np.ndarray:
 
     Args:
         images: uint8, (N, H, W, 3), N at least 1.
-        columns: None makes the result as square as N allows.
+        columns: None makes the grid as square as possible.
 
     Returns:
         uint8, (rows * H, columns * W, 3); places without an image are black.

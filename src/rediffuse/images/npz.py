@@ -1,4 +1,4 @@
-"""Batches of images in guided-diffusion's format: `arr_0` the pixels, `arr_1` the classes where there are any."""
+"""Batches of images in guided-diffusion's `.npz` format: `arr_0` holds the pixels, `arr_1` the classes, if any."""
 
 import math
 import zipfile
@@ -21,8 +21,8 @@ def write_npz(
     """Write a batch image by image, so that it need not fit into memory; equal batches give equal files.
 
     Args:
-        path: replaced; see `files.whole` for writing it as a whole.
-        images: N of uint8 (H, W, 3).
+        path: the file, replaced if it exists; for an atomic write give a path from `files.atomic_write`.
+        images: N images, uint8 (H, W, 3).
         shape: (N, H, W, 3).
         labels: the class of each image.
     """
@@ -44,13 +44,13 @@ def write_npz(
 
 
 class NpzBatch:
-    """A batch whose images are read as they are needed: fifty thousand of them do not fit into memory.
+    """A batch whose images are read when needed, because 50,000 images do not fit into memory.
 
     Args:
         path: an `.npz` file.
 
     Raises:
-        InputError: the file is missing, is no .npz, or its pixels are of another kind; says what it holds.
+        InputError: the file is missing or no .npz, or its `arr_0` has another shape or type; names what it holds.
     """
 
     def __init__(self, path: Path) -> None:
@@ -63,7 +63,7 @@ class NpzBatch:
         if dtype != np.uint8 or len(shape) != 4 or shape[3] != 3 or not shape[0]:
             raise InputError(f"{path}: arr_0 is {shape} {dtype}; (N, H, W, 3) uint8 is needed")
         if is_fortran:
-            raise InputError(f"{path}: arr_0 is stored column by column; numpy.ascontiguousarray turns it round")
+            raise InputError(f"{path}: arr_0 is stored in column order; save numpy.ascontiguousarray(arr_0) instead")
         self.shape = shape
 
     def __len__(self) -> int:
@@ -85,14 +85,14 @@ class NpzBatch:
                 yield np.frombuffer(content, np.uint8).reshape(num_images, *self.shape[1:])
 
     def labels(self) -> np.ndarray | None:
-        """The classes, int64 (N,); None where there are none. Raises InputError where they are no whole numbers."""
+        """The classes, int64 (N,); None without `arr_1`. Raises InputError where they are not integers."""
         with open_npz(self.path, _SAMPLES) as archive:
             labels = read_array(archive, "arr_1")
         if labels is None:
             return None
         if labels.shape != (len(self),) or labels.dtype.kind not in "iu":
             given = f"arr_1 is {labels.shape} {labels.dtype}"
-            raise InputError(f"{self.path}: {given}; ({len(self)},) whole numbers are needed")
+            raise InputError(f"{self.path}: {given}; ({len(self)},) integers are needed")
         return labels.astype(np.int64)
 
 
@@ -105,7 +105,7 @@ def read_npz(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
 
 @contextmanager
 def open_npz(path: Path, what: str) -> Iterator[zipfile.ZipFile]:
-    """Open an `.npz` of `what`; InputError, within the block too, where it is missing, none, or damaged."""
+    """Open an `.npz` of `what`. A missing, damaged or other file raises InputError, also inside the block."""
     try:
         with zipfile.ZipFile(path) as archive:
             yield archive
@@ -116,7 +116,7 @@ def open_npz(path: Path, what: str) -> Iterator[zipfile.ZipFile]:
 
 
 def read_array(archive: zipfile.ZipFile, name: str) -> np.ndarray | None:
-    """One array of an archive whole; None where it has none of that name."""
+    """Read one complete array of an archive; None if it has none of that name."""
     if _member(name) not in archive.namelist():
         return None
     with archive.open(_member(name)) as file:
@@ -128,7 +128,7 @@ def _member(name: str) -> str:
 
 
 def _header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
-    """Read what comes before the numbers of an array: shape, whether it is stored by columns, type."""
+    """Read the header of a `.npy` array: shape, whether it is in column order, type."""
     version = np.lib.format.read_magic(file)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     return read(file)

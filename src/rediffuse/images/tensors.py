@@ -70,12 +70,12 @@ def to_tensor(pixels: np.ndarray) -> Tensor:
         float32, (..., 3, H, W), in [-1, 1].
     """
     assert pixels.dtype == np.uint8, pixels.dtype
-    writable = np.require(pixels, requirements="W")  # torch warns of others, such as those of an .npz
+    writable = np.require(pixels, requirements="W")  # torch warns about read-only arrays, such as those of an .npz
     return torch.from_numpy(writable).movedim(-1, -3).float().div(127.5).sub(1).contiguous()
 
 
 def to_uint8(x: Tensor) -> np.ndarray:
-    """The nearest pixels of images in [-1, 1]; values beyond are clamped. Undoes `to_tensor` exactly.
+    """Round images in [-1, 1] to the nearest pixel values; others are clamped. The exact inverse of `to_tensor`.
 
     Args:
         x: float, (..., 3, H, W).
@@ -87,7 +87,7 @@ def to_uint8(x: Tensor) -> np.ndarray:
 
 
 def to_uint8_floor(x: Tensor) -> np.ndarray:
-    """The pixels of images in [-1, 1] as guided-diffusion and DIRE write them: rounded down, half a level darker.
+    """Convert images in [-1, 1] to pixels as guided-diffusion and DIRE do: rounded down, half a level darker.
 
     Arguments and result as `to_uint8`.
     """
@@ -95,7 +95,7 @@ def to_uint8_floor(x: Tensor) -> np.ndarray:
 
 
 def map_to_uint8_floor(values: Tensor) -> np.ndarray:
-    """The image that the original DIRE writes of a map |x_0 - x_0_hat|: 0 is black, 2 is white, rounded down.
+    """Convert a map |x_0 - x_0_hat| to an image as the original DIRE does: 0 is black, 2 is white, rounded down.
 
     Args:
         values: float, (..., 3, H, W), in [0, 2].

@@ -1,7 +1,7 @@
-"""Windows: squares that are cut out of an image without resampling, and which ones are chosen.
+"""Cut windows out of an image: squares of the network's input size, without resampling.
 
-A network of 32 pixels that is to judge a photograph of 4,000 sees it through windows of its own size. All of them begin
-on the grid of 8 pixels in which JPEG codes blocks, so that every window of a file holds whole blocks at the same phase.
+A network of 32 pixels judges a photograph of 4,000 pixels by several windows of 32 pixels. All windows begin on the
+grid of 8 pixels in which JPEG codes blocks, so every window of a file holds complete blocks at the same phase.
 """
 
 import math
@@ -12,7 +12,7 @@ import numpy as np
 from rediffuse.errors import ImageError
 
 GRID = 8
-"""Rows and columns at which a window begins are multiples of this: the side of a JPEG block."""
+"""The first row and column of a window are multiples of this: the side of a JPEG block."""
 
 
 @dataclass(frozen=True)
@@ -38,21 +38,21 @@ class Window:
 
 
 def textured_windows(pixels: np.ndarray, size: int, number: int, name: str = "image") -> list[Window]:
-    """The most textured windows that are spread over the image, the most textured one first.
+    """Choose windows with much texture, spread over the image, and return the most textured one first.
 
-    The choice depends on the pixels alone and is computed in integers: the same pixels give the same windows on every
-    machine. Texture is the sum of the absolute differences of neighbouring pixels in luma. The windows are taken in the
-    order of their texture, each at least half as far from those taken before as `number` evenly spread ones would be.
-    Where the image has room for `number` windows side by side, none overlap.
+    The choice depends only on the pixels and is computed in integers: the same pixels give the same windows on every
+    machine. Texture is the sum of the absolute differences of neighbouring pixels in luma. The windows are chosen in
+    the order of their texture. Each keeps a distance from all earlier ones: at least half the distance between `number`
+    evenly spread windows. If the image has room for `number` windows side by side, they do not overlap.
 
     Args:
         pixels: uint8, (H, W, 3).
         size: side of a window, in pixels, at least 8.
         number: how many windows, at least 1.
-        name: what the error calls the image.
+        name: the image's name in errors.
 
     Returns:
-        `number` windows, all different; fewer where the image has fewer places on the grid.
+        `number` different windows; fewer where the image has fewer positions on the grid.
 
     Raises:
         ImageError: the image is smaller than a window.
@@ -66,7 +66,7 @@ def textured_windows(pixels: np.ndarray, size: int, number: int, name: str = "im
         if len(windows := _apart(texture, size, number, spacing)) == number:
             return windows
     pitch = math.ceil(size / GRID)  # in steps of the grid
-    if texture[::pitch, ::pitch].size >= number:  # side by side there is room
+    if texture[::pitch, ::pitch].size >= number:  # they fit side by side
         side_by_side = np.full_like(texture, -1)
         side_by_side[::pitch, ::pitch] = texture[::pitch, ::pitch]
         return _apart(side_by_side, size, number, size)
@@ -80,9 +80,9 @@ def textured_windows(pixels: np.ndarray, size: int, number: int, name: str = "im
 def random_windows(
     pixels: np.ndarray, size: int, number: int, rng: np.random.Generator, name: str = "image"
 ) -> list[Window]:
-    """Windows at random places of the grid, independent of each other: smooth areas as often as they occur.
+    """Choose windows at random positions of the grid, independently, so smooth areas are as frequent as in the image.
 
-    Arguments and error as `textured_windows`; `rng` draws all rows, then all columns.
+    Arguments and errors as `textured_windows`; `rng` draws all rows, then all columns.
     """
     height, width = _check_size(pixels, size, name)
     rows = GRID * rng.integers((height - size) // GRID, size=number, endpoint=True)
@@ -98,7 +98,7 @@ def _check_size(pixels: np.ndarray, size: int, name: str) -> tuple[int, int]:
 
 
 def _texture(pixels: np.ndarray, size: int) -> np.ndarray:
-    """The texture of the window at every place of the grid, int64, (rows, columns): sums over its whole blocks."""
+    """The texture of the window at every position of the grid, int64, (rows, columns): sums over complete blocks."""
     height, width = pixels.shape[:2]
     luma = pixels.astype(np.int32) @ np.array([299, 587, 114], np.int32)  # (H, W), 1000 times BT.601's
     differences = np.zeros((height, width), np.int32)
@@ -114,15 +114,15 @@ def _texture(pixels: np.ndarray, size: int) -> np.ndarray:
 
 
 def _apart(texture: np.ndarray, size: int, number: int, spacing: int) -> list[Window]:
-    """At most `number` windows, always the most textured one whose corner is `spacing` pixels from all before."""
+    """At most `number` windows: each is the most textured one at least `spacing` pixels from all earlier ones."""
     left_over = texture.copy()
-    reach = math.ceil(spacing / GRID)  # places of the grid at which the next window may be again
+    distance = math.ceil(spacing / GRID)  # in steps of the grid
     windows: list[Window] = []
     while len(windows) < number:
-        row, column = np.unravel_index(left_over.argmax(), left_over.shape)  # the first one of equals
+        row, column = np.unravel_index(left_over.argmax(), left_over.shape)  # of equal ones the first
         if left_over[row, column] < 0:
             break
         windows.append(Window(GRID * int(row), GRID * int(column), size))
-        rows = slice(max(0, row - reach + 1), row + reach)
-        left_over[rows, max(0, column - reach + 1) : column + reach] = -1
+        rows = slice(max(0, row - distance + 1), row + distance)
+        left_over[rows, max(0, column - distance + 1) : column + distance] = -1
     return windows

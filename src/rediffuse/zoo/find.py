@@ -31,7 +31,7 @@ def find(
         model = PUBLISHED[str(source)]
         path = published_path(model, cache or default_cache())
         if not path.is_file():
-            raise InputError(f"{source}: is not here yet; `rediffuse models fetch {source}` downloads it")
+            raise InputError(f"{source}: is not downloaded yet; run `rediffuse models fetch {source}`")
         found = _from_weights(path, network, process)
         expected = known_sha256(model, path)
         if expected not in (None, found.provenance.sha256):
