@@ -1,4 +1,4 @@
-"""What tests share: the folders beside the repository, a server, and one thread per test process."""
+"""Shared by all tests: the folders beside the repository, a server, and the number of threads per test process."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,13 +10,13 @@ from hypothesis import settings
 from file_server import FileServer, serve
 
 torch.set_num_threads(2)
-settings.register_profile("rediffuse", deadline=None)  # a loaded machine is no fault of the code
+settings.register_profile("rediffuse", deadline=None)  # on a busy machine a test may be slow without an error
 settings.load_profile("rediffuse")
 
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The folder `shared` beside the repository; tests that need it are skipped without it."""
+    """The folder `shared` beside the repository; without it the tests that need it are skipped."""
     folder = Path(__file__).parents[2] / "shared"
     if not folder.is_dir():
         pytest.skip(f"{folder.name}/ is not beside the repository")
@@ -31,6 +31,6 @@ def clothing(shared: Path) -> Path:
 
 @pytest.fixture
 def server() -> Iterator[FileServer]:
-    """Serves whatever `content` it is given."""
+    """An HTTP server on this machine; tests set its `content`."""
     with serve() as server:
         yield server

@@ -1,4 +1,4 @@
-"""TorchScript files that are built and called as the published Inception network, and a thousand times smaller."""
+"""TorchScript files with the layout and calls of the published Inception network, but a thousand times smaller."""
 
 import warnings
 from pathlib import Path
@@ -56,28 +56,28 @@ class Inception(nn.Module):
 
 
 class Detour(Inception):
-    """Has the published parts, and does something else with them."""
+    """Has the layers of the published network, but computes something else with them."""
 
     def scale(self, x: Tensor) -> Tensor:
         return x / 255
 
 
 class Classifier(nn.Module):
-    """No features to ask for."""
+    """A network without the argument return_features."""
 
     def forward(self, img: Tensor) -> Tensor:
         return img.float().mean(dim=[2, 3]).softmax(dim=1)
 
 
 class Maps(nn.Module):
-    """Features that are no vectors."""
+    """A network whose features are not vectors."""
 
     def forward(self, img: Tensor, return_features: bool = False, no_output_bias: bool = False) -> Tensor:
         return img.float() if return_features else img.float().mean(dim=[2, 3]).softmax(dim=1)
 
 
 class Logits(nn.Module):
-    """Numbers where probabilities should be."""
+    """A network that returns numbers instead of probabilities."""
 
     def forward(self, img: Tensor, return_features: bool = False, no_output_bias: bool = False) -> Tensor:
         return img.float().mean(dim=[2, 3])

@@ -1,4 +1,4 @@
-"""A real HTTP server on this machine that knows ranges, and can break off, fail, and change its file."""
+"""A real HTTP server on this machine that supports ranges, and can break off, fail, and change its file."""
 
 import threading
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 class FileServer(ThreadingHTTPServer):
-    """Serves `content` under every path."""
+    """A server that returns `content` for every path."""
 
     daemon_threads = True
 
@@ -17,17 +17,17 @@ class FileServer(ThreadingHTTPServer):
         self.etag = '"first"'
         self.last_modified = ""
         self.claims_length: int | None = None
-        """The length that it announces, if not the true one."""
+        """A Content-Length to send instead of the true one."""
         self.content_range = ""
-        """The Content-Range that it sends, if not the true one."""
+        """A Content-Range to send instead of the true one."""
         self.knows_ranges = True
         self.tells_length = True
         self.breaks_after: list[int] = []
-        """For each of the next answers: close the connection after so many bytes."""
+        """For each of the next responses: close the connection after this number of bytes."""
         self.statuses: list[int] = []
-        """The next answers, instead of the file."""
+        """The status codes of the next responses, instead of the file."""
         self.location = ""
-        """Where a 302 leads."""
+        """The Location of a 302."""
         self.ranges: list[str | None] = []
         """The Range header of every request so far."""
 
@@ -66,7 +66,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body[: server.breaks_after.pop(0)] if server.breaks_after else body)
 
     def _start(self) -> int:
-        """Where the answer begins."""
+        """The first byte of the response."""
         asked = self.headers.get("Range")
         if asked is None or not self.server.knows_ranges:
             return 0
@@ -78,7 +78,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 @contextmanager
 def serve() -> Iterator[FileServer]:
-    """Run a server while the block does."""
+    """Run a server during the block."""
     with FileServer() as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()

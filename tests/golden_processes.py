@@ -37,7 +37,7 @@ class GoldenProcess:
 
 
 class Draws:
-    """A Noise that hands out the golden arrays in order."""
+    """A Noise that returns the golden arrays in order."""
 
     def __init__(self, name: str) -> None:
         self.name, self.count = name, 0
@@ -72,7 +72,7 @@ def golden(request: pytest.FixtureRequest) -> GoldenProcess:
 
 @pytest.fixture(params=[name for name in NAMES if name != "full"])
 def golden_loop(request: pytest.FixtureRequest) -> GoldenProcess:
-    """The processes of at most 50 steps, whose whole loops are golden too."""
+    """The processes of at most 50 steps, which also have golden values of complete sampling loops."""
     return load(request.param)
 
 
@@ -91,5 +91,5 @@ class GaussianData:
         return (1 - alpha_bar).sqrt() * x / (alpha_bar * self.c**2 + 1 - alpha_bar)
 
     def spread(self, alpha_bar: float) -> float:
-        """The standard deviation of x_t; along the ODE, x_t over its spread does not change."""
+        """The standard deviation of x_t; along the ODE, x_t divided by it is constant."""
         return (alpha_bar * self.c**2 + 1 - alpha_bar) ** 0.5

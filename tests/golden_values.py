@@ -1,4 +1,4 @@
-"""The golden values in `tests/golden` and the rule that makes their weights and inputs (see the README there)."""
+"""The golden values in `tests/golden`, and the rule for their weights and inputs (see the README there)."""
 
 import json
 import math
@@ -14,7 +14,7 @@ FOLDER = Path(__file__).parent / "golden"
 
 
 def rnd(name: str, *shape: int) -> Tensor:
-    """The standard normal array that belongs to `name`, float32."""
+    """The standard normal array for `name`, float32."""
     return torch.from_numpy(_normal(name, shape)).float()
 
 
@@ -29,7 +29,7 @@ def fill(module: nn.Module) -> nn.Module:
 
 
 def load(name: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The call that made `<name>.npz` and the arrays in it."""
+    """The call that computed `<name>.npz`, and the arrays in it."""
     with np.load(FOLDER / f"{name}.npz") as archive:
         arrays = dict(archive)
     meta = json.loads(str(arrays.pop("meta"))) if "meta" in arrays else {}

@@ -1,4 +1,4 @@
-"""Programs under torchrun: real processes of this machine, joined by Gloo."""
+"""Run programs with torchrun: real processes on this machine, connected by Gloo."""
 
 import os
 import subprocess
@@ -7,11 +7,11 @@ from pathlib import Path
 
 
 def torchrun(*words: str, cwd: Path | None = None) -> str:
-    """What two processes of a program printed, once both have ended well.
+    """The output of two processes of a program; an error if one of them fails.
 
     Args:
         words: a program and its flags, or `-m`, a module and its flags.
-        cwd: where they run; here if not given.
+        cwd: the working directory; the current one if not given.
     """
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("OPENAI_", "CUDA_"))}

@@ -1,4 +1,4 @@
-"""The house: imports go down only, packages hold no code, and asking for help loads no torch."""
+"""The architecture: imports go down only, packages hold no code, and `--help` loads no torch."""
 
 import ast
 import subprocess
@@ -21,15 +21,15 @@ LAYERS = (
     {"training", "report"},
     {"compat", "cli"},
 )
-"""A part uses the layers before its own, and itself: parts of one layer do not know each other."""
+"""A part imports only itself and earlier layers, so parts of one layer do not import each other."""
 FOUNDATION = ("errors", "records", "files", "progress")
-"""The first layer is four files, which may know each other."""
+"""The parts of the first layer are single files, which may import each other."""
 COMPAT_USES = {"diffusion", "models", "images", "training", "compat", *FOUNDATION}
-"""The adapter of the old names stands beside the rest: it needs the core and how a training ends, and nothing else."""
+"""The layers that `compat` may import."""
 
 MODULES = sorted(path for path in ROOT.rglob("*.py"))
 PACKAGES = [path for path in MODULES if path.name == "__init__.py" and path.parent not in (ROOT, ROOT / "compat")]
-"""But for the two that have public names of their own: `rediffuse.load`, `rediffuse.compat.install`."""
+"""Packages without code. `rediffuse` and `rediffuse.compat` are not among them: they define public names."""
 COMMANDS = [path for path in MODULES if path.parent == ROOT / "cli"]
 
 
@@ -74,7 +74,7 @@ def may_use(user: str, used: str) -> bool:
 @pytest.mark.parametrize("path", MODULES, ids=dotted)
 def test_imports_go_down_only(path: Path) -> None:
     user = part(dotted(path))
-    if user in ("", "__main__"):  # the top of the house
+    if user in ("", "__main__"):  # the top-level modules
         return
     wrong = [module for module in imported(path) if not may_use(user, part(module))]
     assert not wrong, f"{dotted(path)} must not import {wrong}"

@@ -1,4 +1,4 @@
-"""The site that `make docs` builds: strictly, complete, and without requests to other hosts."""
+"""The site of `make docs` is built with strict checks, is complete, and makes no requests to other hosts."""
 
 import subprocess
 import sys
@@ -16,15 +16,15 @@ PARTS = {path.parent.name for path in (ROOT / "src" / "rediffuse").glob("*/__ini
 
 
 class Page(HTMLParser):
-    """What a page names and what it refers to."""
+    """The anchors of a page, and its references."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
         self.ids: set[str] = set()
         self.links: set[str] = set()
-        """Where a reader can go from here."""
+        """The targets of its links."""
         self.resources: set[str] = set()
-        """What a browser loads for this page."""
+        """The files that a browser loads for this page."""
         self.feed(path.read_text(encoding="utf-8"))
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
@@ -39,7 +39,7 @@ class Page(HTMLParser):
 
 @pytest.fixture(scope="module")
 def report() -> str:
-    """What the build of the site printed."""
+    """The output of the build of the site."""
     here = ("-o", ".venv/.dev", f"BIN={Path(sys.executable).parent}")  # what is installed already
     built = subprocess.run(["make", *here, "docs"], cwd=ROOT, capture_output=True, text=True)
     assert built.returncode == 0, built.stdout[-3000:] + built.stderr[-3000:]

@@ -1,4 +1,4 @@
-"""The examples run, and use public names alone."""
+"""The examples run without errors, and use public names only."""
 
 import ast
 import runpy

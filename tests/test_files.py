@@ -1,4 +1,4 @@
-"""Results are whole or absent."""
+"""Files are written completely or not at all."""
 
 import os
 import signal

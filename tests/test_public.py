@@ -1,4 +1,4 @@
-"""The public names: what they are, that they work, and that they cost nothing before they are used."""
+"""The public names: the list of them, and that they are imported only when they are used."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""What stands around the package agrees with itself: make's targets, the commit hooks, the hosted tests."""
+"""The tools around the package agree: the targets of make, the commit hooks, the hosted tests."""
 
 import re
 import subprocess

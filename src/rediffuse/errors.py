@@ -1,15 +1,15 @@
-"""What a user can mend, as one tree of exceptions.
+"""The errors that a user can correct, as one tree of exceptions.
 
     RediffuseError
-    ├── ConfigError       a setting or a flag is outside what is allowed
+    ├── ConfigError       a setting or a flag has a value that is not allowed
     ├── InputError        a path is missing, a folder is empty, a labels file does not fit
     ├── ImageError        one file cannot be used as an image
-    ├── CheckpointError   weights do not fit the network, or are no weights
-    ├── SettingsMismatch  a detector was given evidence made under other settings
+    ├── CheckpointError   weights do not fit the network, or the file holds no weights
+    ├── SettingsMismatch  a detector was given a reconstruction made with other settings
     ├── StorageError      a result could not be written (disk full, no permission)
-    └── FetchError        a download failed or did not verify
+    └── FetchError        a download failed, or the file has another checksum than expected
 
-Every message is one line: what was given, and what is allowed. A mistake of our own is an `assert`, never one of these.
+Every message is one line: what was given, and what is allowed. A bug in rediffuse raises an AssertionError, not these.
 """
 
 import difflib
@@ -17,11 +17,11 @@ from collections.abc import Iterable
 
 
 class RediffuseError(Exception):
-    """The root: catching it catches everything that a user can mend."""
+    """The base class of all errors that a user can correct."""
 
 
 class ConfigError(RediffuseError, ValueError):
-    """A setting or a flag is outside what is allowed."""
+    """A setting or a flag has a value that is not allowed."""
 
 
 class InputError(RediffuseError):
@@ -37,7 +37,7 @@ class CheckpointError(RediffuseError):
 
 
 class SettingsMismatch(RediffuseError):
-    """A detector was given evidence that was made under other settings."""
+    """A detector was given a reconstruction that was made with other settings."""
 
 
 class StorageError(RediffuseError):
@@ -45,10 +45,10 @@ class StorageError(RediffuseError):
 
 
 class FetchError(RediffuseError):
-    """A download failed, or what came does not verify."""
+    """A download failed, or the file has another checksum than expected."""
 
 
 def nearest(given: str, allowed: Iterable[str]) -> str:
-    """A hint `; did you mean X?` for a misspelt name, or nothing."""
+    """A hint `; did you mean X?` for a misspelt name; empty if no name is similar."""
     match = difflib.get_close_matches(given, list(allowed), n=1)
     return f"; did you mean {match[0]}?" if match else ""

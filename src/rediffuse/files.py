@@ -1,4 +1,4 @@
-"""Results are written whole or not at all; and what identifies a file."""
+"""Atomic writes of files, and their checksums."""
 
 import contextlib
 import hashlib
@@ -11,14 +11,14 @@ from pathlib import Path
 from rediffuse.errors import StorageError
 
 _PARTIAL = re.compile(r"\..+(\.\w+)\.[0-9a-f]{8}\1")
-"""How `atomic_write` names a file that is not complete yet: `.map.png.0c3f81ab.png`."""
+"""The names of the temporary files of `atomic_write`, such as `.map.png.0c3f81ab.png`."""
 
 
 @contextlib.contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; when the block ends well, it is flushed to disk and takes the name.
+    """Yield a temporary path in the folder of `path`; after the block, flush the file to disk and rename it to `path`.
 
-    When the block fails nothing is left behind and what stood under `path` before still stands.
+    If the block raises an exception, the temporary file is removed and an existing file `path` is unchanged.
 
     Raises:
         StorageError: the disk is full, or the folder cannot be written to; names `path` and the system's reason.
@@ -27,11 +27,11 @@ def atomic_write(path: Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}{path.suffix}")
-        beside.touch(exist_ok=False)  # with the rights that the process's mask leaves, unlike tempfile's
+        beside.touch(exist_ok=False)  # with the permissions of the umask, unlike a file of tempfile
         partial = beside
         rights = partial.stat().st_mode
         yield partial
-        partial.chmod(rights)  # safetensors puts a file of its own in the place, which only its owner may read
+        partial.chmod(rights)  # safetensors replaces the file with one that only its owner may read
         with partial.open("rb") as written:
             os.fsync(written.fileno())
         partial.replace(path)
@@ -43,9 +43,9 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 
 def remove_partial(folder: Path, *, below: bool = True) -> None:
-    """Remove what `atomic_write` left in `folder`, and below it, when its process was killed.
+    """Remove the temporary files that `atomic_write` left in `folder`, and below it, if its process was killed.
 
-    No other process may be writing there.
+    No other process may write to the folder at the same time.
 
     Raises:
         StorageError: a file cannot be removed; names it.
@@ -56,16 +56,16 @@ def remove_partial(folder: Path, *, below: bool = True) -> None:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write `content` to `path` whole or not at all (see `atomic_write`)."""
+    """Write `content` to `path` atomically (see `atomic_write`)."""
     with atomic_write(path) as partial:
         partial.write_bytes(content)
 
 
 def remove(path: Path) -> None:
-    """Remove a file, if it is there.
+    """Remove a file if it exists.
 
     Raises:
-        StorageError: it is there and cannot be removed.
+        StorageError: the file exists and cannot be removed.
     """
     try:
         path.unlink(missing_ok=True)

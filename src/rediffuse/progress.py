@@ -1,4 +1,4 @@
-"""How long work tells how far it is, to a caller who asked for it. The library draws nothing itself."""
+"""Callbacks that report the progress of long work. The library itself prints nothing and draws no progress bar."""
 
 from collections.abc import Iterable, Iterator
 from typing import Protocol, TypeVar
@@ -7,25 +7,25 @@ T = TypeVar("T")
 
 
 class Progress(Protocol):
-    """Called whenever more of the work is done."""
+    """A callback that is called whenever more of the work is done."""
 
     def __call__(self, label: str, done: int, total: int, note: str = "", /) -> object:
-        """Take note of how far the work is.
+        """Report progress.
 
         Args:
-            label: what is being worked on; another label begins another piece of work.
-            done: how much of it is done.
-            total: how much there is.
-            note: a figure worth showing beside it, such as `loss 0.061`.
+            label: name of the current part of the work; another label begins another part.
+            done: number of units of this part that are done.
+            total: number of units in this part.
+            note: a figure to show with it, such as `loss 0.061`.
         """
 
 
 def unobserved(label: str, done: int, total: int, note: str = "", /) -> None:
-    """The `Progress` of a caller who did not ask."""
+    """A `Progress` that does nothing: the default."""
 
 
 def counted(items: Iterable[T], label: str, total: int, progress: Progress) -> Iterator[T]:
-    """The items, each of them reported once it has been dealt with."""
+    """Yield the items, and report each one after the caller has processed it."""
     progress(label, 0, total)
     for done, item in enumerate(items, start=1):
         yield item

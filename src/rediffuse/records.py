@@ -1,4 +1,4 @@
-"""Frozen dataclasses to JSON and back: what is written under a name is checked against its type when it is read."""
+"""Frozen dataclasses to JSON and back; values are checked against the types of the fields when they are read."""
 
 import dataclasses
 import hashlib
@@ -21,13 +21,13 @@ def parse(kind: type[T], fields: Mapping[str, Any], source: str) -> T:
 
     Args:
         kind: a dataclass.
-        fields: its values by name; a field that has a default may be missing.
+        fields: the values by field name; a field that has a default may be missing.
         source: where the values come from (a file, a flag), for the error.
 
     Raises:
         ConfigError: an unknown field, a missing one, or a value of another type; names `source` and the field.
     """
-    from pydantic import TypeAdapter, ValidationError  # heavy, and needed only where a file is read
+    from pydantic import TypeAdapter, ValidationError  # slow to import, and needed only to read files
 
     names = [field.name for field in dataclasses.fields(kind)]  # type: ignore[arg-type]
     for name in fields:
@@ -43,6 +43,6 @@ def parse(kind: type[T], fields: Mapping[str, Any], source: str) -> T:
 
 
 def digest(record: Any) -> str:
-    """The first 16 hexadecimal digits of the SHA-256 of the record's canonical JSON: equal fields, equal digest."""
+    """The first 16 hexadecimal digits of the SHA-256 of the record as JSON; equal fields give equal digests."""
     text = json.dumps(dump(record), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]

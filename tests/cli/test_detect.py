@@ -146,7 +146,7 @@ def test_results_that_are_there_are_replaced_only_by_force(
 @pytest.mark.parametrize(
     ("flags", "line"),
     [
-        (["--out", "t.xlsx"], "t.xlsx: a table ends in one of .csv, .json, .parquet"),
+        (["--out", "t.xlsx"], "t.xlsx: the name of a table must end in one of .csv, .json, .parquet"),
         (["--out", "folder.csv"], "--out folder.csv: is a folder; name a file in it"),
         (["--evidence", "file"], "--evidence file: is a file; name a folder"),
         (["--out", "file/t.csv"], "--out file/t.csv: {cwd}/file is not a folder that can be written to"),

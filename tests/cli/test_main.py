@@ -93,7 +93,7 @@ def test_what_a_command_raises_becomes_one_line_and_a_status(
         ),
         (
             ["train", "superres", "--data", "d", "--out", "o", "--small-size", "64"],
-            "small_size=64: from 1 up to, not including, image_size=64 is allowed",
+            "small_size=64: at least 1 and less than image_size=64 is needed",
         ),
     ],
 )

@@ -85,7 +85,7 @@ def test_gates_are_trained_on_a_frozen_base_and_put_into_it(
     words = ["train", "diffusion", *paths, "--batch-size", "2", "--num-steps", "2", "--num-images", "1"]
     words += ["--only", "frequency", "--num-bands", "4"]
     assert main(words) == 2
-    assert "--init has to give the rest of it" in capsys.readouterr().err
+    assert "--init must give the rest of its weights" in capsys.readouterr().err
     assert main([*words, "--init", base, "--dry-run"]) == 0
     assert "of which" in capsys.readouterr().out
     assert main([*words, "--init", base]) == 0

@@ -1,4 +1,4 @@
-"""The evidence picture: its size, its scale, its words."""
+"""The evidence picture: its size, its scale, its text."""
 
 import io
 from dataclasses import replace

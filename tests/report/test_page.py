@@ -1,4 +1,4 @@
-"""The page, opened in a real browser from the file system."""
+"""The evidence page, opened in a real browser from the file system."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""Tables of verdicts: three formats say the same, and a terminal's lines stay lines."""
+"""Tables of verdicts: three file formats hold the same, and one verdict is one line in a terminal."""
 
 import csv
 import json
@@ -55,7 +55,7 @@ def test_no_verdicts_make_an_empty_table(tmp_path: Path) -> None:
 
 
 def test_another_suffix_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"t\.xlsx: a table ends in one of \.csv, \.json, \.parquet"):
+    with pytest.raises(InputError, match=r"t\.xlsx: the name of a table must end in one of \.csv, \.json, \.parquet"):
         write_table(tmp_path / "t.xlsx", VERDICTS)
 
 

@@ -1,4 +1,4 @@
-"""Verdicts in words."""
+"""Verdicts as sentences."""
 
 from dataclasses import replace
 

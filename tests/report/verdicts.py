@@ -1,4 +1,4 @@
-"""Verdicts to write about, without a detector that made them."""
+"""Verdicts for the tests, made without a detector."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""Trajectories that guided-diffusion computed, step by step through our trainer; as a program, for every process."""
+"""Runs of guided-diffusion, repeated step by step with our trainer; also a program for several processes."""
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ CASES = {"train_mse": ("fixed_large", "mse"), "train_hybrid": ("learned_range", 
 
 
 class GoldenTask(DiffusionTask):
-    """Begins with the golden weights."""
+    """A task that starts from the golden weights."""
 
     def build(self) -> UNetModel:
         network = super().build()
@@ -25,7 +25,7 @@ class GoldenTask(DiffusionTask):
 
 
 def assert_trajectory_is_guided_diffusions(name: str, microbatch: int | None = None) -> None:
-    """Four steps of four images, shared by the processes, from the golden weights with the golden t and noise."""
+    """Four steps of four images, divided among the processes, with the golden weights, t and noise."""
     meta, golden = load(name)
     variance, loss = CASES[name]
     kwargs = {key: tuple(value) if isinstance(value, list) else value for key, value in meta["kwargs"].items()}
@@ -55,7 +55,7 @@ def assert_trajectory_is_guided_diffusions(name: str, microbatch: int | None = N
             "t": torch.from_numpy(np.random.RandomState(s).randint(0, 1000, 4)),
             "weight": torch.ones(4),
         }
-        losses.append(trainer.advance({key: value[share] for key, value in batch.items()})["loss"])
+        losses.append(trainer.train_step({key: value[share] for key, value in batch.items()})["loss"])
     assert relative_error(torch.stack(losses), golden["losses"]) < 2e-5
 
     x, t = rnd(f"{name}.eval", 2, 3, 16, 16), torch.tensor([10, 900])

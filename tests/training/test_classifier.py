@@ -1,4 +1,4 @@
-"""The classifier of noisy images: what it is shown, how it is judged, and that it learns."""
+"""The training of the classifier of noisy images: its inputs, its figures, and that it learns."""
 
 import json
 from dataclasses import replace
@@ -34,7 +34,7 @@ def write_plain(folder: Path, levels: dict[str, int]) -> Path:
 
 
 def write_stripes(folder: Path) -> Path:
-    """Two images, lying and standing stripes: normalisation would take plain greys out of such a small network."""
+    """Two images, horizontal and vertical stripes: in such a small network normalisation would remove plain greys."""
     lying = np.zeros((8, 8, 3), np.uint8)
     lying[::2] = 255
     for name, pixels in {"lying": lying, "standing": lying.swapaxes(0, 1)}.items():
@@ -115,7 +115,7 @@ def test_validation_is_the_same_every_time_and_sees_every_image_once(data: Path)
     network.out[3].bias.data.copy_(torch.tensor([1.0, 0.0]))
     first, second = (task.evaluate(network, data, step) for step in (1, 2))
     assert first == second
-    assert first["validation_top1"] == 0.5  # half of the ten images are of the class it always answers
+    assert first["validation_top1"] == 0.5  # it always predicts the same class, that of half of the ten images
 
 
 def test_validation_classes_have_the_numbers_of_the_training(tmp_path: Path) -> None:

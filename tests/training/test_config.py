@@ -1,4 +1,4 @@
-"""Settings: what is allowed, and how the learning rate runs."""
+"""Settings of trainings: allowed values, and the learning rate."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""Images by position: a function of seed and position, whatever was asked before."""
+"""Images by position: they depend only on the seed and the position."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -59,9 +59,9 @@ def test_classes_that_are_numbers_are_in_the_order_of_numbers(folder: Path, tmp_
         ("", "the columns path and label are needed, given nothing"),
         ("file,label\na,b\n", "the columns path and label are needed, given file, label"),
         ("path,label\n", "holds no labels"),
-        ("path,label\ncat/0.png,a\nno.png,a\n", r"line 3: 'no.png' is no image in"),
+        ("path,label\ncat/0.png,a\nno.png,a\n", r"line 3: 'no.png' is not an image in"),
         ("path,label\ncat/0.png\n", r"line 2: 'cat/0.png' has no label"),
-        ("path,label\ncat/0.png,a\ndog/1.png,b\ncat/0.png,b\n", r"line 4: 'cat/0.png' has label 'b', and 'a' before"),
+        ("path,label\ncat/0.png,a\ndog/1.png,b\ncat/0.png,b\n", r"line 4: 'cat/0.png' has label 'b', but 'a' before"),
     ],
 )
 def test_labels_file_of_another_form_is_refused(text: str, message: str, folder: Path, tmp_path: Path) -> None:

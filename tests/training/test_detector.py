@@ -43,7 +43,7 @@ def tiny_model(sha256: str = "0" * 64) -> DiffusionModel:
 
 
 def picture(rng: np.random.Generator, is_generated: bool) -> Image.Image:
-    """A soft blob of colours, with more or less grain on it."""
+    """A smooth blob of colours with more or less noise."""
     coarse = Image.fromarray(rng.integers(0, 256, (4, 4, 3), dtype=np.uint8)).resize(
         (SIZE, SIZE), Image.Resampling.BICUBIC
     )
@@ -85,7 +85,7 @@ def test_report_has_detector_and_control_for_every_sampler(trained: Path):
         auc = comparison["detector"]["figures"]["auc"]
         assert auc["low"] <= auc["value"] <= auc["high"]
         assert comparison["control"]["figures"]["num_generated"] == comparison["detector"]["figures"]["num_generated"]
-    assert comparisons[0]["control"]["figures"]["auc"]["value"] > 0.8  # the grain is in the image itself
+    assert comparisons[0]["control"]["figures"]["auc"]["value"] > 0.8  # the noise is in the image itself
     assert report["test"]["control_input"] == "image"
 
 
@@ -115,7 +115,7 @@ def test_second_call_reconstructs_nothing_again(trained: Path, data: Path, tmp_p
     shutil.copytree(trained / "reconstructions", tmp_path / "reconstructions")
     other = tiny_model()
     for parameter in other.network.parameters():
-        torch.nn.init.zeros_(parameter)  # would reconstruct something else
+        torch.nn.init.zeros_(parameter)  # would give other reconstructions
     train_detector(
         DetectorTraining(data=data, steps=4, depths=(1, 2), features=("bands", "bands_mean")), other, tmp_path
     )

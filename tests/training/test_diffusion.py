@@ -1,4 +1,4 @@
-"""What the diffusion task draws, learns and shows."""
+"""The diffusion task: its timesteps and noise, its statistics, its sample grids."""
 
 from dataclasses import replace
 from pathlib import Path

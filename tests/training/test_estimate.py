@@ -1,4 +1,4 @@
-"""The dry run's numbers."""
+"""The numbers of a dry run."""
 
 from pathlib import Path
 

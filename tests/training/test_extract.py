@@ -1,4 +1,4 @@
-"""A model out of a run's checkpoint: each of its averages, and the weights themselves."""
+"""The model from a run's checkpoint: each of its averages, and the weights themselves."""
 
 from pathlib import Path
 
@@ -46,7 +46,7 @@ def test_what_is_extracted_by_default_is_the_model_that_the_run_exports(finished
 def test_an_average_that_is_not_kept_is_refused_with_those_that_are(finished: Path) -> None:
     state = read_run_state(checkpoint(finished))
     assert state is not None
-    with pytest.raises(ConfigError, match=r"ema=0\.99: the run keeps 0\.9, 0\.5, 0 \(0: the weights themselves\)"):
+    with pytest.raises(ConfigError, match=r"ema=0\.99: the run has 0\.9, 0\.5, 0 \(0: the weights themselves\)"):
         extract(state, checkpoint(finished), 0.99)
 
 
@@ -54,7 +54,7 @@ def test_the_training_of_something_else_is_refused(finished: Path) -> None:
     state = read_run_state(checkpoint(finished))
     assert state is not None
     state["config"]["task"] = "map detector"
-    with pytest.raises(CheckpointError, match="the training of a map detector; diffusion, superres, classifier are"):
+    with pytest.raises(CheckpointError, match="the checkpoint of a map detector training; diffusion, superres"):
         extract(state, checkpoint(finished))
 
 

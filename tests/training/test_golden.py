@@ -1,4 +1,4 @@
-"""Trajectories that guided-diffusion computed, through our trainer: whole, in microbatches, in two processes."""
+"""Runs of guided-diffusion, repeated with our trainer: in one batch, in microbatches, in two processes."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Beginning with the weights of another model."""
+"""Training that starts from the weights of another model."""
 
 import json
 from dataclasses import replace
@@ -39,7 +39,7 @@ def begin(config: DiffusionTraining, folder: Path, init: Path | str | None) -> N
 def test_every_tensor_that_fits_is_copied(data: Path, base: Path) -> None:
     network = DiffusionTask(tiny(data)).build()
     transfer = copy_fitting(network, read_initial(str(base / "model")))
-    assert not transfer.left
+    assert not transfer.not_taken
     given = load(base / "model").network.state_dict()
     assert all(torch.equal(tensor, given[name]) for name, tensor in network.state_dict().items())
 
@@ -52,7 +52,7 @@ def test_a_checkpoint_of_a_run_gives_what_the_run_exports(base: Path) -> None:
 def test_classes_and_variance_may_differ(data: Path, base: Path) -> None:
     network = UNetModel(replace(tiny(data).network, num_classes=2, image_size=16, out_channels=3))
     transfer = compare_with(network.state_dict(), read_initial(str(base / "model")))
-    assert {row.name: (row.network, row.source) for row in transfer.left} == {
+    assert {row.name: (row.network, row.source) for row in transfer.not_taken} == {
         "label_emb.weight": ("2x128", None),
         "out.2.weight": ("3x32x3x3", "6x32x3x3"),
         "out.2.bias": ("3", "6"),
@@ -99,7 +99,7 @@ def test_only_the_first_start_reads_it(data: Path, base: Path, tmp_path: Path) -
 
 def test_a_run_goes_on_from_no_other_model_than_it_began_with(data: Path, base: Path, tmp_path: Path) -> None:
     begin(tiny(data, 1), tmp_path / "run", None)
-    with pytest.raises(ConfigError, match=r"the run began with init None, given default; leave it out to go on"):
+    with pytest.raises(ConfigError, match=r"the run began with init None, given default; leave --init out to continue"):
         begin(tiny(data, 2), tmp_path / "run", "default")
 
 

@@ -1,4 +1,4 @@
-"""What a run computes depends on its config and data alone, not on kills, microbatches or processes."""
+"""The result of a run depends only on its config and data, not on kills, microbatches or processes."""
 
 import json
 import signal
@@ -48,8 +48,8 @@ def log(folder: Path) -> list[dict[str, float]]:
 
 
 def assert_same_course(a: Path, b: Path) -> None:
-    """Losses and gradients agree in every step. (Weights need not: Adam takes steps of one size along gradients that
-    are zero but for rounding, such as those of a bias that the normalisation after it removes.)"""
+    """Losses and gradients agree in every step. Weights need not: Adam's steps do not depend on the size of a gradient,
+    also if it is zero except for rounding, like that of a bias which the next normalisation removes."""
     for line, other in zip(log(a), log(b), strict=True):
         del line["images_per_second"], other["images_per_second"]
         assert line == pytest.approx(other, rel=1e-4)
@@ -70,7 +70,7 @@ class Stopping(DiffusionTask):
 
 
 class Exploding(DiffusionTask):
-    """Its loss is not a number in certain steps: from the fourth on, unless others are given."""
+    """A task whose loss is not a number in the given steps; by default from the fourth step on."""
 
     def __init__(self, config: DiffusionTraining, bad_losses: Container[int] = range(4, 1000)) -> None:
         super().__init__(config)
@@ -181,7 +181,7 @@ def test_fewer_steps_than_done_are_refused(data: Path, whole_run: Path) -> None:
 
 def test_folder_with_other_files_is_refused(data: Path, tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").touch()
-    with pytest.raises(InputError, match="is not empty and holds no run"):
+    with pytest.raises(InputError, match="is not empty and not a run folder"):
         run(tiny(data), tmp_path)
 
 

@@ -1,4 +1,4 @@
-"""Training spectral gates alone: the base stays as it is, to the bit."""
+"""Training only spectral gates: the weights of the base do not change by a bit."""
 
 import json
 from dataclasses import replace
@@ -96,7 +96,7 @@ def test_a_network_that_is_trained_whole_trains_its_gates_too(data: Path, tmp_pa
 
 
 def test_without_a_base_there_is_nothing_to_freeze(data: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="--init has to give the rest of it"):
+    with pytest.raises(ConfigError, match="--init must give the rest of its weights"):
         begin(gates_alone(data), tmp_path / "run", None)
     assert not (tmp_path / "run").exists()
 
@@ -104,7 +104,7 @@ def test_without_a_base_there_is_nothing_to_freeze(data: Path, tmp_path: Path) -
 def test_a_base_that_lacks_weights_is_refused(data: Path, base: Path, tmp_path: Path) -> None:
     config = gates_alone(data)
     config = replace(config, network=replace(config.network, num_classes=2))
-    with pytest.raises(CheckpointError, match=r"does not give label_emb\.weight"):
+    with pytest.raises(CheckpointError, match=r"lacks label_emb\.weight"):
         begin(config, tmp_path / "run", base)
     assert not (tmp_path / "run").exists()
 

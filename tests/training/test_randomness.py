@@ -1,4 +1,4 @@
-"""Seeds that belong to one place each."""
+"""Seeds that differ between all places of a training."""
 
 import torch
 

@@ -1,4 +1,4 @@
-"""The super-resolution model: its pairs, its figures, its model."""
+"""The training of the super-resolution model: its pairs of images, its figures, the model it writes."""
 
 import json
 from pathlib import Path
@@ -62,5 +62,5 @@ def test_grid_shows_validation_images_from_all_over_the_folder(data: Path, tmp_p
 
 @pytest.mark.parametrize("size", [0, 8])
 def test_small_size_has_to_be_smaller(data: Path, size: int) -> None:
-    with pytest.raises(ConfigError, match=rf"small_size={size}: from 1 up to, not including, image_size=8"):
+    with pytest.raises(ConfigError, match=rf"small_size={size}: at least 1 and less than image_size=8 is needed"):
         tiny_superres(data, small_size=size)

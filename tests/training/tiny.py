@@ -1,4 +1,4 @@
-"""A training of a diffusion model that takes milliseconds a step, and a program that runs it as its own process."""
+"""A training of a diffusion model with a few milliseconds per step, and a program that runs it in its own process."""
 
 import sys
 from pathlib import Path
@@ -23,7 +23,7 @@ from rediffuse.training.loop import Outcome, train
 
 
 def write_images(folder: Path, num_images: int = 10) -> Path:
-    """Pictures of 12 x 10 noise pixels in two classes."""
+    """Images of 12 x 10 random pixels in two classes."""
     rng = np.random.default_rng(0)
     for index in range(num_images):
         pixels = rng.integers(0, 256, (12, 10, 3), dtype=np.uint8)
@@ -84,7 +84,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 def main() -> None:
     """`python tiny.py DATA RUN NUM_STEPS [anything: no dropout]`: the same training as a program."""
     data, folder, num_steps, *plain = sys.argv[1:]
-    torch.set_num_threads(2)  # as tests have it: sums of other lengths round otherwise
+    torch.set_num_threads(2)  # as in the tests: another number of threads rounds differently
     run(tiny(Path(data), int(num_steps), save_every=5, network={"dropout": 0.0} if plain else None), Path(folder))
 
 

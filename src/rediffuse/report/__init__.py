@@ -1,1 +1,1 @@
-"""What a person looks at: evidence figures, pages, tables."""
+"""Show verdicts to a person: evidence pictures, an HTML page, tables."""

@@ -1,6 +1,6 @@
-"""One picture per image: what went in, what came back, what did not, and which band spoke for the verdict.
+"""One picture per image: input, reconstruction, error, and the contribution of each frequency band to the verdict.
 
-Figures are built from objects, never through pyplot: nothing global is touched, and many can be drawn at once.
+Figures are built from objects and not with pyplot, so there is no global state, and several threads can draw.
 """
 
 import functools
@@ -21,7 +21,7 @@ from rediffuse.detection.verdict import Evidence, Verdict
 from rediffuse.report.spectrum import draw_spectra
 from rediffuse.report.words import caption
 
-# Told apart by every kind of colour vision (Okabe and Ito, 2008).
+# These colours can be distinguished with every type of colour vision (Okabe and Ito, 2008).
 COLOURS = {"generated": "#d55e00", "real": "#0072b2", "unsure": "#6b6b6b"}
 ERROR_COLOURS = "magma"
 AMPLIFICATIONS = (1, 2, 3, 4, 6, 8, 10, 15, 20, 30, 40, 60, 80, 100, 150, 200)
@@ -35,10 +35,10 @@ def evidence_png(verdict: Verdict) -> bytes:
 
 
 def evidence_figure(verdict: Verdict) -> Figure:
-    """Input, reconstruction and amplified error above; below the verdict, spectra, band profile and contributions.
+    """Input, reconstruction and amplified error above; verdict, spectra, error by band and contributions below.
 
     Args:
-        verdict: one that was judged and still carries its evidence.
+        verdict: a verdict with evidence.
     """
     assert verdict.decision is not None
     assert verdict.evidence is not None
@@ -54,18 +54,18 @@ def evidence_figure(verdict: Verdict) -> Figure:
 
 
 def amplification(error: np.ndarray) -> int:
-    """The factor of `AMPLIFICATIONS` that makes all but the largest 0.5 % of an error in [0, 2] fit the scale."""
+    """The largest factor of `AMPLIFICATIONS` with which 99.5 % of an error in [0, 2] stays within the scale."""
     loud = float(np.quantile(error, 0.995))
     return max((factor for factor in AMPLIFICATIONS if loud * factor <= 2), default=1)
 
 
 def _draw_images(axes: list[Axes], evidence: Evidence) -> None:
-    error = np.abs(evidence.x_0 - evidence.x_0_hat).mean(axis=0)  # (S, S), the colours' mean
+    error = np.abs(evidence.x_0 - evidence.x_0_hat).mean(axis=0)  # (S, S), the mean over colours
     factor = amplification(error)
     scale = Normalize(0, 2 / factor)
     side = error.shape[0]
     axes[0].imshow(_displayable(evidence.x_0))
-    axes[0].set_title(f"input, as the network saw it ({side} x {side})")
+    axes[0].set_title(f"input of the network ({side} x {side})")
     axes[1].imshow(_displayable(evidence.x_0_hat))
     axes[1].set_title("reconstruction")
     axes[2].imshow(error, cmap=ERROR_COLOURS, norm=scale)
@@ -87,14 +87,14 @@ def _draw_words(axes: Axes, verdict: Verdict) -> None:
 
 
 def _draw_spectra(axes: Axes, evidence: Evidence) -> None:
-    axes.set_title("how loud each frequency is")
+    axes.set_title("power at each frequency")
     draw_spectra(axes, *(torch.from_numpy(image)[None] for image in (evidence.x_0, evidence.x_0_hat)))
 
 
 def _draw_profile(axes: Axes, verdict: Verdict) -> None:
-    axes.set_title("what is lost in each band")
+    axes.set_title("error in each frequency band")
     if not verdict.bands:
-        _say(axes, "no band profile was taken")
+        _write(axes, "no errors by band were computed")
         return
     bands = np.arange(len(verdict.bands))
     axes.plot(bands, verdict.bands, "o-", color="black")
@@ -107,9 +107,9 @@ def _draw_profile(axes: Axes, verdict: Verdict) -> None:
 
 
 def _draw_contributions(axes: Axes, verdict: Verdict) -> None:
-    axes.set_title("what each band adds")
+    axes.set_title("influence of each band on the verdict")
     if not verdict.contributions:
-        _say(axes, "this detector judges the whole map,\nnot its bands")
+        _write(axes, "this detector uses the whole error map,\nnot frequency bands")
         return
     values = np.array(verdict.contributions)
     axes.bar(np.arange(len(values)), values, color=[COLOURS["generated" if value > 0 else "real"] for value in values])
@@ -125,19 +125,19 @@ def _label_bands(axes: Axes, num_bands: int) -> None:
     axes.set_xlabel("frequency band, coarse to fine")
 
 
-def _say(axes: Axes, text: str) -> None:
+def _write(axes: Axes, text: str) -> None:
     axes.set_xticks([])
     axes.set_yticks([])
     axes.text(0.5, 0.5, text, ha="center", va="center", color="0.4", transform=axes.transAxes)
 
 
 def _displayable(image: np.ndarray) -> np.ndarray:
-    """(3, S, S) in [-1, 1] to (S, S, 3) in [0, 1]; a reconstruction that was not clipped may lie outside."""
+    """(3, S, S) in [-1, 1] to (S, S, 3) in [0, 1]; a reconstruction without clipping may have values outside."""
     return np.clip((image.transpose(1, 2, 0) + 1) / 2, 0, 1)
 
 
 def _shorten(name: str, length: int) -> str:
-    """Cut the middle out of a long name: its folder and its suffix say most."""
+    """Cut the middle out of a long name, and keep its folder and its suffix."""
     half = length // 2
     return name if len(name) <= length else f"{name[:half]} ... {name[-half:]}"
 

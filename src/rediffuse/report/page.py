@@ -1,4 +1,4 @@
-"""A folder of evidence as one HTML page: no script, nothing loaded from elsewhere, readable from a USB stick."""
+"""A folder of evidence as one HTML page without scripts and external files, so it can be read offline."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -15,12 +15,12 @@ DECISIONS = ("generated", "unsure", "real", "not judged")
 
 
 def picture_name(verdict: Verdict) -> str:
-    """The evidence picture's path in the folder of evidence; names of files differ, so these do."""
+    """The path of the evidence picture in the folder of evidence; unique, because the names of files are."""
     return f"{verdict.file}.png"
 
 
 def write_page(folder: Path, verdicts: Sequence[Verdict]) -> Path:
-    """Write `folder/index.html`, which shows the pictures that lie beside it (`picture_name`), and return its path.
+    """Write `folder/index.html`, which shows the pictures in the same folder (`picture_name`), and return its path.
 
     Raises:
         StorageError: the page cannot be written.
@@ -31,7 +31,7 @@ def write_page(folder: Path, verdicts: Sequence[Verdict]) -> Path:
 
 
 def page(verdicts: Sequence[Verdict]) -> str:
-    """The page as text: a head with counts and a filter, then a card per verdict, in the order given."""
+    """The HTML of the page: a header with counts and a filter, then one card per verdict in the given order."""
     counts = Counter(verdict.decision or "not judged" for verdict in verdicts)
     filters = _filter("all", len(verdicts), " checked")
     filters += "".join(_filter(name, counts[name]) for name in DECISIONS if counts[name])
@@ -46,9 +46,9 @@ def page(verdicts: Sequence[Verdict]) -> str:
 </head>
 <body>
 <header>
-<h1>What did not return</h1>
-<p>{escape(summary(verdicts))}. Each image was sent back through a diffusion model and rebuilt; the picture shows what
-was lost on the way, and which frequencies spoke for the verdict.</p>
+<h1>Reconstruction errors</h1>
+<p>{escape(summary(verdicts))}. A diffusion model turned each image into noise and reconstructed it; each picture shows
+the reconstruction error, and which frequency bands influenced the result.</p>
 <p class="caution">{escape(CAUTION)}</p>
 <fieldset><legend>Show</legend>{filters}</fieldset>
 </header>

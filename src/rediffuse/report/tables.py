@@ -1,4 +1,4 @@
-"""Verdicts as a table: to read in a terminal, or as CSV, JSON or Parquet, each file written whole."""
+"""Verdicts as a table: as text for a terminal, or as a CSV, JSON or Parquet file."""
 
 import csv
 import io
@@ -18,8 +18,8 @@ SHOWN_COLUMNS = ("file", "decision", "probability", "mean DIRE", "reason")
 def write_table(path: Path, verdicts: Sequence[Verdict]) -> None:
     """Write one row per verdict (`Verdict.to_row`) in the format of the suffix: .csv, .json or .parquet.
 
-    A number that is missing is an empty field in CSV and null in JSON and Parquet. In CSV a file name that a
-    spreadsheet would take for a formula begins with an apostrophe.
+    A missing number is an empty field in CSV and null in JSON and Parquet. In CSV an apostrophe is put before a file
+    name that a spreadsheet program would read as a formula.
 
     Raises:
         InputError: another suffix.
@@ -32,18 +32,18 @@ def write_table(path: Path, verdicts: Sequence[Verdict]) -> None:
 
 
 def check_table_path(path: Path) -> None:
-    """Raises InputError unless the suffix names a format that `write_table` knows."""
+    """Raise InputError unless the suffix names a format that `write_table` supports."""
     if path.suffix.lower() not in _WRITERS:
-        raise InputError(f"{path}: a table ends in one of {', '.join(_WRITERS)}")
+        raise InputError(f"{path}: the name of a table must end in one of {', '.join(_WRITERS)}")
 
 
 def csv_text(verdicts: Sequence[Verdict]) -> str:
-    """What `write_table` writes into a .csv file."""
+    """The text of a .csv file that `write_table` writes."""
     return _csv([verdict.to_row() for verdict in verdicts])
 
 
 def text_table(verdicts: Sequence[Verdict]) -> str:
-    """The columns a person asks for first, aligned, without a line at the end."""
+    """The most important columns as aligned text, without a newline at the end."""
     rows = [SHOWN_COLUMNS, *map(_shown, verdicts)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(_aligned(row, widths) for row in rows)
@@ -64,7 +64,7 @@ def _aligned(row: Sequence[str], widths: Sequence[int]) -> str:
 
 
 def _columns(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """Every row's columns in order of appearance: a file that was not judged has no bands."""
+    """The columns of all rows in order of appearance. Rows differ: a file that was not judged has no bands."""
     return list(dict.fromkeys(name for row in rows for name in row))
 
 

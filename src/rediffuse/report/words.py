@@ -1,4 +1,4 @@
-"""Verdicts in words: what is measured, and how far it goes."""
+"""Verdicts as sentences: the figures, and what they do not prove."""
 
 from collections.abc import Sequence
 
@@ -22,7 +22,7 @@ def summary(verdicts: Sequence[Verdict]) -> str:
 
 
 def caption(verdict: Verdict) -> list[str]:
-    """What the verdict says and how it was made, sentence by sentence, where the numbers are known; `CAUTION` last."""
+    """The verdict and how it was computed, as a list of sentences with all known numbers; `CAUTION` is last."""
     sentences = []
     if verdict.probability is not None:
         chance = f"{verdict.probability:.3f}"

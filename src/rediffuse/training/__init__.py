@@ -1,1 +1,1 @@
-"""One training loop, and what it is given to train."""
+"""The training loop, and the trainings that it runs: diffusion models, classifiers, upscalers, detectors."""

@@ -1,4 +1,4 @@
-"""The full state of a run on disk: whole files, the newest of which a resumed run begins with."""
+"""Checkpoints: the full state of a run on disk. A resumed run continues from the newest one."""
 
 import logging
 from pathlib import Path
@@ -18,7 +18,7 @@ def write(folder: Path, step: int, state: dict[str, Any], keep: int) -> Path:
     """Write the state after `step` steps and remove all but the newest `keep` files.
 
     Raises:
-        StorageError: it could not be written; the older ones still stand.
+        StorageError: the file could not be written; older checkpoints are kept.
     """
     path = folder / f"step_{step:08d}.pt"
     with atomic_write(path) as partial:
@@ -30,19 +30,19 @@ def write(folder: Path, step: int, state: dict[str, Any], keep: int) -> Path:
 
 
 def newest(folder: Path) -> Path | None:
-    """The file with the most steps, if there is any."""
+    """The checkpoint with the most steps; None if there is none."""
     return max(folder.glob(_PATTERN), default=None)
 
 
 def read(path: Path) -> dict[str, Any]:
-    """The state in `path`: tensors and plain values only, no pickled code is run.
+    """Read the state in `path`: only tensors and plain values; no pickled code is run.
 
     Raises:
-        CheckpointError: the file is damaged; names it and what to do.
+        CheckpointError: the file is damaged; the message names it and what to do.
     """
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise CheckpointError(
-            f"{path}: cannot be read ({type(error).__name__}); remove it to resume from the one before"
+            f"{path}: cannot be read ({type(error).__name__}); remove it to resume from the checkpoint before it"
         ) from None

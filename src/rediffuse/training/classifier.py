@@ -1,4 +1,4 @@
-"""Training a classifier of noisy images (arXiv:2105.05233, Sec. 4): what guides a diffusion model to a class."""
+"""Training a classifier of noisy images, for classifier guidance (arXiv:2105.05233, Sec. 4)."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,7 +23,7 @@ from rediffuse.zoo.model import ClassifierModel, Provenance
 
 
 class ClassifierTask(Task):
-    """See `task.Task`. A batch holds x_0 (N, C, H, W) and y (N,); once drawn, x_t instead of x_0, and t (N,)."""
+    """See `task.Task`. A batch holds x_0 (N, C, H, W) and y (N,); `draw` replaces x_0 with x_t and adds t (N,)."""
 
     name = "classifier"
 
@@ -35,14 +35,14 @@ class ClassifierTask(Task):
 
     def describe(self) -> dict[str, Any]:
         record = dump(self.config)
-        del record["loop"]  # the loop notes its own
+        del record["loop"]  # the loop records its own settings
         return record
 
     def build(self) -> EncoderUNetModel:
         return EncoderUNetModel(self.config.network)
 
     def data(self, progress: Progress = unobserved) -> ImageData:
-        """The training images. The validation images are read as well: their faults are not to appear at step 1000."""
+        """The training images. Validation images are read too, so that errors in them appear before the first step."""
         config = self.config
         listing = list_images(Path(config.data), Path(config.labels) if config.labels else None)
         if not listing.classes:
@@ -82,7 +82,7 @@ class ClassifierTask(Task):
 
     @torch.no_grad()
     def evaluate(self, network: nn.Module, folder: Path, step: int) -> dict[str, float]:
-        """Loss and accuracies on every validation image once, at the same t and with the same noise every time."""
+        """Loss and accuracies on all validation images, at the same t and with the same noise in every evaluation."""
         if self.validation is None:
             return {}
         loop, device = self.config.loop, next(network.parameters()).device
@@ -93,7 +93,7 @@ class ClassifierTask(Task):
             batch = self.draw(self.validation[positions], Place(seed, part, size, positions))
             parts.append(self.loss(network, {name: value.to(device) for name, value in batch.items()}))
         terms = {name: torch.cat([part[name] for part in parts]).cpu() for name in parts[0]}
-        # A quarter that no image was drawn for has no mean.
+        # There is no mean for a quarter of the timesteps in which no t was drawn.
         return {f"validation_{name}": float(value.mean()) for name, value in self.observe(terms).items() if len(value)}
 
     def export(self, network: nn.Module, folder: Path, training: Mapping[str, Any]) -> None:
@@ -111,5 +111,5 @@ class ClassifierTask(Task):
 
 
 def _rank(logits: Tensor, y: Tensor) -> Tensor:
-    """(N,): how many other classes score at least as high as the true one: the untrained network is right nowhere."""
+    """(N,): how many other classes score at least as high as the true one, so equal scores count as wrong."""
     return (logits >= logits.gather(1, y[:, None])).sum(dim=1) - 1

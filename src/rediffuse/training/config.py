@@ -1,4 +1,4 @@
-"""The settings of a training run, as data that needs no torch."""
+"""The settings of a training run, as dataclasses. Imports no torch."""
 
 import math
 from dataclasses import dataclass, field
@@ -19,9 +19,10 @@ FREE_FIELDS = frozenset(
     {"num_steps", "num_workers", "log_every", "save_every", "evaluate_every", "keep", "cache_limit_mb", "device"}
     | {"data", "labels", "validation", "validation_labels"}
 )
-"""Fields that may change when a run is resumed: they alter how long, how fast or where, not what is computed.
+"""Fields that may change when a run is resumed: they do not change the result of a training step.
 
-The images may move: what is trained on is compared by the fingerprint of names and labels. Validation trains nothing.
+The folder of images may change, because the data are compared by a fingerprint of names and labels. Validation does not
+affect the weights.
 """
 
 
@@ -39,7 +40,7 @@ def _check_takes_images(network: UNetConfig | EncoderConfig) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class LoopConfig:
-    """What every training has, whatever it trains."""
+    """The settings of the training loop, common to all trainings."""
 
     num_steps: int
     """Optimiser steps of the whole run."""
@@ -93,10 +94,10 @@ class LoopConfig:
             raise ConfigError(f"ema_rates={self.ema_rates}: every rate can be given once")
         for rate in self.ema_rates:
             if not 0 <= rate < 1:
-                raise ConfigError(f"ema_rates={self.ema_rates}: from 0 up to, not including, 1 is allowed")
+                raise ConfigError(f"ema_rates={self.ema_rates}: at least 0 and less than 1 is needed")
 
     def learning_rate_at(self, step: int) -> float:
-        """The learning rate of the step with this index, 0 the first: a function, so resuming needs no state."""
+        """The learning rate of step number `step`, counted from 0. It depends on nothing else, so it needs no state."""
         if step < self.warmup_steps:
             return self.learning_rate * (step + 1) / self.warmup_steps
         if self.decay == "none":
@@ -108,7 +109,7 @@ class LoopConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ImageConfig:
-    """How images are read and cut."""
+    """How images are read and cropped."""
 
     random_crop: bool = False
     """Cut a random square out of each image instead of the middle one."""
@@ -123,7 +124,7 @@ class ImageConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class GridConfig:
-    """The grid of samples that shows how the training goes: the same noise each time."""
+    """The grid of samples that a training writes at intervals, always from the same noise."""
 
     num_images: int = 64
     """Images in the grid."""
@@ -137,7 +138,7 @@ class GridConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class DiffusionTraining:
-    """A whole training of a diffusion model: what a recipe returns and `config.json` of a run folder holds."""
+    """All settings of the training of a diffusion model; recipes return it, and `config.json` of a run stores it."""
 
     data: str
     """Folder of images, searched recursively; its subfolders name the classes."""
@@ -168,12 +169,12 @@ class DiffusionTraining:
 
 @dataclass(frozen=True, kw_only=True)
 class SuperResTraining(DiffusionTraining):
-    """A whole training of a super-resolution model: every image is shown beside a small version of itself."""
+    """All settings of the training of a super-resolution model, which also gets a small version of every image."""
 
     small_size: int
     """Side of the small images, in pixels; `image_size` is that of the large ones."""
     validation: str | None = None
-    """Folder of images for the grid and its PSNR; images of the training where none is given."""
+    """Folder of images for the grid and its PSNR; training images if not given."""
     validation_labels: str | None = None
     """As `labels`, for the validation images."""
 
@@ -181,14 +182,13 @@ class SuperResTraining(DiffusionTraining):
         super().__post_init__()
         if not 1 <= self.small_size < self.network.image_size:
             raise ConfigError(
-                f"small_size={self.small_size}: from 1 up to, not including, image_size={self.network.image_size} "
-                "is allowed"
+                f"small_size={self.small_size}: at least 1 and less than image_size={self.network.image_size} is needed"
             )
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClassifierTraining:
-    """A whole training of a classifier of noisy images."""
+    """All settings of the training of a classifier of noisy images."""
 
     data: str
     """Folder of images, searched recursively; its subfolders name the classes."""
@@ -200,7 +200,7 @@ class ClassifierTraining:
     """As `labels`, for the validation images."""
     network: EncoderConfig
     process: ProcessConfig
-    """The noise; what is predicted, and its variance, mean nothing to a classifier."""
+    """The noise schedule; a classifier does not use the other fields."""
     loop: LoopConfig
     images: ImageConfig = field(default_factory=ImageConfig)
     clean: bool = False

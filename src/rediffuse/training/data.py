@@ -25,24 +25,24 @@ from rediffuse.training.task import Batch
 
 @dataclass(frozen=True, kw_only=True)
 class Listing:
-    """Image files and their classes, nothing of it read yet."""
+    """Image files and their classes; the files have not been read yet."""
 
     paths: tuple[Path, ...]
     names: tuple[str, ...]
     """Relative to the folder, with forward slashes."""
     classes: tuple[str, ...]
-    """Names of the classes in order (that of numbers, where all of them are numbers); empty where there are none."""
+    """Names of the classes in order (numerical if all of them are numbers); empty without classes."""
     labels: tuple[int, ...]
-    """An index into `classes` per file; empty where there are none."""
+    """An index into `classes` per file; empty without classes."""
 
     @property
     def fingerprint(self) -> str:
-        """Equal for equal names and labels."""
+        """A hash of names and labels."""
         rows = zip(self.names, self.labels or [""] * len(self.names), strict=True)
         return hashlib.sha256("\n".join(f"{name},{label}" for name, label in rows).encode()).hexdigest()[:16]
 
     def only(self, indices: Sequence[int]) -> "Listing":
-        """The files at these indices; the classes stay what they are."""
+        """The files at these indices; the classes and their numbers do not change."""
         return replace(
             self,
             paths=tuple(self.paths[index] for index in indices),
@@ -51,10 +51,10 @@ class Listing:
         )
 
     def numbered_as(self, classes: Sequence[str]) -> "Listing":
-        """The same files, their classes numbered as in `classes`: those of the training, for validation images.
+        """The same files with their classes numbered as in `classes`, so that validation images have the training's.
 
         Raises:
-            InputError: a file has none of these classes; names the first.
+            InputError: the class of a file is not among them; names the first such file.
         """
         number = {name: index for index, name in enumerate(classes)}
         for place, name in enumerate(self.names):
@@ -66,14 +66,14 @@ class Listing:
 
 
 def list_images(folder: Path, labels: Path | None = None) -> Listing:
-    """Find the images below `folder` and their classes: the first subfolder of each, or what `labels` says.
+    """Find the images below `folder` and their classes: the name of the first subfolder, or the class in `labels`.
 
     Args:
-        folder: searched with everything below it.
-        labels: a CSV file with the columns `path` (relative to `folder`) and `label`; only files in it are taken.
+        folder: the folder, searched recursively.
+        labels: a CSV file with the columns `path` (relative to `folder`) and `label`; only files in it are used.
 
     Raises:
-        InputError: there are no images, or the labels file is not of this form or names files that are not there.
+        InputError: there are no images, or the labels file has another form or names missing files.
     """
     found = {image.name: image.path for image in find_images([folder])}
     of_file = _read_labels(labels, found, folder) if labels else _subfolders(list(found))
@@ -91,16 +91,16 @@ def list_images(folder: Path, labels: Path | None = None) -> Listing:
 class ImageData:
     """Square images by position in the training; see `task.Data`.
 
-    Every file is decoded once when this is built; those that cannot be are left out and listed in `skipped`. The
-    cropped images stay in memory where they fit the limit of the config (random crops are cut anew each time, so those
-    do not).
+    The constructor decodes every file once; files that cannot be decoded are left out and listed in `skipped`. Cropped
+    images are kept in memory if all of them fit the limit of the config. With random crops, which differ each time,
+    nothing is kept.
 
     Args:
         listing: the files (see `list_images`).
-        config: how they are cut.
+        config: how they are cropped.
         image_size: side in pixels.
-        seed: of order, crops and flips.
-        progress: told how many files are read.
+        seed: random seed of order, crops and flips.
+        progress: called with the number of files that are read.
 
     Raises:
         InputError: none of the files can be read.
@@ -133,7 +133,7 @@ class ImageData:
         return len(self.listing.paths)
 
     def __getitem__(self, positions: range) -> Batch:
-        """x_0 (N, 3, S, S) in [-1, 1] and, where there are classes, y (N,) int64."""
+        """x_0 (N, 3, S, S) in [-1, 1] and, if there are classes, y (N,) int64."""
         indices = [self.index_at(position) for position in positions]
         images = [self._image(index, position) for index, position in zip(indices, positions, strict=True)]
         batch = {"x_0": to_tensor(np.stack(images))}
@@ -142,7 +142,7 @@ class ImageData:
         return batch
 
     def index_at(self, position: int) -> int:
-        """The file at this position: every epoch is another permutation of all files."""
+        """The index of the file at this position; every epoch is another permutation of all files."""
         epoch, place = divmod(position, len(self))
         return int(_permutation(self.seed, epoch, len(self))[place])
 
@@ -182,21 +182,21 @@ def _read_all(
 
 
 def _class_order(names: Iterable[str]) -> Callable[[str], Any]:
-    """By number where all names are numbers, so that class 2 is 2 and not 10; by name elsewhere."""
+    """A sort key: the number if all names are numbers, so that 2 comes before 10; otherwise the name."""
     if all(name.isascii() and name.isdecimal() for name in names):
         return lambda name: (int(name), name)
     return str
 
 
 def _subfolders(names: Sequence[str]) -> dict[str, str]:
-    """The first folder in every name; nothing where some images lie in none."""
+    """The first folder in every name; empty if some images are in no subfolder."""
     of_file = {name: name.split("/")[0] for name in names if "/" in name}
     return of_file if len(of_file) == len(names) else {}
 
 
 def _read_labels(path: Path, found: dict[str, Path], folder: Path) -> dict[str, str]:
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:  # spreadsheets begin theirs with a byte order mark
+        with path.open(newline="", encoding="utf-8-sig") as file:  # spreadsheet programs write a byte order mark
             reader = csv.DictReader(file)
             columns = reader.fieldnames or []
             rows = list(reader)
@@ -208,11 +208,11 @@ def _read_labels(path: Path, found: dict[str, Path], folder: Path) -> dict[str, 
     for number, row in enumerate(rows, start=2):
         name, label = row["path"], row["label"]
         if name not in found:
-            raise InputError(f"{path}: line {number}: {name!r} is no image in {folder}")
+            raise InputError(f"{path}: line {number}: {name!r} is not an image in {folder}")
         if not label:
             raise InputError(f"{path}: line {number}: {name!r} has no label")
         if of_file.setdefault(name, label) != label:
-            raise InputError(f"{path}: line {number}: {name!r} has label {label!r}, and {of_file[name]!r} before")
+            raise InputError(f"{path}: line {number}: {name!r} has label {label!r}, but {of_file[name]!r} before")
     if not of_file:
         raise InputError(f"{path}: holds no labels")
     return of_file

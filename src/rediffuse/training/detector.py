@@ -1,6 +1,6 @@
-"""Training a detector: reconstruct, fit on `train`, choose and calibrate on `validation`, report on `test`.
+"""Training a detector: reconstruct, fit on `train`, select and calibrate on `validation`, report on `test`.
 
-Real and generated images take one path: the same decoder, crop and reconstruction, whatever their file format.
+Real and generated images go through the same decoder, crop and reconstruction, also if their file formats differ.
 """
 
 import dataclasses
@@ -38,17 +38,17 @@ from rediffuse.training.samples import Samples, measure
 from rediffuse.zoo.model import DiffusionModel
 
 CONTROL = "control"
-"""The folder of the control inside a detector's folder."""
+"""The subfolder of a detector's folder that holds its control."""
 UNCALIBRATED = Calibration(slope=1, offset=0)
 
 
 class TrainingStopped(RediffuseError):
-    """A signal ended the training; the same command goes on."""
+    """A signal ended the training; the same command continues it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """What classifiers of one depth are fitted to, and chosen by."""
+    """The training and validation data of classifiers at one depth."""
 
     settings: DireSettings
     train: Samples
@@ -57,20 +57,20 @@ class Measured:
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """One thing that was tried, and how well it did."""
+    """One classifier of the search, and its AUC on validation images."""
 
     input: InputName
     depth: int | None
     network_calls: int
-    """What it costs, per image."""
+    """Network calls per image."""
     inverse_penalty: float | None
-    """C of the logistic regression; None for a ResNet-50."""
+    """The C of the logistic regression; None for a ResNet-50."""
     validation_auc: float
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fit:
-    """A classifier with what it was fitted to."""
+    """A classifier with its training and validation data."""
 
     scorer: Scorer
     candidate: Candidate
@@ -80,14 +80,14 @@ class Fit:
 def train_detector(
     config: DetectorTraining, model: DiffusionModel, folder: Path, *, progress: Progress = unobserved
 ) -> Evaluation:
-    """Search, fit and report; the same call resumes where it was stopped.
+    """Search, fit and report; the same call resumes a training that was stopped.
 
     Args:
         config: the data and the candidates.
-        model: what reconstructs the images.
-        folder: gets `detector/` (with `control/` inside), `report.json` and `report.txt`; `reconstructions/` and
-            `runs/` keep what a second call need not compute again, and may be removed.
-        progress: told how many images are reconstructed, and how many steps a ResNet-50 is trained.
+        model: the diffusion model that reconstructs the images.
+        folder: gets `detector/` (with `control/` inside), `report.json` and `report.txt`. `reconstructions/` and
+            `runs/` are caches for a second call, and may be removed.
+        progress: called with the number of images that are reconstructed, and the number of steps of a ResNet-50.
 
     Returns:
         The figures on the test images.
@@ -95,7 +95,7 @@ def train_detector(
     Raises:
         InputError: a folder of the data is missing, or none of its images can be used.
         ConfigError: a setting does not fit the model.
-        StorageError: the disk is full.
+        StorageError: a file cannot be written.
         TrainingStopped: a signal ended the training of a ResNet-50.
     """
     images = {split: find_labelled(config.data / split) for split in ("train", "validation", "test")}
@@ -136,7 +136,7 @@ def evaluate_detector(
 ) -> Evaluation:
     """The figures of a saved detector and of its control on the images in `data` (`real/` and `generated/`).
 
-    `progress` is told how many images are reconstructed.
+    `progress` is called with the number of images that are reconstructed.
 
     Raises:
         InputError: there is no detector in `folder`, or no images in `data`.
@@ -150,10 +150,10 @@ def evaluate_detector(
 
 
 def fit_bands(feature_set: FeatureSet, features: np.ndarray, labels: np.ndarray, inverse_penalty: float) -> BandScorer:
-    """Logistic regression on standardised features (N, F), both classes weighing equally.
+    """Logistic regression on standardised features (N, F), with equal weight for both classes.
 
     Args:
-        inverse_penalty: C, the weight of the data against that of |weights|^2 / 2.
+        inverse_penalty: C, the factor of the loss relative to the penalty |weights|^2 / 2.
     """
     mean, scale = features.mean(axis=0), feature_scale(features)
     regression = LogisticRegression(C=inverse_penalty, class_weight="balanced", max_iter=10_000)
@@ -169,7 +169,7 @@ def _search(
     runs: Path,
     progress: Progress,
 ) -> list[Fit]:
-    """Every input at every depth. Inputs that need a second view have settings of their own, for they cost more."""
+    """Fit every input at every depth. Inputs with a second view have separate settings, as they cost more calls."""
     fits = []
     views = sorted({INPUTS[name].needs_second_view for name in config.features})
     for settings in [_settings(config, cache.model, depth, view) for depth in config.depths for view in views]:
@@ -209,7 +209,7 @@ def _train_map(
     task = MapTask(given, train_maps, validation_maps, config.resnet.seed, config.resnet_weights)
     outcome = train(task, config.resnet, run, progress=progress)
     if outcome.stopped_by is not None:
-        raise TrainingStopped(f"{run}: stopped at step {outcome.step}; the same command goes on")
+        raise TrainingStopped(f"{run}: stopped at step {outcome.step}; the same command continues")
     network = load_resnet50(run / "model" / WEIGHTS_NAME, given.num_channels)
     return MapScorer(input=given, network=network)
 
@@ -227,12 +227,12 @@ def _chosen(scorer: Scorer, inverse_penalty: float | None, measured: Measured) -
 
 
 def _best(fits: Sequence[Fit]) -> Fit:
-    """The largest AUC on validation images; of equal ones the first."""
+    """The classifier with the largest AUC on validation images; of equal ones the first."""
     return max(fits, key=lambda fit: fit.candidate.validation_auc)
 
 
 def _detector(fit: Fit, config: DetectorTraining) -> Detector:
-    """Calibrate a classifier, and choose its thresholds, on validation images."""
+    """Calibrate a classifier and set its thresholds on validation images."""
     scorer, train_samples, validation = fit.scorer, fit.measured.train, fit.measured.validation
     familiarity = fit_familiarity(train_samples.inputs[scorer.input.familiar], train_samples.labels)
     limit = familiarity_limit(familiarity, validation.inputs[scorer.input.familiar], 1 - config.unfamiliar_rate)
@@ -273,7 +273,7 @@ def _settings(config: DetectorTraining, model: DiffusionModel, depth: int, secon
 
 
 def _needed(names: Sequence[InputName]) -> list[InputName]:
-    """The inputs with their controls, and the features by which images are found familiar."""
+    """The inputs, their controls, and the features for the distance to the training images."""
     with_controls: list[InputName] = [*names, *(INPUTS[name].control for name in names)]
     return list(dict.fromkeys([*with_controls, *(INPUTS[name].familiar for name in with_controls)]))
 

@@ -1,4 +1,4 @@
-"""Training a diffusion model: timesteps and noise in, the loss of every sample out, grids of samples on the way."""
+"""Training a diffusion model: draws timesteps and noise, computes the loss of every sample, writes grids of samples."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -39,7 +39,7 @@ SAMPLERS = {
 class DiffusionTask(Task):
     """See `task.Task`.
 
-    A batch holds x_0 (N, C, H, W), y (N,) where there are classes, and, once drawn, t, weight (N,) and noise like x_0.
+    A batch holds x_0 (N, C, H, W) and, with classes, y (N,); `draw` adds t (N,), weight (N,), and noise like x_0.
     """
 
     name = "diffusion"
@@ -47,12 +47,12 @@ class DiffusionTask(Task):
     def __init__(self, config: DiffusionTraining) -> None:
         self.config = config
         self.process = config.process.build()
-        config.process.build(f"ddim{config.grid.num_sampling_steps}")  # steps that the chain does not have fail here
+        config.process.build(f"ddim{config.grid.num_sampling_steps}")  # checks the number of steps
         self.timestep_sampler = SAMPLERS[config.timestep_sampler](config.process.num_timesteps)
 
     def describe(self) -> dict[str, Any]:
         record = dump(self.config)
-        del record["loop"]  # the loop notes its own
+        del record["loop"]  # the loop records its own settings
         return record
 
     def build(self) -> Denoiser:
@@ -60,7 +60,7 @@ class DiffusionTask(Task):
         return network.freeze_all_but_gates() if self.config.only == "frequency" else network
 
     def network(self) -> Denoiser:
-        """The network, all of it to be trained."""
+        """The network, with all its weights trainable."""
         return UNetModel(self.config.network)
 
     def data(self, progress: Progress = unobserved) -> ImageData:
@@ -90,11 +90,11 @@ class DiffusionTask(Task):
         return logged | by_quartile(logged, t, self.config.process.num_timesteps)
 
     def conditioning(self, batch: Batch) -> dict[str, Tensor]:
-        """What the network is told of a batch beside x_t and t."""
+        """The arguments of the network beside x_t and t, from a batch."""
         return {"y": batch["y"]} if self.config.network.num_classes is not None else {}
 
     def evaluate(self, network: nn.Module, folder: Path, step: int) -> dict[str, float]:
-        """Write a grid of DDIM samples, from the same noise every time."""
+        """Write a grid of DDIM samples, from the same noise in every evaluation."""
         num_images, num_classes = self.config.grid.num_images, self.config.network.num_classes
         conditioning = {}
         if num_classes is not None:
@@ -103,7 +103,7 @@ class DiffusionTask(Task):
         return {}
 
     def sample(self, network: nn.Module, num_images: int, conditioning: Mapping[str, Tensor]) -> Tensor:
-        """(num_images, C, H, W) by DDIM, from the same noise every time."""
+        """Sample (num_images, C, H, W) by DDIM, from the same noise in every evaluation."""
         config, seed = self.config.network, self.config.loop.seed
         process = self.config.process.build(f"ddim{self.config.grid.num_sampling_steps}")
         seeds = [derive(seed, GRID, index) for index in range(num_images)]
@@ -128,5 +128,5 @@ class DiffusionTask(Task):
 
 
 def write_grid(folder: Path, step: int, images: Tensor) -> None:
-    """Write images (N, C, H, W) in [-1, 1] as one picture, named after the step."""
+    """Write images (N, C, H, W) in [-1, 1] as one picture whose name is the step."""
     write_bytes(folder / f"step_{step:08d}.png", png_bytes(tile(to_uint8(images))))

@@ -1,4 +1,4 @@
-"""What a training will need, worked out without doing any of it."""
+"""Estimate the memory and operations of a training without running it."""
 
 from dataclasses import dataclass
 
@@ -17,11 +17,11 @@ class Estimate:
     num_parameters: int
     num_trained: int
     operations_per_step: int
-    """Multiplications and additions, forward and backward, of the whole batch; at most, where not all is trained."""
+    """Multiplications and additions, forward and backward, of the whole batch; an upper limit if parts are frozen."""
     state_bytes: int
-    """Weights and their averages; of those that are trained gradients, and AdamW's two moments."""
+    """Bytes of weights and their averages, and of gradients and AdamW's two moments of the trained weights."""
     activation_bytes: int
-    """What the forward pass of one microbatch keeps for the backward pass."""
+    """Bytes that the forward pass of one microbatch keeps for the backward pass."""
 
     def __str__(self) -> str:
         return (
@@ -33,7 +33,7 @@ class Estimate:
 
 
 def estimate(model: Trunk, loop: LoopConfig) -> Estimate:
-    """The cost of training `model`, a network on the meta device (`zoo.model.skeleton`), as `loop` says."""
+    """The cost of training `model`, a network on the meta device (`zoo.model.skeleton`), with the settings `loop`."""
     num_parameters = sum(parameter.numel() for parameter in model.parameters())
     num_trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     shape = (1, model.config.in_channels, *(model.config.image_size,) * model.config.dims)
@@ -42,7 +42,7 @@ def estimate(model: Trunk, loop: LoopConfig) -> Estimate:
     return Estimate(
         num_parameters=num_parameters,
         num_trained=num_trained,
-        # The backward pass takes two such passes: one for the inputs' gradients, one for the weights' that are trained.
+        # The backward pass costs two forward passes: one for gradients of inputs, one for those of trained weights.
         operations_per_step=(3 if num_trained == num_parameters else 2) * flops(model, shape) * loop.batch_size,
         state_bytes=4 * (num_parameters * (1 + len(loop.ema_rates)) + 3 * num_trained),
         activation_bytes=_saved_values(model, shape) * bytes_per_value * images_at_once,
@@ -50,7 +50,7 @@ def estimate(model: Trunk, loop: LoopConfig) -> Estimate:
 
 
 def _saved_values(model: Trunk, shape: tuple[int, ...]) -> int:
-    """How many numbers autograd keeps of a forward pass, every storage once and weights not at all."""
+    """How many numbers autograd keeps of a forward pass; counts every storage once and no weights."""
     weights = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
     saved: dict[int, torch.Tensor] = {}
 
@@ -63,5 +63,5 @@ def _saved_values(model: Trunk, shape: tuple[int, ...]) -> int:
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         output = model(x, timesteps, **meta_conditioning(model, x))
     total = sum(tensor.untyped_storage().nbytes() // 4 for storage, tensor in saved.items() if storage not in weights)
-    del output  # the graph, and with it the storages, had to live until they were counted
+    del output  # it kept the graph and its storages alive until they were counted
     return total

@@ -1,4 +1,4 @@
-"""Initial weights out of another model, wherever they fit: fine-tuning, also to other classes or another size."""
+"""Initial weights from another model, for fine-tuning. Tensors of another shape are left out, so classes may differ."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -16,51 +16,52 @@ from rediffuse.zoo.folder import Found
 
 @dataclass(frozen=True, kw_only=True)
 class Initial:
-    """Tensors to begin with."""
+    """The weights of a model from which a training starts."""
 
     source: str
-    """What was asked for."""
+    """The model as given by the user."""
     sha256: str
-    """Of the file of weights, in hex."""
+    """SHA-256 of the file of weights, in hex."""
     state: Mapping[str, Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Left:
-    """A tensor that only one side has, or both in different shapes (`320x4`; None where it is missing)."""
+class Mismatch:
+    """A tensor that only the network or only the source has, or that has different shapes in them."""
 
     name: str
     network: str | None
+    """Its shape in the network, such as `320x4`; None if the network has no such tensor."""
     source: str | None
+    """Its shape in the source; None if the source has no such tensor."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Transfer:
-    """Which tensors of a model a network takes, and which not. As a string: a table to read."""
+    """Which tensors of a model a network takes, and which not. `str` gives it as a table."""
 
     source: str
     sha256: str
     taken: dict[str, str]
-    """Shapes by name."""
-    left: tuple[Left, ...]
+    """Shapes of the tensors that are taken, by name."""
+    not_taken: tuple[Mismatch, ...]
 
     def __str__(self) -> str:
         blocks = Counter(map(_block, self.taken))
         taken = [(f"{block}.*", f"{count} tensors") for block, count in blocks.items()]
-        left = [(row.name, f"{row.network or 'none'} here, {row.source or 'none'} there") for row in self.left]
-        width = max(len(name) for name, _ in taken + left)
+        others = [(row.name, f"{row.network or 'none'} here, {row.source or 'none'} there") for row in self.not_taken]
+        width = max(len(name) for name, _ in taken + others)
         lines = [f"taken      {name:<{width}}  {what}" for name, what in taken]
-        lines += [f"not taken  {name:<{width}}  {what}" for name, what in left]
-        of_network = len(self.taken) + sum(row.network is not None for row in self.left)
+        lines += [f"not taken  {name:<{width}}  {what}" for name, what in others]
+        of_network = len(self.taken) + sum(row.network is not None for row in self.not_taken)
         return "\n".join([f"initial weights: {len(self.taken)} of {of_network} tensors from {self.source}", *lines])
 
 
 def find_initial(source: str) -> Found:
-    """A model to begin with.
+    """The model from which a training starts.
 
     Args:
-        source: whatever `zoo.model.load` takes, or a checkpoint of a training run (of which the average that the run
-            exports is taken).
+        source: as in `zoo.model.load`, or a checkpoint of a training run (then the average that the run exports).
 
     Raises:
         InputError, CheckpointError, FetchError: there is no such model, or it cannot be read.
@@ -77,10 +78,10 @@ def read_initial(source: str) -> Initial:
 
 
 def compare_with(network: Mapping[str, Tensor], initial: Initial) -> Transfer:
-    """What a network with this state_dict takes of `initial`: every tensor of equal name and shape.
+    """The tensors of `initial` that a network with this state_dict takes: those of equal name and shape.
 
     Raises:
-        CheckpointError: nothing fits.
+        CheckpointError: no tensor fits.
     """
     taken = {
         name: _shape(tensor)
@@ -90,18 +91,20 @@ def compare_with(network: Mapping[str, Tensor], initial: Initial) -> Transfer:
     if not taken:
         raise CheckpointError(f"{initial.source}: none of its {len(initial.state)} tensors fits the network to train")
     shapes = [{name: _shape(tensor) for name, tensor in state.items()} for state in (network, initial.state)]
-    left = (name for name in dict.fromkeys([*network, *initial.state]) if name not in taken)
+    others = (name for name in dict.fromkeys([*network, *initial.state]) if name not in taken)
     return Transfer(
         source=initial.source,
         sha256=initial.sha256,
         taken=taken,
-        left=tuple(Left(name=name, network=shapes[0].get(name), source=shapes[1].get(name)) for name in left),
+        not_taken=tuple(
+            Mismatch(name=name, network=shapes[0].get(name), source=shapes[1].get(name)) for name in others
+        ),
     )
 
 
 @torch.no_grad()
 def copy_fitting(network: nn.Module, initial: Initial) -> Transfer:
-    """Copy what fits into the network, in its precision and on its device; returns what `compare_with` says."""
+    """Copy the tensors that fit into the network, in its precision and on its device; returns as `compare_with`."""
     state = network.state_dict()
     transfer = compare_with(state, initial)
     for name in transfer.taken:
@@ -110,7 +113,7 @@ def copy_fitting(network: nn.Module, initial: Initial) -> Transfer:
 
 
 def _block(name: str) -> str:
-    """`input_blocks.3` of `input_blocks.3.0.in_layers.2.weight`, `label_emb` of `label_emb.weight`."""
+    """The block of a tensor: `input_blocks.3` for `input_blocks.3.0.in_layers.2.weight`."""
     parts = name.split(".")[:-1]
     return ".".join(parts[:2] if parts[1:] and parts[0].endswith("_blocks") else parts[:1])
 

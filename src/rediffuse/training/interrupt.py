@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C as a request that the loop can answer between two steps."""
+"""Turn SIGTERM and Ctrl-C into a request to stop, which the training loop checks between two steps."""
 
 import contextlib
 import signal
@@ -8,19 +8,19 @@ from types import FrameType
 
 
 class StopRequest:
-    """Whether, and by which signal, the run was asked to stop."""
+    """The signal that requested a stop, if any."""
 
     received: signal.Signals | None = None
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         self.received = signal.Signals(number)
-        # The next one is not caught: whoever cannot wait for the checkpoint can still end the process.
+        # The next signal is not caught, so a user who cannot wait for the checkpoint can end the process.
         signal.signal(number, signal.SIG_DFL)
 
 
 @contextlib.contextmanager
 def stop_requests() -> Iterator[StopRequest]:
-    """Turn SIGTERM and SIGINT into a request while the block runs. (Only the main thread can; others never see one.)"""
+    """Turn SIGTERM and SIGINT into a request while the block runs. Works in the main thread only."""
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
         yield request

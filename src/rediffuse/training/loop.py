@@ -1,7 +1,7 @@
-"""One training loop: for diffusion models, classifiers, upscalers and detectors (see `task.Task`).
+"""The training loop of diffusion models, classifiers, upscalers and detectors (see `task.Task`).
 
-The state after a step is a function of the config and the data alone: a run that was killed and resumed, a run in
-microbatches and a run on several processes compute what one uninterrupted process computes (see `randomness`).
+The state after a step depends only on the config and the data: a run that was killed and resumed, a run in microbatches
+and a run on several processes compute the same as one uninterrupted process (see `randomness`).
 """
 
 import contextlib
@@ -36,11 +36,11 @@ LOGGER = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a call of `train` ended."""
+    """The result of a call of `train`."""
 
     step: int
     stopped_by: signal.Signals | None = None
-    """The signal that ended it before its last step; a checkpoint was written."""
+    """The signal that ended the run before its last step; a checkpoint was written."""
 
 
 def train(
@@ -55,21 +55,22 @@ def train(
     """Train until `config.num_steps`, from the newest checkpoint in `folder` if there is one.
 
     Args:
-        task: what is trained.
-        config: how.
-        folder: the run folder (see `RunFolder`); a new or empty one, or that of the same run.
-        command: what the user called, for the record.
-        init: a model whose weights the run begins with, wherever they fit (see `read_initial`). Only a run that begins
-            reads it; one that goes on may leave it out.
-        progress: told how many images are read, and then how many steps are done, with the last loss that was logged;
-            on the first process of each machine only.
+        task: the training.
+        config: the settings of the loop.
+        folder: the run folder (see `RunFolder`): a new or empty folder, or that of the same run.
+        command: the user's command line, for the record.
+        init: a model from which the run takes all weights that fit (see `read_initial`). It is read when a run starts;
+            a resumed run does not need it.
+        progress: called with the number of images that are read, then with the number of steps that are done and the
+            last logged loss; only on the first process of each machine.
 
     Raises:
-        ConfigError: the folder holds a run of another config or another init; the batch does not divide among the
-            processes.
+        ConfigError: the folder holds a run with another config or another init, or the number of processes does not
+            divide the batch size.
         InputError, CheckpointError, FetchError: `init` cannot be read, or none of its tensors fits, or it lacks some
             that the task does not train.
-        TrainingDiverged: `max_bad_steps` steps in a row had no finite loss and gradient; the checkpoints are older.
+        TrainingDiverged: `max_bad_steps` consecutive steps had no finite loss and gradient; the last checkpoint is
+            from before them.
         StorageError: a checkpoint could not be written.
     """
     run_folder = RunFolder(folder)
@@ -80,12 +81,12 @@ def train(
             return _Run(task, config, run_folder, accelerator, stop, init, shown).run(command)
     finally:
         accelerator.end_training()
-        # Otherwise a second training in this process would inherit the precision and device of the first.
+        # Otherwise a second training in this process would use the precision and device of the first.
         AcceleratorState._reset_state(reset_partial_state=True)
 
 
 class _Run:
-    """One call of `train`: the trainer with its data, log, checkpoints and pictures."""
+    """One call of `train`: the trainer with its data, log, checkpoints and sample grids."""
 
     def __init__(
         self,
@@ -130,18 +131,18 @@ class _Run:
             if self.resumed_from is None:
                 self._note_init()
             self.accelerator.init_trackers("tensorboard")
-        meter, owes_checkpoint, note = _Meter(), False, ""
+        means, owes_checkpoint, note = _RunningMeans(), False, ""
         self.progress("training", trainer.step, config.num_steps)
         with contextlib.closing(self._batches()) as batches:
             for batch in batches:
-                meter.add(trainer.advance(batch))
+                means.add(trainer.train_step(batch))
                 if self._is_due(config.log_every):
-                    self._log(values := meter.drain(config.batch_size))
+                    self._log(values := means.pop(config.batch_size))
                     note = f"loss {values['loss']:.4f}" if "loss" in values else "no finite loss"
                 self.progress("training", trainer.step, config.num_steps, note)
                 stopped = self._stop_requested()
                 owes_checkpoint = owes_checkpoint or self._is_due(config.save_every)
-                # Not within a streak of bad steps: it would push out those from before, which may be better.
+                # Not during consecutive bad steps: the new checkpoints would replace better ones from before.
                 is_good = not trainer.num_bad_steps or trainer.step == config.num_steps
                 if stopped or (owes_checkpoint and is_good):
                     self._save()
@@ -155,7 +156,7 @@ class _Run:
         return Outcome(trainer.step)
 
     def _batches(self) -> Generator[Batch]:
-        """The rest of the run's batches, this process's share of each, drawn and on the device."""
+        """The remaining batches: this process's share of each, after `Task.draw`, on the device."""
         config, accelerator = self.config, self.accelerator
         share = config.batch_size // accelerator.num_processes
         offset = share * accelerator.process_index
@@ -195,7 +196,7 @@ class _Run:
     def _evaluate(self) -> None:
         if self.accelerator.is_main_process:
             network = self.trainer.averaged
-            was_training = network.training  # true where nothing is averaged: it is the trained network itself
+            was_training = network.training  # without averages `network` is the trained network itself
             figures = self.task.evaluate(network.eval(), self.folder.samples, self.trainer.step)
             network.train(was_training)
             if figures:
@@ -210,11 +211,11 @@ class _Run:
         self.task.export(self.trainer.averaged, self.folder.model, training)
 
     def _description(self) -> dict[str, Any]:
-        """What a model tells of its training: the record, and which class has which number."""
+        """The record of the training that is saved with the model, and the names of the classes in order."""
         return {**self.record, "classes": list(self.data.classes)}
 
     def _stop_requested(self) -> bool:
-        """Whether any process was asked to stop: then all of them stop after the same step."""
+        """Whether any process received a stop request; then all processes stop after the same step."""
         asked = self.stop.received is not None
         if self.accelerator.num_processes == 1:
             return asked
@@ -229,8 +230,8 @@ def _listed(values: dict[str, float]) -> str:
     return ", ".join(f"{name} {value:.4g}" for name, value in values.items())
 
 
-class _Meter:
-    """Means, over the steps since the last log line, of values of any number."""
+class _RunningMeans:
+    """Means of the logged values over the steps since the last log line."""
 
     def __init__(self) -> None:
         self._sums: dict[str, float] = {}
@@ -244,7 +245,8 @@ class _Meter:
             self._sums[name] = self._sums.get(name, 0.0) + float(value.sum())
             self._counts[name] = self._counts.get(name, 0) + value.numel()
 
-    def drain(self, batch_size: int) -> dict[str, float]:
+    def pop(self, batch_size: int) -> dict[str, float]:
+        """Return the means and start again."""
         means = {name: total / self._counts[name] for name, total in self._sums.items() if self._counts[name]}
         means["images_per_second"] = self._steps * batch_size / (perf_counter() - self._since)
         self.__init__()
@@ -252,12 +254,12 @@ class _Meter:
 
 
 def _load(data: Data, shares: list[range], num_workers: int) -> Iterator[Batch]:
-    """The batch at each of the positions, read by `num_workers` processes ahead of time, or here for 0."""
+    """The batch at each of the positions, read ahead by `num_workers` processes; 0 reads in this process."""
     if num_workers == 0:
         return (data[positions] for positions in shares)
     loader = DataLoader(
         cast(Dataset[Batch], data),
-        batch_size=None,  # the data give whole batches
+        batch_size=None,  # the data return complete batches
         sampler=shares,  # type: ignore[arg-type]  # ranges are what indexes them
         num_workers=num_workers,
         worker_init_fn=_ignore_interrupts,
@@ -266,7 +268,7 @@ def _load(data: Data, shares: list[range], num_workers: int) -> Iterator[Batch]:
 
 
 def _ignore_interrupts(worker: int) -> None:
-    """The terminal's Ctrl-C reaches workers too, but is the loop's to answer."""
+    """Ctrl-C in a terminal also interrupts worker processes; only the loop shall handle it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 

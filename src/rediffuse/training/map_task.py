@@ -1,4 +1,4 @@
-"""Training a ResNet-50 to tell maps of generated images from maps of real ones."""
+"""Training a ResNet-50 to classify maps as those of real or of generated images."""
 
 import hashlib
 from collections.abc import Mapping
@@ -23,14 +23,14 @@ WEIGHTS_NAME = "resnet50.safetensors"
 
 
 class MapData:
-    """Maps (n, C, S, S) in memory by position in the training, both classes equally often, half of them mirrored.
+    """Maps (n, C, S, S) in memory by position in the training; both classes are equally frequent, half are mirrored.
 
-    Position 2i is a real image and 2i + 1 a generated one; each class goes through its own permutations.
+    Position 2i is a real image and 2i + 1 a generated one; each class has its own permutations.
     """
 
     classes: tuple[str, ...] = ("real", "generated")
     skipped: tuple[str, ...] = ()
-    """Files that could not be used have no map."""
+    """Always empty: files that could not be used have no map."""
 
     def __init__(self, maps: np.ndarray, labels: np.ndarray, seed: int) -> None:
         self.maps, self.seed = maps, seed
@@ -78,10 +78,10 @@ class MapTask(Task):
         """Prepare a training.
 
         Args:
-            input: which maps.
+            input: the kind of maps.
             train: maps (n, C, S, S) and labels (n,).
-            validation: maps and labels likewise.
-            seed: of order and mirroring.
+            validation: maps and labels of the same shapes.
+            seed: random seed of order and mirroring.
             weights: a checkpoint to start from; None starts from random weights.
         """
         self.input, self.train, self.validation, self.seed, self.weights = input, train, validation, seed, weights

@@ -1,4 +1,4 @@
-"""Whole configurations of trainings, by name."""
+"""Recipes: complete settings of trainings, by name."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,7 +15,7 @@ from rediffuse.training.config import (
 
 
 def clothing32(data: str) -> DiffusionTraining:
-    """The embedded default: 32 px and three million parameters, about an hour on two CPU cores."""
+    """The recipe of the embedded model: 32 px, three million parameters, about an hour on two CPU cores."""
     return DiffusionTraining(
         data=data,
         network=UNetConfig(
@@ -96,7 +96,7 @@ def clothing64(data: str) -> DiffusionTraining:
 
 
 def imagenet64(data: str) -> DiffusionTraining:
-    """ADM at 64 px (arXiv:2105.05233, Appendix I), which was published trained with `--class-conditional`."""
+    """ADM at 64 px (arXiv:2105.05233, Appendix I). The published model was trained with `--class-conditional`."""
     return DiffusionTraining(
         data=data,
         network=UNetConfig(
@@ -128,7 +128,7 @@ def imagenet64(data: str) -> DiffusionTraining:
 
 
 def clothing32_classifier(data: str) -> ClassifierTraining:
-    """A guide for `clothing32`, of the same noise: three minutes on two CPU cores."""
+    """A classifier to guide `clothing32`, with the same noise schedule: three minutes on two CPU cores."""
     return ClassifierTraining(
         data=data,
         network=EncoderConfig(
@@ -160,7 +160,7 @@ def clothing32_classifier(data: str) -> ClassifierTraining:
 
 
 def clothing64_superres(data: str) -> SuperResTraining:
-    """From the 32 px of `clothing32` to 64: three minutes on two CPU cores."""
+    """Super-resolution from 32 px, the size of `clothing32`, to 64 px: three minutes on two CPU cores."""
     return SuperResTraining(
         data=data,
         small_size=32,
@@ -195,6 +195,6 @@ RECIPES: dict[str, Callable[[str], DiffusionTraining]] = {
     "clothing64": clothing64,
     "imagenet64": imagenet64,
 }
-"""Of diffusion models. A recipe is given the folder of images."""
+"""The recipes of diffusion models. The argument of a recipe is the folder of images."""
 CLASSIFIER_RECIPES: dict[str, Callable[[str], ClassifierTraining]] = {"clothing32_classifier": clothing32_classifier}
 SUPERRES_RECIPES: dict[str, Callable[[str], SuperResTraining]] = {"clothing64_superres": clothing64_superres}

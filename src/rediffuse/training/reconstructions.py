@@ -1,4 +1,4 @@
-"""Reconstructions that are made once, for a search that looks at them many times and may be killed in between."""
+"""A cache of reconstructions on disk, for a search that uses them several times and may be killed and resumed."""
 
 import hashlib
 from collections.abc import Iterator, Sequence
@@ -21,7 +21,7 @@ from rediffuse.zoo.model import DiffusionModel
 
 @dataclass(frozen=True, kw_only=True)
 class ReconstructionCache:
-    """x_T, x_0_hat and the second view, exact, under the digest of the settings and the SHA-256 of the image file."""
+    """Stores x_T, x_0_hat and the second view exactly, by the digest of the settings and the SHA-256 of the image."""
 
     folder: Path
     model: DiffusionModel
@@ -29,11 +29,11 @@ class ReconstructionCache:
     workers: int
 
     def reconstruct(self, found: Sequence[FoundImage], settings: DireSettings) -> Iterator[FileResult]:
-        """One result per file: first those that are there, then the others as they are made.
+        """One result per file: first those in the cache, then the others as they are computed.
 
         Raises:
-            InputError: what is there is damaged; names the file.
-            ConfigError, SettingsMismatch, StorageError: see `dire.job.reconstruct_files` and `files.whole`.
+            InputError: a file of the cache is damaged; names the file.
+            ConfigError, SettingsMismatch, StorageError: see `dire.job.reconstruct_files` and `files.atomic_write`.
         """
         paths = {image.name: self._path(image, settings) for image in found}
         missing = []
@@ -52,7 +52,7 @@ class ReconstructionCache:
             yield result
 
     def _path(self, image: FoundImage, settings: DireSettings) -> Path | None:
-        """Where the result of a file belongs; nowhere if the file cannot be read."""
+        """The path of a file's result in the cache; None if the file cannot be read."""
         try:
             with image.path.open("rb") as file:
                 content = hashlib.file_digest(file, "sha256").hexdigest()
@@ -78,11 +78,11 @@ def _read(image: FoundImage, path: Path, settings: DireSettings) -> FileResult:
     shape = (1, 3, settings.image_size, settings.image_size)
     names = _names(settings)
     if any(name not in tensors or tensors[name].shape != torch.Size(shape) for name in names):
-        raise InputError(f"{path}: holds no reconstruction of {settings.image_size} px; remove it")
+        raise InputError(f"{path}: does not hold a reconstruction of {settings.image_size} px; remove it")
     reconstruction = Reconstruction(x_0=loaded.x_0[None], settings=settings, **{name: tensors[name] for name in names})
     return FileResult(found=image, meta=loaded.meta, reconstruction=reconstruction)
 
 
 def _names(settings: DireSettings) -> tuple[str, ...]:
-    """What is kept of a `Reconstruction`; the image itself is read from its file."""
+    """The fields of a `Reconstruction` that are stored; the image itself is read from its file."""
     return ("x_T", "x_0_hat", "second") if settings.second_view else ("x_T", "x_0_hat")

@@ -1,4 +1,4 @@
-"""The folder of a run: what was asked for, with which versions, and how it went."""
+"""The folder of a training run: its settings, versions, log, checkpoints and model."""
 
 import json
 import platform
@@ -16,14 +16,14 @@ _PACKAGES = ("rediffuse", "torch", "numpy", "accelerate", "pillow")
 
 
 class RunFolder:
-    """Names the files of a run and keeps its log.
+    """Names the files of a run and writes its records and log.
 
-    config.json       what is computed; a resumed run has to agree with it
-    init.json         where initial weights came from, which of them were taken and which not (with --init only)
+    config.json       all settings that affect the result; a resumed run must have the same
+    init.json         source of initial weights, which tensors were taken and which not (with --init only)
     starts.jsonl      every start: its step, the command, the files left out, git revision, versions
     metrics.jsonl     the log: one line per `log_every` steps and per evaluation
     checkpoints/      full states
-    samples/          pictures made by evaluations
+    samples/          sample grids of the evaluations
     model/            the finished model
     """
 
@@ -38,11 +38,11 @@ class RunFolder:
         self._metrics = path / "metrics.jsonl"
 
     def check(self, config: Mapping[str, Any]) -> None:
-        """Refuse a folder that is no run folder, or the run of another config.
+        """Check that the folder is new, or holds a run with the same config.
 
         Raises:
-            InputError: there is something else in the folder, or its config.json cannot be read.
-            ConfigError: names every field that differs, with both values.
+            InputError: the folder holds other files, or its config.json cannot be read.
+            ConfigError: the config differs; names every field that does, with both values.
         """
         if not self.path.exists():
             return
@@ -50,7 +50,7 @@ class RunFolder:
             raise InputError(f"{self.path}: is a file; a run needs a folder")
         if not self._config.exists():
             if any(self.path.iterdir()):
-                raise InputError(f"{self.path}: is not empty and holds no run (no config.json); give a new folder")
+                raise InputError(f"{self.path}: is not empty and not a run folder (no config.json); give a new folder")
             return
         before = _read_record(self._config)
         differing = [
@@ -59,10 +59,10 @@ class RunFolder:
             if name.rpartition(".")[2] not in FREE_FIELDS
         ]
         if differing:
-            raise ConfigError(f"{self.path}: holds a run with another config: {'; '.join(differing)}")
+            raise ConfigError(f"{self.path}: holds a run with other settings: {'; '.join(differing)}")
 
     def begin(self, config: Mapping[str, Any], start: Mapping[str, Any]) -> None:
-        """Note the config and this start at its `step`, and forget what the log says about steps to be done again."""
+        """Record the config and this start, and remove the log lines of steps that will be computed again."""
         write_bytes(self._config, (json.dumps(config, indent=2) + "\n").encode())
         versions = {"python": platform.python_version(), **{package: version(package) for package in _PACKAGES}}
         self._append(self._starts, {**start, "git": _git_revision(), "versions": versions})
@@ -72,27 +72,27 @@ class RunFolder:
 
     @property
     def init(self) -> dict[str, str] | None:
-        """The model that the run began with, by source and sha256; None where it began with random weights."""
+        """Source and SHA-256 of the model that gave the initial weights; None for a run with random initial weights."""
         if not self._init.exists():
             return None
         record = _read_record(self._init)
         return {name: str(record.get(name)) for name in ("source", "sha256")}
 
     def check_init(self, source: str | None) -> None:
-        """Refuse to go on from another model than the run began with; None goes on from whatever it was.
+        """Check that `source` gave the run's initial weights. None is always accepted: a resumed run needs no `--init`.
 
         Raises:
-            ConfigError: names both.
+            ConfigError: the run started from another model; names both.
         """
         begun_with = self.init["source"] if self.init else None
         if source not in (None, begun_with):
             raise ConfigError(
                 f"{self.path}: the run began with init {begun_with}, given {source}; "
-                "leave it out to go on, or begin in a new folder"
+                "leave --init out to continue this run, or give a new folder"
             )
 
     def note_init(self, record: Mapping[str, Any] | None) -> None:
-        """Note what a beginning run took of another model (None: nothing, whatever an earlier try noted)."""
+        """Record which tensors a new run took from another model; None removes the record of an earlier attempt."""
         if record is None:
             self._init.unlink(missing_ok=True)
         else:
@@ -114,16 +114,14 @@ def _read_record(path: Path) -> dict[str, Any]:
     try:
         record = json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
-        raise InputError(
-            f"{path}: cannot be read: {error}; put back what was written, or begin in a new folder"
-        ) from None
+        raise InputError(f"{path}: cannot be read: {error}; restore the file, or give a new folder") from None
     if not isinstance(record, dict):
-        raise InputError(f"{path}: holds no record of a run; put back what was written, or begin in a new folder")
+        raise InputError(f"{path}: holds no record of a run; restore the file, or give a new folder")
     return record
 
 
 def _step_of(line: str) -> float:
-    """The step of a line of the log; a line cut off by a kill counts as never written."""
+    """The step of a line of the log; infinity for a line that is incomplete because the process was killed."""
     try:
         return json.loads(line)["step"]
     except json.JSONDecodeError:
@@ -131,7 +129,7 @@ def _step_of(line: str) -> float:
 
 
 def _differences(before: Mapping[str, Any], after: Mapping[str, Any], prefix: str = "") -> dict[str, tuple[Any, Any]]:
-    """The leaves in which two nested mappings differ, by dotted name."""
+    """The values in which two nested mappings differ, by dotted name."""
     found: dict[str, tuple[Any, Any]] = {}
     for name in dict.fromkeys([*before, *after]):
         old, new = before.get(name), after.get(name)
@@ -143,7 +141,7 @@ def _differences(before: Mapping[str, Any], after: Mapping[str, Any], prefix: st
 
 
 def _git_revision() -> str | None:
-    """The commit of the source this runs from, with `+` where files were changed since; None outside a repository."""
+    """The git commit of the source code, with `+` if files were changed since; None outside a repository."""
     source = Path(__file__).parent
     try:
         git = ["git", "-C", str(source)]

@@ -1,4 +1,4 @@
-"""What classifiers are fitted to: every input of every image of a split, as arrays."""
+"""The data of classifiers: every input of every image of a split, as arrays."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -14,33 +14,33 @@ from rediffuse.dire.job import FileResult
 
 @dataclass(frozen=True, kw_only=True)
 class Samples:
-    """The measurements of the images of one split, in the order of their names."""
+    """The inputs of a detector's classifier for the images of one split, in the order of their names."""
 
     labels: np.ndarray
     """(N,) int, 1 for generated."""
     sources: tuple[str, ...]
-    """`LabelledImage.source` of each."""
+    """`LabelledImage.source` of each image."""
     inputs: dict[InputName, np.ndarray]
     """Features (N, F), maps (N, C, S, S)."""
     num_skipped: int
-    """Files of which there is no reconstruction."""
+    """Number of files without a reconstruction."""
 
     @property
     def counts(self) -> dict[str, int]:
-        """How many images there are of each source."""
+        """The number of images of each source."""
         return {source: self.sources.count(source) for source in sorted(set(self.sources))}
 
 
 def measure(images: Sequence[LabelledImage], results: Iterable[FileResult], names: Iterable[InputName]) -> Samples:
-    """Take the inputs of these names from the reconstructions of labelled images.
+    """Compute the inputs of these names from the reconstructions of labelled images.
 
     Args:
-        images: whose class is known.
+        images: the images with their classes.
         results: their reconstructions, in any order; a file without one is left out and counted.
-        names: of `features.INPUTS`.
+        names: names in `features.INPUTS`.
 
     Raises:
-        InputError: nothing could be reconstructed of one of the two classes.
+        InputError: no image of one of the two classes could be reconstructed.
     """
     of_name = {image.found.name: image for image in images}
     rows: dict[InputName, list[np.ndarray]] = {name: [] for name in names}
@@ -54,7 +54,7 @@ def measure(images: Sequence[LabelledImage], results: Iterable[FileResult], name
         for name, row in rows.items():
             row.append(INPUTS[name].measure(result.reconstruction))
     require_both_classes([image.label for image in kept], skipped)
-    # Results come in the order in which they get ready; a fit that is to repeat itself needs one that stays.
+    # Results arrive in the order in which they are ready; sorted, so that a fit is reproducible.
     order = sorted(range(len(kept)), key=lambda index: kept[index].found.name)
     return Samples(
         labels=np.array([kept[index].label for index in order]),

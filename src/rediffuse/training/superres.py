@@ -1,4 +1,4 @@
-"""Training a super-resolution model (arXiv:2105.05233, Sec. 4.4): a diffusion model that is shown a small version."""
+"""Training a super-resolution model (arXiv:2105.05233, Sec. 4.4), which takes a small version of the image as input."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from rediffuse.training.task import Batch
 
 
 class SuperResTask(DiffusionTask):
-    """See `DiffusionTask`; x_0 is the large image, and low_res (N, C, s, s) is made of it."""
+    """See `DiffusionTask`; x_0 is the large image, and low_res (N, C, s, s) is computed from it."""
 
     name = "superres"
     config: SuperResTraining
@@ -28,9 +28,9 @@ class SuperResTask(DiffusionTask):
         return SuperResModel(self.config.network)
 
     def data(self, progress: Progress = unobserved) -> ImageData:
-        """The training images; those that the grid shows are read as well."""
+        """The training images; the images of the grid are read too."""
         data = super().data(progress)
-        self.shown = self._read_shown(data.listing.classes)
+        self.shown = self._read_grid_images(data.listing.classes)
         return data
 
     def conditioning(self, batch: Batch) -> dict[str, Tensor]:
@@ -47,8 +47,8 @@ class SuperResTask(DiffusionTask):
         write_grid(folder, step, torch.cat([bicubic, sampled, x_0], dim=3))
         return {"psnr": float(psnr(sampled, x_0).mean()), "psnr_bicubic": float(psnr(bicubic, x_0).mean())}
 
-    def _read_shown(self, classes: tuple[str, ...]) -> Batch:
-        """As many images as the grid has, from all over the folder."""
+    def _read_grid_images(self, classes: tuple[str, ...]) -> Batch:
+        """As many images as the grid has, evenly spread over the folder."""
         config = self.config
         if config.validation is None:
             folder, labels = config.data, config.labels
@@ -64,7 +64,7 @@ class SuperResTask(DiffusionTask):
 
 
 def shrink(images: Tensor, size: int) -> Tensor:
-    """(N, C, H, W) to (N, C, size, size) by the mean of every area, as guided-diffusion makes its small images."""
+    """(N, C, H, W) to (N, C, size, size) by area averages, as guided-diffusion makes its small images."""
     return F.interpolate(images, (size, size), mode="area")
 
 

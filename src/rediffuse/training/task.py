@@ -1,4 +1,4 @@
-"""What the training loop asks of the thing that is trained."""
+"""The interface between the training loop and a training: `Task` and its `Data`."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,55 +10,55 @@ from rediffuse.progress import Progress, unobserved
 from rediffuse.training.randomness import Place
 
 Batch = dict[str, Tensor]
-"""Tensors whose first dimension is the sample: what the data yield, and what `draw` adds."""
+"""Tensors whose first dimension is the sample: those of the data, and those that `draw` adds."""
 Terms = dict[str, Tensor]
-"""What a loss returns: (N,) tensors; `loss` is minimised."""
+"""The terms of a loss, (N,) tensors; the one named `loss` is minimised."""
 
 
 class Data(Protocol):
-    """Images and what belongs to them, by position in the training."""
+    """Images and their labels, by position in the training."""
 
     @property
     def fingerprint(self) -> str:
-        """Equal for equal data: a run is resumed on the data it began with."""
+        """A hash of the data; a run can be resumed only with equal data."""
         ...
 
     @property
     def classes(self) -> Sequence[str]:
-        """Names of the classes that labels count; empty where there are none."""
+        """Names of the classes in the order of their labels; empty without classes."""
         ...
 
     @property
     def skipped(self) -> Sequence[str]:
-        """What could not be used, a line each."""
+        """The errors of files that could not be used, one line each."""
         ...
 
     def __len__(self) -> int: ...
 
     def __getitem__(self, positions: range) -> Batch:
-        """The samples that stand at these positions of the training: shuffled anew in every epoch, never ending."""
+        """The samples at these positions of the training, which have no end; every epoch has another order."""
         ...
 
 
 class Task(Protocol):
-    """A training: subclass it and give the first six; the others have a meaning for some tasks only."""
+    """A training. A subclass implements the first six methods; the others have defaults that do nothing."""
 
     name: str
 
     def describe(self) -> Mapping[str, Any]:
-        """Everything but the loop's settings that makes this training what it is, as JSON values."""
+        """All settings of this training except those of the loop, as JSON values."""
         ...
 
     def build(self) -> nn.Module:
-        """The network with its initial weights, drawn from torch's global generator, which the loop has seeded."""
+        """The network with random initial weights from torch's global generator, which the loop has seeded."""
         ...
 
     def data(self, progress: Progress = unobserved) -> Data:
-        """What it is trained on; `progress` is told how many images are read."""
+        """The training data; `progress` is called with the number of images that are read."""
         ...
 
     def draw(self, batch: Batch, place: Place) -> Batch:
-        """The batch with the random numbers that its loss needs (timesteps, noise), all taken from `place`."""
+        """Add the random numbers that the loss needs (timesteps, noise) to the batch; they depend only on `place`."""
         ...
 
     def loss(self, network: nn.Module, batch: Batch) -> Terms:
@@ -66,20 +66,20 @@ class Task(Protocol):
         ...
 
     def export(self, network: nn.Module, folder: Path, training: Mapping[str, Any]) -> None:
-        """Write the finished model into `folder`; `training` says where it comes from."""
+        """Write the finished model to `folder`; `training` is the record of the run to save with it."""
         ...
 
     def observe(self, terms: Terms) -> dict[str, Tensor]:
-        """Learn from the terms of a whole step, of all processes in order; return the values whose means are logged."""
+        """Update statistics from the loss terms of a step, of all processes in order; return the values to log."""
         return terms
 
     def evaluate(self, network: nn.Module, folder: Path, step: int) -> dict[str, float]:
-        """Judge averaged weights: write pictures into `folder`, return figures for the log."""
+        """Evaluate the averaged weights: write pictures to `folder`, return figures for the log."""
         return {}
 
     def state_dict(self) -> dict[str, Any]:
-        """What `observe` has learned."""
+        """The statistics that `observe` has collected."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take back what `state_dict` gave."""
+        """Restore the state that `state_dict` returned."""

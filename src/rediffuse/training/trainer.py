@@ -17,17 +17,17 @@ from rediffuse.training.task import Batch, Task, Terms
 
 
 class TrainingDiverged(RediffuseError):
-    """Too many steps in a row had no finite loss and gradient."""
+    """Too many consecutive steps had no finite loss and gradient."""
 
 
 class Trainer:
     """Network, averages and optimiser of one process.
 
     Args:
-        task: what is trained.
-        config: how.
-        accelerator: where, in which precision, beside which other processes.
-        initial: weights to begin with, wherever they fit the network; None begins with those that the task draws.
+        task: the training.
+        config: the settings of the loop.
+        accelerator: device, precision and communication with other processes.
+        initial: initial weights, used where they fit the network; None keeps the task's random initial weights.
     """
 
     def __init__(
@@ -47,39 +47,39 @@ class Trainer:
         self.num_bad_steps = 0
 
     def require_frozen(self) -> None:
-        """Accept a run that begins only if every weight that it will not train came with the initial model.
+        """Check that the initial model gave every weight that this training does not train.
 
         Raises:
             ConfigError: there is no initial model.
-            CheckpointError: it lacks some of them; names the first.
+            CheckpointError: it lacks some of these weights; names the first.
         """
         frozen = [name for name, weight in self._plain_network.named_parameters() if not weight.requires_grad]
         if not frozen:
             return
         if self.transfer is None:
-            raise ConfigError("only a part of the network is trained: --init has to give the rest of it")
+            raise ConfigError("only a part of the network is trained: --init must give the rest of its weights")
         missing = [name for name in frozen if name not in self.transfer.taken]
         if missing:
             raise CheckpointError(
-                f"{self.transfer.source}: does not give {missing[0]}, nor all of the weights that stay as they are"
+                f"{self.transfer.source}: lacks {missing[0]}, one of the weights that are not trained"
             )
 
     @property
     def averaged(self) -> nn.Module:
-        """The network with the weights to judge and to keep: the first average, where there is one."""
+        """The network to evaluate and export: the first average, or without averages the trained network itself."""
         return self.averages[0].module if self.averages else self._plain_network
 
-    def advance(self, batch: Batch) -> dict[str, Tensor]:
+    def train_step(self, batch: Batch) -> dict[str, Tensor]:
         """One optimiser step on this process's share of a drawn batch; returns the values to log.
 
         A step whose loss or gradient is not finite changes no weights.
 
         Raises:
-            TrainingDiverged: that was so `max_bad_steps` times in a row.
+            TrainingDiverged: this happened in `max_bad_steps` consecutive steps.
         """
         for group in self.optimizer.param_groups:
             group["lr"] = self.config.learning_rate_at(self.step)
-        # Dropout draws from torch's global generators. Other random numbers come with the batch.
+        # Dropout draws from torch's global generators. All other random numbers are in the batch.
         torch.manual_seed(derive(self.config.seed, DROPOUT, self.step, self.accelerator.process_index))
         self.optimizer.zero_grad()
         terms = self._backward(batch)
@@ -103,7 +103,7 @@ class Trainer:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take back what `state_dict` gave."""
+        """Restore the state that `state_dict` returned."""
         self.step = state["step"]
         self._plain_network.load_state_dict(state["model"])
         for average, saved in zip(self.averages, state["averages"], strict=True):
@@ -129,14 +129,14 @@ class Trainer:
                 terms = self.task.loss(self.network, {name: value[part] for name, value in batch.items()})
                 self.accelerator.backward(terms["loss"].sum() / num_samples)
             collected.append({name: value.detach() for name, value in terms.items()})
-        # One exchange for all terms: float32 holds every timestep and label exactly.
+        # All terms are sent together as float32, which represents every timestep and label exactly.
         rows = torch.cat([torch.stack([value.float() for value in terms.values()], dim=1) for terms in collected])
         of_all_processes = cast(Tensor, self.accelerator.gather(rows)).cpu()
         return dict(zip(collected[0], of_all_processes.unbind(dim=1), strict=True))
 
     def _apply(self, is_finite: bool) -> bool:
-        """Step the optimiser and the averages; whether it was done."""
-        # A gradient scaler skips overflows itself, and has to see them to lower its scale.
+        """Step the optimiser and update the averages; returns whether this was done."""
+        # A gradient scaler skips overflows itself, and needs the call to lower its scale.
         if is_finite or self.accelerator.scaler is not None:
             self.optimizer.step()
         if not is_finite or self.accelerator.optimizer_step_was_skipped:
@@ -144,7 +144,7 @@ class Trainer:
             if self.num_bad_steps >= self.config.max_bad_steps:
                 raise TrainingDiverged(
                     f"step {self.step}: the last {self.num_bad_steps} steps had no finite loss and gradient; "
-                    "the last checkpoint is from before them: begin a new run with it as --init, and with a lower "
+                    "the last checkpoint is from before them: start a new run from it with --init, and with a lower "
                     "learning_rate, a clip_norm or precision=bf16"
                 )
             return False
@@ -155,8 +155,8 @@ class Trainer:
 
 
 def _average(network: nn.Module, rate: float) -> AveragedModel:
-    """An exponential average that begins with the initial weights, as guided-diffusion's does."""
+    """An exponential average that starts from the initial weights, as in guided-diffusion."""
     average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(rate)).eval()
-    # AveragedModel takes its first update whole; an average that counts one update already does not.
+    # AveragedModel copies the weights at its first update; with a count of 1 it averages from the start.
     average.n_averaged.fill_(1)
     return average.requires_grad_(False)
