@@ -1,4 +1,4 @@
-"""The old names give the adapter's own modules, and stand-ins only where nothing is installed."""
+"""The old names give the adapter's modules; replacements are used only for packages that are not installed."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""What programs do with a process under the old names, beside the golden values: seeds, callbacks, subclasses."""
+"""Uses of a process with the old names that golden values do not cover: seeds, callbacks, subclasses."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,4 +1,4 @@
-"""The golden values, called by the old names: networks, process, DIRE, training and the importance sampler."""
+"""The golden values through the old names: networks, process, DIRE, training and the importance sampler."""
 
 import json
 from collections.abc import Callable, Iterator

@@ -1,7 +1,7 @@
-"""Programs in the manner of guided-diffusion's and DIRE's, which import the old names only, run as they are.
+"""Programs like guided-diffusion's and DIRE's, which import only the old names, run unchanged.
 
-All of them run in one process of their own, once (about 8 s of CPU, half of it the import of torch), and in two that
-work together, once (12 s).
+They all run once in one process (about 8 s of CPU, half of it the import of torch), and once in two connected processes
+(12 s).
 """
 
 import csv
@@ -36,7 +36,7 @@ def write_images(folder: Path, num_images: int) -> None:
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What each program wrote, in a folder of its name, from six images of two classes."""
+    """The output of each program in a folder of its name, from six images of two classes."""
     folder = tmp_path_factory.mktemp("programs")
     write_images(folder / "images", 6)
     finished = run(str(PROGRAMS / "in_turn.py"), "images", "out", cwd=folder)
@@ -46,7 +46,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def results_of_two(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What two processes wrote together, from eight images."""
+    """The output of two connected processes, from eight images."""
     folder = tmp_path_factory.mktemp("two")
     write_images(folder / "images", 8)
     torchrun("-m", "rediffuse.compat", str(PROGRAMS / "in_turn.py"), "images", "out", cwd=folder)
@@ -80,7 +80,7 @@ def test_a_stopped_training_saves_and_the_same_command_goes_on_from_there(result
     folder = results / "stopped_train"
     assert {path.name for path in folder.glob("model*.pt")} == {f"model00000{step}.pt" for step in (0, 1, 3)}
     log = (folder / "log.txt").read_text()
-    for line in ("asked to stop, saved step 1", "model000001.pt, step 1", "opt000001.pt", "ema_0.9_000001.pt"):
+    for line in ("stopped by a signal, saved step 1", "model000001.pt, step 1", "opt000001.pt", "ema_0.9_000001.pt"):
         assert line in log
     with (folder / "progress.csv").open(newline="") as file:
         assert [row["step"] for row in csv.DictReader(file)] == ["0", "1", "1", "2"]
@@ -148,7 +148,9 @@ def test_two_processes_go_through_every_second_image_each(results_of_two: Path) 
 def test_two_processes_stop_together_and_go_on(results_of_two: Path) -> None:
     log = (results_of_two / "stopped_train" / "log.txt").read_text()
     assert (
-        log.index("asked to stop, saved step 1") < log.index("model000001.pt, step 1") < log.index("saving step 000003")
+        log.index("stopped by a signal, saved step 1")
+        < log.index("model000001.pt, step 1")
+        < log.index("saving step 000003")
     )
 
 

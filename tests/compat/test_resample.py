@@ -1,4 +1,4 @@
-"""The importance samplers under their old names."""
+"""The importance samplers with their old names."""
 
 from collections.abc import Iterator
 from pathlib import Path

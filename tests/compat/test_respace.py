@@ -1,4 +1,4 @@
-"""Respacing under the old names."""
+"""Respacing with the old names."""
 
 from collections.abc import Sequence
 

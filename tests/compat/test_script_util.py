@@ -1,4 +1,4 @@
-"""Flags as the old programs give them."""
+"""Networks and processes from the flags of the old programs."""
 
 import argparse
 

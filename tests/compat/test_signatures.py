@@ -1,4 +1,4 @@
-"""The old public names stand where they stood, with their parameters, order and defaults."""
+"""The old public names exist in the same modules, with the same parameters, order and defaults."""
 
 import importlib
 import inspect

@@ -1,4 +1,4 @@
-"""The old loop computes the trajectories that guided-diffusion computed."""
+"""The loop with the old names computes the same weights as guided-diffusion in every step."""
 
 from collections.abc import Iterator
 from pathlib import Path

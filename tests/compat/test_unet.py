@@ -1,4 +1,4 @@
-"""The networks and blocks under their old constructors, beside the golden values."""
+"""The networks and blocks with their old constructors, as far as golden values do not cover them."""
 
 import pytest
 import torch

@@ -1,6 +1,6 @@
 """`python -m rediffuse.compat SCRIPT.py ARGS...`: run a program that was written for guided-diffusion.
 
-The one place of `compat` that reads the environment and the clock.
+The only module of `compat` that reads the environment and the clock.
 """
 
 import os
@@ -14,13 +14,13 @@ from rediffuse.errors import InputError, RediffuseError
 
 USAGE = """usage: python -m rediffuse.compat SCRIPT.py [ARGS...]
 
-Runs SCRIPT.py with guided_diffusion resolved to rediffuse's adapter, and mpi4py and blobfile provided where they are
-not installed. ARGS are the script's own. Results go to the folder OPENAI_LOGDIR, or to a new one in ./logs. Under
-torchrun the script's processes work together."""
+Runs SCRIPT.py with rediffuse's adapter as guided_diffusion, and replacements for mpi4py and blobfile if they are not
+installed. ARGS are passed to the script. Results go to the folder OPENAI_LOGDIR, or to a new one in ./logs. With
+torchrun several processes work together."""
 
 
 def main(words: list[str]) -> int:
-    """Run the script that `words` begin with; returns the exit status where the script does not exit by itself."""
+    """Run the script `words[0]` with the other words as arguments; returns the exit status if the script returns."""
     if not words or words[0] in ("-h", "--help"):
         print(USAGE, file=sys.stdout if words else sys.stderr)
         return 0 if words else 2
@@ -28,12 +28,12 @@ def main(words: list[str]) -> int:
     try:
         if not script.is_file():
             raise InputError(f"{script}: there is no such file")
-        # What Python itself would have set.
+        # As Python itself would set it.
         sys.argv = words
         sys.path[0] = str(script.resolve().parent)
         log_dir = Path("logs") / f"{script.stem}-{datetime.now():%Y%m%d-%H%M%S}"
         install({"OPENAI_LOGDIR": str(log_dir), **os.environ})
-        # DIRE's programs ask for it, on a machine without a GPU too; one that hides no GPU says what its absence says.
+        # DIRE's programs need this variable, also without a GPU. A value that lists all GPUs changes nothing.
         os.environ.setdefault("CUDA_VISIBLE_DEVICES", _all_gpus())
         runpy.run_path(str(script), run_name="__main__")
     except RediffuseError as error:
@@ -43,7 +43,7 @@ def main(words: list[str]) -> int:
 
 
 def _all_gpus() -> str:
-    import torch  # takes seconds that help and a misspelt file need not wait for
+    import torch  # slow, and not needed for the help or for a wrong file name
 
     return ",".join(map(str, range(torch.cuda.device_count())))
 

@@ -1,4 +1,4 @@
-"""The old packages' names as names of the adapter's modules, by way of Python's import system."""
+"""Make the adapter's modules importable under the old packages' names, through Python's import system."""
 
 import importlib
 import importlib.util
@@ -13,36 +13,36 @@ from rediffuse.errors import ConfigError
 
 ADAPTED = "guided_diffusion"
 STAND_INS = ("mpi4py", "blobfile")
-"""What programs import beside it; provided where it is not installed."""
+"""Other packages that the programs import; replaced if they are not installed."""
 
 
 def install(environment: Mapping[str, str] | None = None) -> None:
-    """Let `guided_diffusion` name `rediffuse.compat.guided_diffusion`, for the rest of the process.
+    """Make `import guided_diffusion` import `rediffuse.compat.guided_diffusion`, until the process ends.
 
-    `mpi4py` and `blobfile` are provided for one machine where they are not installed. A second call changes no names.
+    If `mpi4py` and `blobfile` are not installed, replacements for one machine are used. A second call changes no names.
 
     Args:
-        environment: `os.environ`, where torchrun's variables and `OPENAI_LOGDIR` are to count (see `Launch`), as they
-            do under `python -m rediffuse.compat`; without it this is a single process, as long as nobody said
-            otherwise.
+        environment: pass `os.environ` to use torchrun's variables and `OPENAI_LOGDIR` (see `Launch`), as
+            `python -m rediffuse.compat` does; without it the settings of an earlier call stay, or one process without
+            a log folder is assumed.
 
     Raises:
         ConfigError: another `guided_diffusion` was imported before, or the variables contradict each other.
     """
     imported = sys.modules.get(ADAPTED)
     if imported is not None and imported is not sys.modules.get(_real(ADAPTED)):
-        raise ConfigError(f"{ADAPTED} is already imported, from {imported.__file__}: install before that")
+        raise ConfigError(f"{ADAPTED} is already imported, from {imported.__file__}: call install() before")
     if environment is not None:
         set_current(Launch.from_environment(environment))
     if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
         missing = [name for name in STAND_INS if importlib.util.find_spec(name) is None]
-        # First, so before a package of the adapted name in the program's folder; and a stand-in's own folder is not
-        # searched for a second copy of what is in it.
+        # At the first place: before a package of that name in the program's folder, and so that the folder of a
+        # replacement is not searched for second copies of its modules.
         sys.meta_path.insert(0, _Finder([ADAPTED, *missing]))
 
 
 class _Finder(MetaPathFinder):
-    """Finds packages, and what is in them, under `rediffuse.compat`."""
+    """Finds packages and their modules in `rediffuse.compat`."""
 
     def __init__(self, packages: Sequence[str]) -> None:
         self.packages = packages
@@ -59,7 +59,7 @@ class _Finder(MetaPathFinder):
 
 
 class _Alias(Loader):
-    """Puts the adapter's own module under another name: one module, however it was imported."""
+    """Loads the adapter's module under another name: both names give the same module object."""
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
         module = importlib.import_module(_real(spec.name))
@@ -67,7 +67,7 @@ class _Alias(Loader):
         return module
 
     def exec_module(self, module: ModuleType) -> None:
-        # The import system has put the alias's spec into the module, which has one and has been executed.
+        # The import system has replaced the spec of the module, which was executed before: restore it.
         module.__spec__ = self._own_spec
 
 

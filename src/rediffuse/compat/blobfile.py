@@ -1,6 +1,6 @@
-"""What programs for guided-diffusion import of blobfile, for files of this machine.
+"""The functions of blobfile that programs for guided-diffusion use, for local files only.
 
-Every function takes a path as text. A path in a cloud (`gs://`, `az://`, `https://`) raises InputError.
+Every function takes a path as a string. A remote path (`gs://`, `az://`, `https://`) raises InputError.
 """
 
 import glob as patterns
@@ -34,7 +34,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def _of_this_machine(function: Callable[Concatenate[str, P], R]) -> Callable[Concatenate[str, P], R]:
+def _local(function: Callable[Concatenate[str, P], R]) -> Callable[Concatenate[str, P], R]:
     @wraps(function)
     def checked(path: str, *args: P.args, **kwargs: P.kwargs) -> R:
         if "://" in path:
@@ -44,58 +44,58 @@ def _of_this_machine(function: Callable[Concatenate[str, P], R]) -> Callable[Con
     return checked
 
 
-@_of_this_machine
+@_local
 def BlobFile(path: str, mode: str = "r", streaming: bool | None = None, **_: Any) -> IO[Any]:
-    """An open file; `streaming` and what else blobfile takes has a meaning for clouds only."""
+    """An open file; `streaming` and blobfile's other arguments have an effect on remote files only."""
     return Path(path).open(mode)
 
 
-@_of_this_machine
+@_local
 def exists(path: str) -> bool:
     return Path(path).exists()
 
 
-@_of_this_machine
+@_local
 def isdir(path: str) -> bool:
     return Path(path).is_dir()
 
 
-@_of_this_machine
+@_local
 def listdir(path: str) -> Iterator[str]:
-    """Names of what is in a folder, in order."""
-    yield from sorted(os.listdir(path))  # noqa: PTH208 (names are asked for)
+    """The names of the entries of a folder, sorted."""
+    yield from sorted(os.listdir(path))  # noqa: PTH208 (names are needed)
 
 
-@_of_this_machine
+@_local
 def glob(path: str) -> Iterator[str]:
-    """Paths that a pattern matches, in order."""
+    """The paths that match a pattern, sorted."""
     yield from sorted(patterns.glob(path, recursive=True))  # noqa: PTH207 (text in, text out)
 
 
-@_of_this_machine
+@_local
 def makedirs(path: str) -> None:
-    """Make a folder and those above it, where they are not there yet."""
+    """Make a folder and its parents, if they do not exist."""
     Path(path).mkdir(parents=True, exist_ok=True)
 
 
-@_of_this_machine
+@_local
 def remove(path: str) -> None:
     Path(path).unlink()
 
 
-@_of_this_machine
+@_local
 def rmtree(path: str) -> None:
     shutil.rmtree(path)
 
 
-@_of_this_machine
+@_local
 def stat(path: str) -> os.stat_result:
     return Path(path).stat()
 
 
-@_of_this_machine
+@_local
 def copy(path: str, dst: str, overwrite: bool = False) -> None:
-    """Copy a file. Raises FileExistsError where there is one already, unless it may be overwritten."""
+    """Copy a file. Raises FileExistsError if `dst` exists and `overwrite` is not set."""
     if not overwrite and Path(dst).exists():
-        raise FileExistsError(f"{dst}: is there already")
+        raise FileExistsError(f"{dst}: exists already")
     shutil.copyfile(path, dst)

@@ -1,4 +1,4 @@
-"""How the process that runs an old program was started: what the old package read from the environment by itself."""
+"""How the process of an old program was started: the settings that the old package read from the environment itself."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,28 +8,28 @@ from rediffuse.errors import ConfigError
 
 @dataclass(frozen=True, kw_only=True)
 class Launch:
-    """A process among others, and where its log goes."""
+    """The rank of this process among others, and its log folder."""
 
     rank: int = 0
     num_processes: int = 1
     local_rank: int = 0
-    """Among the processes of one machine: its GPU."""
+    """Rank among the processes of this machine; it is the number of the process's GPU."""
     log_dir: str | None = None
-    """Where `logger.configure` puts the log (and programs their results) unless it is told another folder."""
+    """The default folder of `logger.configure`, for the log and the results of programs."""
     log_formats: tuple[str, ...] = ("stdout", "log", "csv")
-    """Of the first process; see `logger.make_output_format`."""
+    """Log formats of the first process; see `logger.make_output_format`."""
     log_formats_of_others: tuple[str, ...] = ("log",)
 
     def __post_init__(self) -> None:
         if not 0 <= self.rank < self.num_processes:
-            raise ConfigError(f"RANK={self.rank}: 0 to {self.num_processes - 1} go with WORLD_SIZE")
+            raise ConfigError(f"RANK={self.rank}: with this WORLD_SIZE 0 to {self.num_processes - 1} are allowed")
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> "Launch":
         """Read torchrun's RANK, WORLD_SIZE and LOCAL_RANK, and the old logger's OPENAI_LOGDIR and OPENAI_LOG_FORMAT.
 
         Raises:
-            ConfigError: one of the first three is no whole number, or the rank is not below the number of processes.
+            ConfigError: one of the first three is not an integer, or the rank is not below the number of processes.
         """
         default = cls()
         rank = _number(environment, "RANK", default.rank)
@@ -47,12 +47,12 @@ _launch = Launch()
 
 
 def current() -> Launch:
-    """What `set_current` was given; one process without a folder for logs before that."""
+    """The argument of the last `set_current`; by default one process without a log folder."""
     return _launch
 
 
 def set_current(launch: Launch) -> None:
-    """Say how this process was started, before the program begins."""
+    """Set how this process was started; call it before the program begins."""
     global _launch
     _launch = launch
 

@@ -1,4 +1,4 @@
-"""Python objects between the processes of a program: mpi4py's lower-case methods, on `torch.distributed`."""
+"""Exchange Python objects between processes: mpi4py's lower-case methods, on `torch.distributed`."""
 
 import operator
 from collections.abc import Callable
@@ -13,7 +13,7 @@ Reduction = Callable[[Any, Any], Any]
 
 
 class Processes:
-    """All processes of the program. They can speak to each other once `dist_util.setup_dist` has run."""
+    """All processes of the program. They can communicate after `dist_util.setup_dist`."""
 
     @property
     def rank(self) -> int:
@@ -30,7 +30,7 @@ class Processes:
         return self.size
 
     def bcast(self, obj: Any, root: int = 0) -> Any:
-        """The object that the process `root` handed in."""
+        """The object that the process `root` passed."""
         if self.size == 1:
             return obj
         objects = [obj]
@@ -51,14 +51,14 @@ class Processes:
         return objects if self.rank == root else None
 
     def scatter(self, sendobj: list[Any] | None, root: int = 0) -> Any:
-        """The entry of the root's list that has this process's number."""
+        """The entry of the root's list whose index is this process's rank."""
         objects = self.bcast(sendobj, root)
         assert objects is not None
         assert len(objects) == self.size
         return objects[self.rank]
 
     def allreduce(self, sendobj: Any, op: Reduction = operator.add) -> Any:
-        """All objects, one after the other, under `op`."""
+        """All objects in order, combined with `op`."""
         return reduce(op, self.allgather(sendobj))
 
     def reduce(self, sendobj: Any, op: Reduction = operator.add, root: int = 0) -> Any:

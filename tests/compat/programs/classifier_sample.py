@@ -1,4 +1,4 @@
-"""In the manner of classifier_sample: samples that a classifier of noisy images guides."""
+"""A program like guided-diffusion's classifier_sample: samples that a classifier of noisy images guides."""
 
 import argparse
 import os

@@ -1,4 +1,4 @@
-"""In the manner of classifier_train: a classifier of noisy images, with a loop of its own."""
+"""A program like guided-diffusion's classifier_train: a classifier of noisy images, with a loop of its own."""
 
 import argparse
 import os

@@ -1,4 +1,4 @@
-"""In the manner of DIRE's compute_dire: the error that inversion and reconstruction leave, as images."""
+"""A program like DIRE's compute_dire: the error that inversion and reconstruction leave, as images."""
 
 import argparse
 import os

@@ -1,4 +1,4 @@
-"""In the manner of image_nll: bits per dimension of images, averaged over all processes."""
+"""A program like guided-diffusion's image_nll: bits per dimension of images, averaged over all processes."""
 
 import argparse
 import os

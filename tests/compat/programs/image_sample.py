@@ -1,4 +1,4 @@
-"""In the manner of image_sample: samples of a model, gathered from all processes, as an .npz."""
+"""A program like guided-diffusion's image_sample: samples of a model, gathered from all processes, as an .npz."""
 
 import argparse
 import os

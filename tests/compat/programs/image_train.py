@@ -1,4 +1,4 @@
-"""In the manner of image_train: a diffusion model from a folder of images."""
+"""A program like guided-diffusion's image_train: a diffusion model from a folder of images."""
 
 import argparse
 

@@ -1,4 +1,4 @@
-"""Runs the other programs one after the other in one process, which spares each of them the import of torch.
+"""Runs the other programs one after the other in one process, so that torch is imported only once.
 
 usage: in_turn.py IMAGES OUT
 """

@@ -1,4 +1,4 @@
-"""In the manner of programs that extend the loop: one that is asked to stop after a certain step."""
+"""A program that extends the training loop, and receives a signal to stop after a given step."""
 
 import argparse
 import os

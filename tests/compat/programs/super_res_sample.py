@@ -1,4 +1,4 @@
-"""In the manner of super_res_sample: small samples from an .npz, enlarged."""
+"""A program like guided-diffusion's super_res_sample: small samples from an .npz, enlarged."""
 
 import argparse
 

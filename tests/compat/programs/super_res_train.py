@@ -1,4 +1,4 @@
-"""In the manner of super_res_train: large images and their own small ones from one folder."""
+"""A program like guided-diffusion's super_res_train: large images and their own small ones from one folder."""
 
 import argparse
 

@@ -1,5 +1,5 @@
-"""guided-diffusion's public names (and those that DIRE added) on the code of this package: an adapter.
+"""An adapter: guided-diffusion's public names, and those that DIRE added, on top of this package's code.
 
-A program written for `guided_diffusion` imports `rediffuse.compat.guided_diffusion` instead. The modules translate and
-call; what is computed is computed in `rediffuse.diffusion` and `rediffuse.models`.
+A program written for `guided_diffusion` imports `rediffuse.compat.guided_diffusion` instead. The modules translate
+arguments and results; `rediffuse.diffusion` and `rediffuse.models` compute.
 """

@@ -1,7 +1,7 @@
-"""guided-diffusion's processes and devices under their old names, on `torch.distributed`: no MPI, no GPU needed.
+"""guided-diffusion's processes and devices with their old names, on `torch.distributed`, without MPI and also on CPUs.
 
-One process is a group of one, so a program's own calls of `torch.distributed` work. How many there are comes from
-torchrun, which `python -m rediffuse.compat` hears (see `rediffuse.compat.launch`).
+A single process is a group of one, so that a program's own calls of `torch.distributed` work. The number of processes
+comes from torchrun's variables, which `python -m rediffuse.compat` reads (see `rediffuse.compat.launch`).
 """
 
 import atexit
@@ -23,13 +23,14 @@ SETUP_RETRY_COUNT = 3
 
 
 def setup_dist(devices: str = "") -> None:
-    """Join the other processes, or form a group of one; NCCL where there are GPUs, Gloo elsewhere.
+    """Connect to the other processes, or form a group of one; uses NCCL with GPUs, otherwise Gloo.
 
-    On a CPU, `DistributedDataParallel` then passes over the devices that programs name, which it refuses by itself.
+    On a CPU it also makes `DistributedDataParallel` ignore the device arguments of programs, which raise an error
+    otherwise.
 
     Args:
-        devices: DIRE's programs hand in CUDA_VISIBLE_DEVICES; CUDA has heeded it already. Each process takes the GPU
-            that its place on the machine says.
+        devices: not used. DIRE's programs pass CUDA_VISIBLE_DEVICES, which CUDA reads itself. Each process uses the GPU
+            whose number is its local rank.
     """
     if dist.is_initialized():
         return
@@ -40,39 +41,39 @@ def setup_dist(devices: str = "") -> None:
         _let_wrappers_take_a_cpu()
     backend = "nccl" if has_gpu else "gloo"
     if launch.num_processes == 1:
-        store = dist.HashStore()  # pyright: ignore[reportPrivateImportUsage]  (documented; its stub forgets it)
+        store = dist.HashStore()  # pyright: ignore[reportPrivateImportUsage]  (documented, but not in the stub)
         dist.init_process_group(backend, store=store, rank=0, world_size=1)
     else:
         dist.init_process_group(
             backend, init_method="env://", rank=launch.rank, world_size=launch.num_processes
-        )  # torch reads where the first process listens from torchrun's variables
+        )  # torch reads the address of the first process from torchrun's variables
     atexit.register(_leave)
 
 
 def dev() -> torch.device:
-    """This process's GPU, or the CPU where there is none."""
+    """This process's GPU, or the CPU if there is none."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def load_state_dict(path: str, **kwargs: Any) -> Any:
-    """What `torch.save` wrote, or the tensors of a `.safetensors` file; no code is ever run.
+    """Load a file of `torch.save`, or the tensors of a `.safetensors` file; no code is run.
 
     Args:
         path: the file.
-        kwargs: `map_location`, the device of the tensors, counts; the CPU where it is not given.
+        kwargs: only `map_location` is used: the device of the tensors, by default the CPU.
 
     Raises:
         InputError, CheckpointError: see `rediffuse.models.checkpoints`.
     """
     file = Path(path)
-    # A saved optimizer is no state_dict of tensors: only what is missing or of the other format goes that way.
+    # A saved optimiser is not a state_dict of tensors, so only missing and .safetensors files use that function.
     is_pickle = file.is_file() and file.suffix != ".safetensors"
     content = read_pickle(file) if is_pickle else read_state_dict(file)
     return _on(kwargs.get("map_location") or "cpu", content)
 
 
 def sync_params(params: Iterable[Tensor]) -> None:
-    """Give every process the values of the first one, in place."""
+    """Copy the values of the first process to all others, in place."""
     for parameter in params:
         dist.broadcast(parameter.detach(), 0)
 

@@ -1,8 +1,8 @@
-"""guided-diffusion's training in half precision under its old names, on torch's GradScaler.
+"""guided-diffusion's training in half precision with its old names, on torch's GradScaler.
 
 The network's torso is float16; the optimiser has float32 copies of all weights, in two flat parameters as before, so
-that its saved state fits old programs. New is that a step without a finite gradient changes nothing in float32 either,
-and that many such steps in a row end the training.
+that its saved state fits old programs. Two things are new: also in float32 a step without a finite gradient changes
+nothing, and many such consecutive steps end the training.
 """
 
 import math
@@ -21,7 +21,7 @@ from rediffuse.training.trainer import TrainingDiverged
 
 Named = list[tuple[str, Tensor]]
 Groups = list[tuple[Named, tuple[int, ...]]]
-"""Named parameters, and the shape that they have as one flat parameter."""
+"""Groups of named parameters, with the shape of each group as one flat parameter."""
 
 INITIAL_LOG_LOSS_SCALE = 20.0
 
@@ -29,13 +29,13 @@ _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 class MixedPrecisionTrainer:
-    """The weights that an optimiser is given, and its steps.
+    """The weights that an optimiser changes (`master_params`), and its steps.
 
     Args:
-        model: where `use_fp16` is set, it has `convert_to_fp16`, which is called.
+        model: with `use_fp16` its method `convert_to_fp16` is called.
         use_fp16: whether `master_params` are float32 copies, and the loss is scaled.
-        fp16_scale_growth: what the logarithm (base 2) of the scale gains by a step; it loses 1 by an overflow.
-        initial_lg_loss_scale: that logarithm in the beginning.
+        fp16_scale_growth: increase of the logarithm (base 2) of the scale per step; an overflow decreases it by 1.
+        initial_lg_loss_scale: the initial logarithm (base 2) of the scale.
 
     Raises:
         ConfigError: the scale would not grow.
@@ -73,11 +73,11 @@ class MixedPrecisionTrainer:
 
     @property
     def lg_loss_scale(self) -> float:
-        """The logarithm, base 2, of what the loss is multiplied with."""
+        """The logarithm (base 2) of the factor of the loss."""
         return math.log2(self._scaler.get_scale())
 
     def zero_grad(self) -> None:
-        """Forget the gradients of the model."""
+        """Delete the gradients of the model."""
         zero_grad(self.model_params)
 
     def backward(self, loss: Tensor) -> None:
@@ -85,10 +85,10 @@ class MixedPrecisionTrainer:
         self._scaler.scale(loss).backward()
 
     def optimize(self, opt: Optimizer) -> bool:
-        """One step of an optimiser of `master_params`; whether the gradient was finite and the step done.
+        """One step of an optimiser of `master_params`; returns whether the gradient was finite and the step was done.
 
         Raises:
-            TrainingDiverged: it was not, many times in a row.
+            TrainingDiverged: many consecutive steps had no finite gradient.
         """
         if self.param_groups_and_shapes is not None:
             logger.logkv_mean("lg_loss_scale", self.lg_loss_scale)
@@ -97,7 +97,7 @@ class MixedPrecisionTrainer:
         gradients = [parameter.grad for parameter in self.master_params if parameter.grad is not None]
         grad_norm = nn.utils.get_total_norm(gradients).item()
         is_finite = not check_overflow(grad_norm)
-        if is_finite or self.use_fp16:  # the scaler skips overflows itself, and has to see them to lower its scale
+        if is_finite or self.use_fp16:  # the scaler skips overflows, and needs the call to lower its scale
             self._scaler.step(opt)
             self._scaler.update()
         if is_finite:
@@ -121,28 +121,28 @@ class MixedPrecisionTrainer:
         self._num_bad_steps = 0 if is_finite else self._num_bad_steps + 1
         if is_finite:
             return
-        logger.log(f"gradient not finite, step left out{f'; lg_loss_scale={self.lg_loss_scale}' * self.use_fp16}")
+        logger.log(f"gradient not finite, step skipped{f'; lg_loss_scale={self.lg_loss_scale}' * self.use_fp16}")
         if self._num_bad_steps == LoopConfig.max_bad_steps:
             raise TrainingDiverged(
-                f"the last {self._num_bad_steps} steps had no finite gradient; the files saved before are kept: "
+                f"the last {self._num_bad_steps} steps had no finite gradient; the files saved before are still there: "
                 "resume from one of them with a lower learning rate, or without fp16"
             )
 
 
 def convert_module_to_f16(l: nn.Module) -> None:  # noqa: E741 (the old name)
-    """Put a convolution into float16; other modules stay as they are."""
+    """Convert a convolution to float16; other modules are not changed."""
     if isinstance(l, _CONVOLUTIONS):
         l.half()
 
 
 def convert_module_to_f32(l: nn.Module) -> None:  # noqa: E741 (the old name)
-    """Put a convolution into float32; other modules stay as they are."""
+    """Convert a convolution to float32; other modules are not changed."""
     if isinstance(l, _CONVOLUTIONS):
         l.float()
 
 
 def get_param_groups_and_shapes(named_model_params: Iterable[tuple[str, Tensor]]) -> Groups:
-    """Biases and other vectors as (n,), all the rest as (1, n)."""
+    """Two groups: biases and other vectors with shape (n,), all other parameters with shape (1, n)."""
     named = list(named_model_params)
     vectors = [(name, parameter) for name, parameter in named if parameter.ndim <= 1]
     others = [(name, parameter) for name, parameter in named if parameter.ndim > 1]
@@ -155,20 +155,20 @@ def make_master_params(param_groups_and_shapes: Groups) -> list[nn.Parameter]:
 
 
 def model_grads_to_master_grads(param_groups_and_shapes: Groups, master_params: Iterable[Tensor]) -> None:
-    """Copy the model's gradients, zeros where there are none, into its flat copies."""
+    """Copy the model's gradients to its flat copies; missing gradients count as zeros."""
     for master, (group, shape) in zip(master_params, param_groups_and_shapes, strict=True):
         master.grad = _flat([(name, param_grad_or_zeros(parameter)) for name, parameter in group], shape)
 
 
 def master_params_to_model_params(param_groups_and_shapes: Groups, master_params: Iterable[Tensor]) -> None:
-    """Copy the flat copies into the model."""
+    """Copy the values of the flat copies to the model."""
     for master, (group, _) in zip(master_params, param_groups_and_shapes, strict=True):
         for (_, parameter), values in zip(group, unflatten_master_params(group, master), strict=True):
             parameter.detach().copy_(values)
 
 
 def unflatten_master_params(param_group: Named, master_param: Tensor) -> list[Tensor]:
-    """A flat copy cut into tensors of the group's shapes."""
+    """Split a flat copy into tensors with the shapes of the group."""
     parts = master_param.detach().flatten().split([parameter.numel() for _, parameter in param_group])
     return [part.view(parameter.shape) for part, (_, parameter) in zip(parts, param_group, strict=True)]
 
@@ -198,25 +198,25 @@ def state_dict_to_master_params(model: nn.Module, state_dict: Mapping[str, Tenso
 
 
 def zero_master_grads(master_params: Iterable[Tensor]) -> None:
-    """Forget the gradients of the flat copies."""
+    """Delete the gradients of the flat copies."""
     for parameter in master_params:
         parameter.grad = None
 
 
 def zero_grad(model_params: Iterable[Tensor]) -> None:
-    """Set the gradients to zero that there are."""
+    """Set all existing gradients to zero."""
     for parameter in model_params:
         if parameter.grad is not None:
             parameter.grad = torch.zeros_like(parameter.grad)
 
 
 def param_grad_or_zeros(param: Tensor) -> Tensor:
-    """The gradient of a parameter; zeros where it has none."""
+    """The gradient of a parameter; zeros if it has none."""
     return torch.zeros_like(param) if param.grad is None else param.grad.detach()
 
 
 def check_overflow(value: float) -> bool:
-    """Whether a number is infinite or none at all."""
+    """Whether a number is infinite or NaN."""
     return not math.isfinite(value)
 
 

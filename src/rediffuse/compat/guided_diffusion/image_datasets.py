@@ -1,7 +1,8 @@
-"""guided-diffusion's image folders under their old names (and DIRE's); `rediffuse.images` reads and crops.
+"""guided-diffusion's image folders (and DIRE's) with their old names; `rediffuse.images` reads and crops.
 
-Three things differ. A file that cannot be read is left out with a line on stderr. Where no batch can be filled, or
-files name no class, an error says so. And random crops and flips draw from torch's generator, which programs seed.
+Three things differ from the original. A file that cannot be read is left out with a line on stderr. If no batch can be
+filled, or file names contain no class, there is an error. Random crops and flips draw from torch's generator, which
+programs seed.
 """
 
 import signal
@@ -37,24 +38,24 @@ def load_data(
     random_crop: bool = False,
     random_flip: bool = True,
 ) -> Iterator[tuple[Tensor, Conditioning]]:
-    """Batches of this process's share of the images below a folder, for ever; a last, short batch is left out.
+    """Endless batches of this process's share of the images below a folder; incomplete batches are left out.
 
     Args:
-        data_dir: searched with everything below it.
+        data_dir: the folder, searched recursively.
         batch_size: images per batch and process.
         image_size: side in pixels.
-        class_cond: give `y` too. A class is what stands before the first underscore in a file's name; numbers follow
-            the order of these names.
-        deterministic: in the order of the files instead of a new random one every time.
-        random_crop: cut a random square instead of the middle one.
-        random_flip: mirror every second image, by chance.
+        class_cond: also give `y`. The class is the part of a file's name before the first underscore; classes are
+            numbered in the order of their names.
+        deterministic: in the order of the files instead of a new random order in every epoch.
+        random_crop: cut out a random square instead of the middle one.
+        random_flip: mirror images at random, half of them.
 
     Yields:
         (N, 3, S, S) float32 in [-1, 1], and `{"y": (N,) int64}` or an empty dict.
 
     Raises:
-        InputError: there are no images, none can be read, or one names no class.
-        ConfigError: there are fewer images than a batch takes.
+        InputError: there are no images, none can be read, or a file name contains no class.
+        ConfigError: there are fewer images than one batch needs.
     """
     dataset = ImageDataset(image_size, *_list(data_dir, class_cond), WORLD.rank, WORLD.size, random_crop, random_flip)
     if len(dataset) < batch_size:
@@ -72,13 +73,13 @@ def load_data_for_reverse(
     random_crop: bool = False,
     random_flip: bool = False,
 ) -> Iterator[tuple[Tensor, Conditioning, list[str]]]:
-    """DIRE's: as `load_data`, with the paths; in order, a last, short batch is given too.
+    """DIRE's version of `load_data`, which also gives paths; in deterministic order also an incomplete last batch.
 
     Yields:
         (N, 3, S, S) float32 in [-1, 1], `{"y": (N,) int64}` or an empty dict, and N paths.
 
     Raises:
-        InputError, ConfigError: see `load_data`; fewer images than a batch takes are refused in random order only.
+        InputError, ConfigError: see `load_data`; too few images for one batch are an error in random order only.
     """
     dataset = ImageDataset_for_reverse(
         image_size, *_list(data_dir, class_cond), WORLD.rank, WORLD.size, random_crop, random_flip
@@ -90,7 +91,7 @@ def load_data_for_reverse(
 
 
 class ImageDataset(Dataset[Any]):
-    """Every `num_shards`-th image from `shard` on, as (array (3, S, S) float32 in [-1, 1], {"y": int64} or {})."""
+    """The images `shard`, `shard + num_shards`, ..., as (array (3, S, S) float32 in [-1, 1], {"y": int64} or {})."""
 
     def __init__(
         self,
@@ -112,7 +113,7 @@ class ImageDataset(Dataset[Any]):
         return len(self.local_images)
 
     def __getitem__(self, idx: int) -> tuple[Any, ...]:
-        """Raises ImageError where the file cannot be read."""
+        """One image. Raises ImageError if the file cannot be read."""
         pixels = decode(Path(self.local_images[idx])).pixels
         size = self.resolution
         pixels = crop.random_crop(pixels, size, _rng()) if self.random_crop else crop.center_crop(pixels, size)
@@ -123,7 +124,7 @@ class ImageDataset(Dataset[Any]):
 
 
 class ImageDataset_for_reverse(ImageDataset):
-    """DIRE's: a tensor instead of an array, and the path of the file."""
+    """DIRE's dataset: a tensor instead of an array, and the path of the file."""
 
     def __getitem__(self, idx: int) -> tuple[Any, ...]:
         array, classes = super().__getitem__(idx)
@@ -131,20 +132,20 @@ class ImageDataset_for_reverse(ImageDataset):
 
 
 def center_crop_arr(pil_image: Image.Image, image_size: int) -> np.ndarray:
-    """(S, S, 3) uint8: the shorter side scaled to `image_size`, the middle cut."""
+    """(S, S, 3) uint8: the shorter side scaled to `image_size`, the middle square cut out."""
     return crop.center_crop(np.asarray(pil_image.convert("RGB")), image_size)
 
 
 def random_crop_arr(
     pil_image: Image.Image, image_size: int, min_crop_frac: float = 0.8, max_crop_frac: float = 1.0
 ) -> np.ndarray:
-    """(S, S, 3) uint8: a random square that spans between the two fractions of the shorter side."""
+    """(S, S, 3) uint8: a random square whose side is between the two fractions of the shorter side."""
     pixels = np.asarray(pil_image.convert("RGB"))
     return crop.random_crop(pixels, image_size, _rng(), min_fraction=min_crop_frac, max_fraction=max_crop_frac)
 
 
 class _Batches(Dataset[Any]):
-    """Batches of a dataset by the indices of their images; None where none of them can be read."""
+    """Batches of a dataset by the indices of their images; None if none of the images can be read."""
 
     def __init__(self, dataset: ImageDataset) -> None:
         self.dataset = dataset
@@ -176,7 +177,7 @@ def _batches(dataset: ImageDataset, batch_size: int, deterministic: bool, drop_l
 
 
 def _ignore_interrupts(worker: int) -> None:
-    """The terminal's Ctrl-C reaches the worker too, but is the program's to answer."""
+    """Ctrl-C in a terminal also interrupts the worker process; only the program shall handle it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
@@ -189,7 +190,9 @@ def _list(data_dir: str, class_cond: bool) -> tuple[list[str], list[int] | None]
         return paths, None
     nameless = [path for path in paths if "_" not in Path(path).name]
     if nameless:
-        raise InputError(f"{nameless[0]}: names no class; with class_cond it stands before an underscore: cat_1.png")
+        raise InputError(
+            f"{nameless[0]}: contains no class; class_cond needs one before an underscore, as in cat_1.png"
+        )
     names = [Path(path).name.split("_")[0] for path in paths]
     numbers = {name: number for number, name in enumerate(sorted(set(names)))}
     return paths, [numbers[name] for name in names]

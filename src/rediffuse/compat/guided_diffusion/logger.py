@@ -1,8 +1,8 @@
-"""guided-diffusion's log (that of OpenAI's baselines) under its old names.
+"""guided-diffusion's logger (that of OpenAI's baselines) with its old names.
 
-Two things differ. A folder is never invented in the system's temporary one: `configure` takes `dir`, or the folder that
-`rediffuse.compat.launch` has from OPENAI_LOGDIR (`python -m rediffuse.compat` reads it, or names a new one in ./logs).
-And a program that goes on in a folder adds to the files there instead of emptying them.
+Two things differ from the original. It never writes to a folder in the system's temporary one: `configure` uses `dir`,
+or the folder that `rediffuse.compat.launch` got from OPENAI_LOGDIR (`python -m rediffuse.compat` reads it, or chooses a
+new folder in ./logs). And a program that continues in a folder appends to the files there instead of emptying them.
 """
 
 import contextlib
@@ -30,7 +30,7 @@ Values = dict[str, Any]
 DEBUG, INFO, WARN, ERROR, DISABLED = 10, 20, 30, 40, 50
 
 _LONGEST = 30
-"""Characters of a name or value in a table."""
+"""Maximal number of characters of a name or value in a table."""
 
 
 class _Comm(Protocol):
@@ -40,29 +40,29 @@ class _Comm(Protocol):
     def gather(self, sendobj: Any) -> list[Any] | None: ...
 
 
-# --- what is written ------------------------------------------------------------------------------------------------
+# --- output formats -------------------------------------------------------------------------------------------------
 
 
 class KVWriter(ABC):
-    """Takes the values of a step."""
+    """An output for the values of a step."""
 
     @abstractmethod
     def writekvs(self, kvs: Values) -> None: ...
 
     def close(self) -> None:
-        """Nothing comes after this; most formats have nothing to do then."""
+        """Close the output; most formats need not do anything."""
         return
 
 
 class SeqWriter(ABC):
-    """Takes messages."""
+    """An output for messages."""
 
     @abstractmethod
     def writeseq(self, seq: Iterable[str]) -> None: ...
 
 
 class HumanOutputFormat(KVWriter, SeqWriter):
-    """Messages, and values as a table, added to a file (by name) or to an open one."""
+    """Messages, and values as a table, appended to a file given by name or as an open file."""
 
     def __init__(self, filename_or_file: str | TextIO) -> None:
         self.own_file = isinstance(filename_or_file, str)
@@ -86,7 +86,7 @@ class HumanOutputFormat(KVWriter, SeqWriter):
 
 
 class JSONOutputFormat(KVWriter):
-    """One object per step, added to a file."""
+    """One JSON object per step, appended to a file."""
 
     def __init__(self, filename: str) -> None:
         self.file = open(filename, "a")  # noqa: SIM115, PTH123 (closed by `close`)
@@ -100,7 +100,7 @@ class JSONOutputFormat(KVWriter):
 
 
 class CSVOutputFormat(KVWriter):
-    """One row per step, added to a file; a name that was not there before becomes a new column."""
+    """One row per step, appended to a file; a new name becomes a new column."""
 
     def __init__(self, filename: str) -> None:
         self.path = Path(filename)
@@ -125,7 +125,7 @@ class CSVOutputFormat(KVWriter):
 
 
 class TensorBoardOutputFormat(KVWriter):
-    """Curves for TensorBoard in a folder. Raises ConfigError where tensorboard is not installed."""
+    """Event files for TensorBoard in a folder. Raises ConfigError if tensorboard is not installed."""
 
     def __init__(self, dir: str) -> None:
         try:
@@ -157,20 +157,20 @@ def make_output_format(format: str, ev_dir: str, log_suffix: str = "") -> KVWrit
         "tensorboard": lambda: TensorBoardOutputFormat(str(folder / f"tb{log_suffix}")),
     }
     if format not in formats:
-        raise ConfigError(f"log format {format!r}: {', '.join(formats)} are known{nearest(format, formats)}")
+        raise ConfigError(f"log format {format!r}: {', '.join(formats)} are allowed{nearest(format, formats)}")
     return formats[format]()
 
 
-# --- the logger in use ----------------------------------------------------------------------------------------------
+# --- the current logger ---------------------------------------------------------------------------------------------
 
 
 class Logger:
-    """Collects the values of a step and hands them, and messages, to its formats."""
+    """Collects the values of a step, and writes them and messages to its outputs."""
 
     DEFAULT: "Logger"
-    """Writes to the terminal alone."""
+    """The default logger, which writes to the terminal only."""
     CURRENT: "Logger"
-    """What the functions of this module use."""
+    """The logger that the functions of this module use."""
 
     def __init__(self, dir: str | None, output_formats: Iterable[KVWriter], comm: _Comm | None = None) -> None:
         self.name2val: defaultdict[str, Any] = defaultdict(float)
@@ -216,7 +216,7 @@ class Logger:
             output.close()
 
     def _mean_of_processes(self, comm: _Comm) -> Values:
-        """The means over all processes, each weighted with its number of values; nothing but in the first one."""
+        """The means over all processes, weighted by their numbers of values; empty in all but the first process."""
         counted = {name: (float(value), self.name2cnt.get(name, 1)) for name, value in self.name2val.items()}
         sums: defaultdict[str, float] = defaultdict(float)
         counts: defaultdict[str, int] = defaultdict(int)
@@ -231,24 +231,24 @@ Logger.DEFAULT = Logger.CURRENT = Logger(None, [HumanOutputFormat(sys.stdout)])
 
 
 def get_current() -> Logger:
-    """The logger in use."""
+    """The current logger."""
     return Logger.CURRENT
 
 
 def configure(
     dir: str | None = None, format_strs: Iterable[str] | None = None, comm: _Comm | None = None, log_suffix: str = ""
 ) -> None:
-    """Log into a folder from now on.
+    """Start logging to a folder.
 
     Args:
-        dir: made where it is missing; where none is given, the one that this process was started with.
-        format_strs: see `make_output_format`; where none are given, stdout, log and csv in the first process and log
-            in the others, or what OPENAI_LOG_FORMAT and OPENAI_LOG_FORMAT_MPI said.
+        dir: the folder, created if missing; by default the one from OPENAI_LOGDIR.
+        format_strs: see `make_output_format`; by default the formats in OPENAI_LOG_FORMAT (first process) and
+            OPENAI_LOG_FORMAT_MPI (others), or else stdout, log and csv in the first process and log in the others.
         comm: values are averaged over its processes (`mpi4py.MPI.COMM_WORLD`).
-        log_suffix: put into the names of the files.
+        log_suffix: a suffix of the names of the files.
 
     Raises:
-        ConfigError: no folder is known, or a format is not.
+        ConfigError: no folder is given, or a format is unknown.
     """
     launch, rank = current(), WORLD.rank
     given = dir or launch.log_dir
@@ -268,7 +268,7 @@ def configure(
 
 
 def reset() -> None:
-    """Close the logger in use; from now on the terminal is written to alone."""
+    """Close the current logger; afterwards only the terminal is written to."""
     if Logger.CURRENT is not Logger.DEFAULT:
         Logger.CURRENT.close()
         Logger.CURRENT = Logger.DEFAULT
@@ -278,7 +278,7 @@ def reset() -> None:
 def scoped_configure(
     dir: str | None = None, format_strs: Iterable[str] | None = None, comm: _Comm | None = None
 ) -> Iterator[None]:
-    """`configure` for a block."""
+    """`configure` for the duration of a block."""
     before = Logger.CURRENT
     configure(dir, format_strs, comm)
     try:
@@ -289,23 +289,23 @@ def scoped_configure(
 
 
 def logkv(key: str, val: Any) -> None:
-    """Note a value of this step; the last one counts."""
+    """Record a value of this step; a second value under the same key replaces the first."""
     get_current().logkv(key, val)
 
 
 def logkv_mean(key: str, val: Any) -> None:
-    """Note a value of this step; the mean of all counts."""
+    """Record a value of this step; several values under the same key are averaged."""
     get_current().logkv_mean(key, val)
 
 
 def logkvs(d: Mapping[str, Any]) -> None:
-    """Note several values of this step."""
+    """Record several values of this step."""
     for name, value in d.items():
         logkv(name, value)
 
 
 def dumpkvs() -> Values:
-    """Write the values of this step, forget and return them."""
+    """Write, delete and return the values of this step."""
     return get_current().dumpkvs()
 
 
@@ -325,32 +325,32 @@ def debug(*args: Any) -> None:
 
 
 def info(*args: Any) -> None:
-    """A message of the usual level."""
+    """A message of the default level."""
     log(*args, level=INFO)
 
 
 def warn(*args: Any) -> None:
-    """A message about something doubtful."""
+    """A warning."""
     log(*args, level=WARN)
 
 
 def error(*args: Any) -> None:
-    """A message about something wrong."""
+    """An error message."""
     log(*args, level=ERROR)
 
 
 def set_level(level: int) -> None:
-    """Show messages from this level on; DISABLED shows none."""
+    """Show messages of this level and above; DISABLED shows none."""
     get_current().set_level(level)
 
 
 def set_comm(comm: _Comm | None) -> None:
-    """Average values over the processes of `comm` from now on."""
+    """Set the processes over which values are averaged."""
     get_current().set_comm(comm)
 
 
 def get_dir() -> str | None:
-    """The folder of the log; None where none was configured."""
+    """The folder of the log; None if none was configured."""
     return get_current().get_dir()
 
 
@@ -369,7 +369,7 @@ def profile_kv(scopename: str) -> Iterator[None]:
 
 
 def profile(n: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """A decorator: every call of the function under `profile_kv`."""
+    """A decorator that measures every call of a function with `profile_kv`."""
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
         @wraps(function)

@@ -1,4 +1,4 @@
-"""guided-diffusion's likelihood terms under their old names; see `rediffuse.diffusion.likelihood`."""
+"""guided-diffusion's likelihood terms with their old names; see `rediffuse.diffusion.likelihood`."""
 
 import torch
 from torch import Tensor
@@ -10,7 +10,7 @@ __all__ = ["approx_standard_normal_cdf", "discretized_gaussian_log_likelihood", 
 
 
 def normal_kl(mean1: Tensor | float, logvar1: Tensor | float, mean2: Tensor | float, logvar2: Tensor | float) -> Tensor:
-    """KL(N_1 || N_2) of diagonal Gaussians, elementwise, in nats; the arguments broadcast, one at least is a tensor."""
+    """KL(N_1 || N_2) of diagonal Gaussians, elementwise, in nats; arguments broadcast, at least one is a tensor."""
     like = next((value for value in (mean1, logvar1, mean2, logvar2) if isinstance(value, Tensor)), None)
     assert like is not None, "one of the four has to be a tensor"
     as_tensors = (torch.as_tensor(value).to(like) for value in (mean1, logvar1, mean2, logvar2))
@@ -18,6 +18,6 @@ def normal_kl(mean1: Tensor | float, logvar1: Tensor | float, mean2: Tensor | fl
 
 
 def discretized_gaussian_log_likelihood(x: Tensor, *, means: Tensor, log_scales: Tensor) -> Tensor:
-    """log of the Gaussian's mass in the bin of each 8-bit value, in nats; x in [-1, 1], all of one shape."""
+    """log of the Gaussian's probability of the bin of each 8-bit value, in nats; x in [-1, 1], all of one shape."""
     assert x.shape == means.shape == log_scales.shape
     return likelihood.discretized_gaussian_log_likelihood(x, means, log_scales)

@@ -1,4 +1,4 @@
-"""guided-diffusion's small parts under their old names."""
+"""guided-diffusion's layers and small functions with their old names."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
@@ -31,7 +31,7 @@ Module = TypeVar("Module", bound=nn.Module)
 
 
 class GroupNorm32(nn.GroupNorm):
-    """Group normalisation in float32, whatever the precision of its input. Arguments are torch's."""
+    """Group normalisation in float32 for inputs of any precision. Arguments are torch's."""
 
     def forward(self, input: Tensor) -> Tensor:
         return super().forward(input.float()).to(input.dtype)
@@ -58,7 +58,7 @@ def normalization(channels: int) -> GroupNorm32:
 
 
 def update_ema(target_params: Iterable[Tensor], source_params: Iterable[Tensor], rate: float = 0.99) -> None:
-    """Move every target towards its source in place: target * rate + source * (1 - rate)."""
+    """Update exponential moving averages in place: target * rate + source * (1 - rate)."""
     for target, source in zip(target_params, source_params, strict=True):
         target.detach().mul_(rate).add_(source.detach(), alpha=1 - rate)
 
@@ -69,7 +69,7 @@ def mean_flat(tensor: Tensor) -> Tensor:
 
 
 def scale_module(module: Module, scale: float) -> Module:
-    """The module, its parameters multiplied by `scale`."""
+    """Multiply the parameters of the module by `scale`; returns the module."""
     for parameter in module.parameters():
         parameter.detach().mul_(scale)
     return module
@@ -78,7 +78,7 @@ def scale_module(module: Module, scale: float) -> Module:
 def checkpoint(
     func: Callable[..., Tensor], inputs: Sequence[Tensor], params: Iterable[nn.Parameter], flag: bool
 ) -> Tensor:
-    """func(*inputs), recomputed in the backward pass where `flag` is set; torch finds `params` by itself."""
+    """func(*inputs), recomputed in the backward pass if `flag` is set; `params` is not needed and ignored."""
     if not flag:
         return func(*inputs)
     return recomputation.checkpoint(func, *inputs, use_reentrant=False)

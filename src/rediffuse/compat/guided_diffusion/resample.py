@@ -1,6 +1,6 @@
-"""guided-diffusion's importance samplers under their old names; `rediffuse.diffusion.importance` computes.
+"""guided-diffusion's importance samplers with their old names; `rediffuse.diffusion.importance` computes.
 
-Timesteps are drawn with `np.random.choice`, as they were. `torch.distributed` is used where it runs, and not needed.
+Timesteps are drawn with `np.random.choice`, as before. `torch.distributed` is used if it is initialised.
 """
 
 from abc import ABC, abstractmethod
@@ -21,7 +21,7 @@ class _Chain(Protocol):
 
 
 class ScheduleSampler(ABC):
-    """A distribution over timesteps; the losses' weights keep the mean of the objective."""
+    """A distribution over timesteps, with weights of the losses that keep the objective's expectation unchanged."""
 
     @abstractmethod
     def weights(self) -> np.ndarray:
@@ -37,7 +37,7 @@ class ScheduleSampler(ABC):
 
 
 class UniformSampler(ScheduleSampler):
-    """All timesteps alike."""
+    """All timesteps with equal probability."""
 
     def __init__(self, diffusion: _Chain) -> None:
         self.diffusion = diffusion
@@ -47,10 +47,10 @@ class UniformSampler(ScheduleSampler):
 
 
 class LossAwareSampler(ScheduleSampler):
-    """A sampler that hears of the losses."""
+    """A sampler whose distribution depends on the losses."""
 
     def update_with_local_losses(self, local_ts: Tensor, local_losses: Tensor) -> None:
-        """Hand in this process's timesteps (N,) and losses (N,); every process learns of those of all, in one order."""
+        """Give this process's timesteps (N,) and losses (N,); every process gets those of all, in the same order."""
         local = (local_ts.tolist(), local_losses.tolist())
         everyone = [local]
         if dist.is_available() and dist.is_initialized():
@@ -60,11 +60,11 @@ class LossAwareSampler(ScheduleSampler):
 
     @abstractmethod
     def update_with_all_losses(self, ts: Sequence[int], losses: Sequence[float]) -> None:
-        """Take notice of the losses at the timesteps; called with the same arguments in every process."""
+        """Update the distribution with losses at timesteps; called with the same arguments in every process."""
 
 
 class LossSecondMomentResampler(LossAwareSampler):
-    """Timesteps in proportion to the root of the mean square of their last `history_per_term` losses."""
+    """Draw timesteps in proportion to the root mean square of their last `history_per_term` losses."""
 
     def __init__(self, diffusion: _Chain, history_per_term: int = 10, uniform_prob: float = 0.001) -> None:
         self.diffusion = diffusion
@@ -73,7 +73,7 @@ class LossSecondMomentResampler(LossAwareSampler):
         self._sampler = importance.LossSecondMomentSampler(diffusion.num_timesteps, history_per_term, uniform_prob)
 
     def weights(self) -> np.ndarray:
-        """(T,) float64: ones until every timestep has its losses, then the probabilities."""
+        """(T,) float64: ones until every timestep has enough losses, then the probabilities."""
         return self._sampler.probabilities() if self._warmed_up() else np.ones(self.diffusion.num_timesteps)
 
     def _warmed_up(self) -> bool:
@@ -87,5 +87,5 @@ def create_named_schedule_sampler(name: str, diffusion: Any) -> ScheduleSampler:
     """`uniform` or `loss-second-moment`. Raises ConfigError for another name."""
     samplers = {"uniform": UniformSampler, "loss-second-moment": LossSecondMomentResampler}
     if name not in samplers:
-        raise ConfigError(f"schedule_sampler={name!r}: {' and '.join(samplers)} are known{nearest(name, samplers)}")
+        raise ConfigError(f"schedule_sampler={name!r}: {' and '.join(samplers)} are allowed{nearest(name, samplers)}")
     return samplers[name](diffusion)

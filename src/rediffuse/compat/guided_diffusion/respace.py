@@ -1,4 +1,4 @@
-"""guided-diffusion's respacing under its old names."""
+"""guided-diffusion's respacing with its old names."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -17,10 +17,10 @@ def space_timesteps(num_timesteps: int, section_counts: str | Sequence[int]) -> 
 
 
 class SpacedDiffusion(GaussianDiffusion):
-    """A process on some of the timesteps of another one, whose network is told the timesteps it was trained on.
+    """A process on some timesteps of a longer chain; the network is given the timesteps of the longer chain.
 
-    use_timesteps: those to keep, in any order; what lies outside the chain is passed over. kwargs: what
-    `GaussianDiffusion` takes, for the whole chain.
+    use_timesteps: the timesteps to keep, in any order; numbers outside the chain are ignored. kwargs: the arguments of
+    `GaussianDiffusion` for the longer chain.
     """
 
     def __init__(self, use_timesteps: Iterable[int], **kwargs: Any) -> None:

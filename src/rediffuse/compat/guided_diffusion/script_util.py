@@ -1,4 +1,4 @@
-"""What the programs of guided-diffusion build from their flags, under the old names and with the old defaults."""
+"""Build networks and processes from the flags of guided-diffusion's programs, with the old names and defaults."""
 
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Iterable, Mapping, Sequence
@@ -29,7 +29,7 @@ from rediffuse.models.script_flags import (
 Flags = dict[str, Any]
 
 NUM_CLASSES = script_flags.NUM_CLASSES
-"""Classes of a class-conditional network; programs with other data assign to it."""
+"""Number of classes of a class-conditional network; programs with other data assign another value."""
 
 
 def diffusion_defaults() -> Flags:
@@ -50,7 +50,7 @@ def model_and_diffusion_defaults() -> Flags:
 
 
 def classifier_and_diffusion_defaults() -> Flags:
-    """The flags of a classifier and the process whose noise it sees."""
+    """The flags of a classifier and its noise process."""
     return classifier_defaults() | diffusion_defaults()
 
 
@@ -78,10 +78,10 @@ def create_model(
     use_fp16: bool = False,
     use_new_attention_order: bool = False,
 ) -> UNetModel:
-    """The U-Net that the flags ask for. Raises ConfigError where they do not fit together.
+    """The U-Net of these flags. Raises ConfigError if they contradict each other.
 
-    attention_resolutions: sides of the feature maps that get attention. channel_mult: multipliers separated by commas,
-    fractions allowed; empty for those that belong to an image size of 64, 128, 256 or 512.
+    attention_resolutions: sides of the feature maps that have attention. channel_mult: multipliers separated by commas,
+    fractions allowed; empty for the defaults of an image size of 64, 128, 256 or 512.
     """
     flags = UNetFlags(
         image_size=image_size,
@@ -170,7 +170,7 @@ def create_classifier(
     classifier_resblock_updown: bool,
     classifier_pool: Pool,
 ) -> EncoderUNetModel:
-    """The classifier of noisy images that the flags ask for. Raises ConfigError where they do not fit together."""
+    """The classifier of noisy images of these flags. Raises ConfigError if they contradict each other."""
     flags = ClassifierFlags(
         image_size=image_size,
         classifier_width=classifier_width,
@@ -201,7 +201,7 @@ def create_classifier_and_diffusion(
     rescale_timesteps: bool,
     rescale_learned_sigmas: bool,
 ) -> tuple[EncoderUNetModel, SpacedDiffusion]:
-    """A classifier and the process whose noise it sees; see `create_classifier` and `create_gaussian_diffusion`."""
+    """A classifier and its noise process; see `create_classifier` and `create_gaussian_diffusion`."""
     classifier = create_classifier(
         image_size=image_size,
         classifier_use_fp16=classifier_use_fp16,
@@ -242,9 +242,9 @@ def sr_create_model(
     resblock_updown: bool,
     use_fp16: bool,
 ) -> SuperResModel:
-    """The super-resolution U-Net that the flags ask for; `small_size` has no say, since it enlarges any size.
+    """The super-resolution U-Net of these flags; `small_size` is not used, since the network takes images of any size.
 
-    Raises ConfigError where the flags do not fit together.
+    Raises ConfigError if the flags contradict each other.
     """
     flags = UNetFlags(
         image_size=large_size,
@@ -331,9 +331,9 @@ def create_gaussian_diffusion(
     rescale_learned_sigmas: bool = False,
     timestep_respacing: str | Sequence[int] = "",
 ) -> SpacedDiffusion:
-    """The process that the flags ask for, on all timesteps unless `timestep_respacing` says which.
+    """The process of these flags, on all timesteps or on those of `timestep_respacing`.
 
-    Raises ConfigError for an unknown schedule, or for a respacing that the number of steps does not allow.
+    Raises ConfigError for an unknown schedule, or for a respacing that is impossible with this number of steps.
     """
     config = process_config(
         ProcessFlags(
@@ -357,14 +357,14 @@ def create_gaussian_diffusion(
 
 
 def add_dict_to_argparser(parser: ArgumentParser, default_dict: Mapping[str, Any]) -> None:
-    """One flag per entry, of the type of its default; booleans are spelt out, and None takes text."""
+    """Add one flag per entry, of the type of its default; booleans need a value, and for None it is text."""
     for name, default in default_dict.items():
         kind = str if default is None else str2bool if isinstance(default, bool) else type(default)
         parser.add_argument(f"--{name}", default=default, type=kind)
 
 
 def args_to_dict(args: Namespace, keys: Iterable[str]) -> Flags:
-    """The parsed flags called `keys`."""
+    """The parsed flags with these names."""
     return {key: getattr(args, key) for key in keys}
 
 
@@ -379,10 +379,10 @@ def str2bool(v: str | bool) -> bool:
 
 
 def _unet_arguments(config: UNetConfig) -> Flags:
-    """What a U-Net's constructor takes, with the number of classes that stands in this module."""
+    """The arguments of a U-Net's constructor, with this module's `NUM_CLASSES`."""
     return _arguments(config) | {"num_classes": None if config.num_classes is None else NUM_CLASSES}
 
 
 def _arguments(config: UNetConfig | EncoderConfig) -> Flags:
-    """What a network's constructor takes; under the old names no network has spectral gates."""
+    """The arguments of a network's constructor; networks with the old names have no spectral gates."""
     return {name: value for name, value in asdict(config).items() if name != "frequency"}

@@ -1,10 +1,10 @@
-"""guided-diffusion's training of diffusion models under its old names.
+"""guided-diffusion's training of diffusion models with its old names.
 
-`rediffuse.training` has the loop for new programs. This one has the hooks that old programs override, draws random
-numbers from the global generators that they seed, and takes data from their iterators; it shares with ours how a run is
-asked to stop and when it has diverged. Four things differ from the original: the same command in the same log folder
-goes on where it stopped, Ctrl-C and SIGTERM write a checkpoint first, several processes train together without GPUs,
-and microbatches do not change the size of the gradient.
+`rediffuse.training` has the loop for new programs. This one has the methods that old programs override, draws random
+numbers from the global generators that they seed, and takes data from their iterators. It shares stop requests and the
+test for divergence with `rediffuse.training`. Four things differ from the original: the same command in the same log
+folder continues a stopped training, Ctrl-C and SIGTERM write a checkpoint first, several processes can train without
+GPUs, and microbatches do not change the size of the gradient.
 """
 
 import contextlib
@@ -32,26 +32,26 @@ INITIAL_LOG_LOSS_SCALE = 20.0
 
 
 class TrainLoop:
-    """A training that `run_loop` runs. `dist_util.setup_dist` and `logger.configure` come first.
+    """A training that `run_loop` runs. Call `dist_util.setup_dist` and `logger.configure` before.
 
     Args:
         model: on its device.
         diffusion: the process, with a `training_losses`.
         data: yields batches (N, C, H, W) and their conditioning, tensors by name.
         batch_size: images per step and process.
-        microbatch: images per forward pass; all at once for 0 and less.
+        microbatch: images per forward pass; 0 or less for the whole batch.
         lr: learning rate.
-        ema_rate: rate of the average of the weights, or several, separated by commas.
+        ema_rate: rate of the average of the weights, or several rates separated by commas.
         log_interval: steps between two rows of the log.
         save_interval: steps between two checkpoints.
-        resume_checkpoint: a `modelNNNNNN.pt` beside its averages and optimiser, or weights to begin with; empty for
-            none. What the log folder holds comes first.
+        resume_checkpoint: a `modelNNNNNN.pt` in one folder with its averages and optimiser, or initial weights; empty
+            for none. A checkpoint in the log folder is used instead, if there is one.
         use_fp16: see `MixedPrecisionTrainer`.
         fp16_scale_growth: see `MixedPrecisionTrainer`.
-        schedule_sampler: draws the timesteps; all alike where none is given.
+        schedule_sampler: draws the timesteps; by default all with equal probability.
         weight_decay: AdamW's.
-        lr_anneal_steps: steps over which the learning rate falls to 0, and after which the training ends. With 0, as
-            before, it never ends by itself.
+        lr_anneal_steps: steps over which the learning rate falls to 0, and after which the training ends. With 0 the
+            training runs until it is stopped, as in the original.
     """
 
     def __init__(
@@ -110,7 +110,7 @@ class TrainLoop:
     def _load_ema_parameters(self, rate: float) -> list[Any]:
         checkpoint = find_ema_checkpoint(self._main_checkpoint(), self.resume_step, rate)
         if checkpoint is None:
-            logger.warn(f"there is no average of rate {rate} beside the model: it begins with the model's weights")
+            logger.warn(f"there is no average of rate {rate} in the model's folder: it starts from the model's weights")
             return copy.deepcopy(self.mp_trainer.master_params)
         logger.log(f"loading an average from {checkpoint}")
         state = dist_util.load_state_dict(checkpoint, map_location=dist_util.dev())
@@ -121,7 +121,7 @@ class TrainLoop:
     def _load_optimizer_state(self) -> None:
         checkpoint = Path(self._main_checkpoint()).with_name(f"opt{self.resume_step:06d}.pt")
         if not checkpoint.exists():
-            logger.warn(f"{checkpoint} is not there: the optimiser begins anew")
+            logger.warn(f"{checkpoint} does not exist: the optimiser starts with a new state")
             return
         logger.log(f"loading the optimiser from {checkpoint}")
         self.opt.load_state_dict(dist_util.load_state_dict(str(checkpoint), map_location=dist_util.dev()))
@@ -133,11 +133,11 @@ class TrainLoop:
         """Train until `lr_anneal_steps`.
 
         Raises:
-            TrainingDiverged: many steps in a row had no finite gradient.
-            SystemExit: it was asked to stop by Ctrl-C or SIGTERM; a checkpoint was written.
+            TrainingDiverged: many consecutive steps had no finite gradient.
+            SystemExit: Ctrl-C or SIGTERM stopped the training; a checkpoint was written.
         """
         if not self.lr_anneal_steps:
-            logger.log("lr_anneal_steps is 0: this goes on until it is stopped; Ctrl-C and SIGTERM save it first")
+            logger.log("lr_anneal_steps is 0: runs until it is stopped; Ctrl-C and SIGTERM write a checkpoint first")
         with stop_requests() as stop:
             while not self.lr_anneal_steps or self.step + self.resume_step < self.lr_anneal_steps:
                 batch, cond = next(self.data)
@@ -148,14 +148,14 @@ class TrainLoop:
                 if stopped or self.step % self.save_interval == 0:
                     self.save()
                 if stopped:
-                    logger.log(f"asked to stop, saved step {self.step + self.resume_step}")
+                    logger.log(f"stopped by a signal, saved step {self.step + self.resume_step}")
                     raise SystemExit(128 + (stop.received or signal.SIGTERM))
                 self.step += 1
         if self.step and (self.step - 1) % self.save_interval != 0:
             self.save()
 
     def run_step(self, batch: Tensor, cond: Mapping[str, Tensor]) -> None:
-        """One step of the optimiser, and what follows from it."""
+        """One step: gradients, optimiser, averages, learning rate and log."""
         self.forward_backward(batch, cond)
         if self.mp_trainer.optimize(self.opt):
             self._update_ema()
@@ -163,7 +163,7 @@ class TrainLoop:
         self.log_step()
 
     def forward_backward(self, batch: Tensor, cond: Mapping[str, Tensor]) -> None:
-        """Gather the gradients of a batch."""
+        """Compute the gradients of a batch."""
         self.mp_trainer.zero_grad()
         device = dist_util.dev()
         for first in range(0, len(batch), self.microbatch):
@@ -179,7 +179,7 @@ class TrainLoop:
                 self.mp_trainer.backward((losses["loss"] * weights).sum() / len(batch))
 
     def _synchronised(self, is_last: bool) -> contextlib.AbstractContextManager[None]:
-        """The processes exchange gradients once per batch, with its last part."""
+        """A context in which gradients are exchanged between processes only for the last part of a batch."""
         if is_last or not isinstance(self.ddp_model, DistributedDataParallel):
             return contextlib.nullcontext()
         return self.ddp_model.no_sync()
@@ -189,20 +189,20 @@ class TrainLoop:
             update_ema(params, self.mp_trainer.master_params, rate=rate)
 
     def _anneal_lr(self) -> None:
-        """Set the learning rate of the next step from the number of this one, as it always was."""
+        """Set the learning rate of the next step from the number of this one, as in the original."""
         if not self.lr_anneal_steps:
             return
         for group in self.opt.param_groups:
             group["lr"] = self.lr * (1 - (self.step + self.resume_step) / self.lr_anneal_steps)
 
     def log_step(self) -> None:
-        """Note the number of the step, and of the images so far."""
+        """Record the number of this step, and the number of images so far."""
         step = self.step + self.resume_step
         logger.logkv("step", step)
         logger.logkv("samples", (step + 1) * self.global_batch)
 
     def save(self) -> None:
-        """Write the model, its averages and the optimiser under this step's number.
+        """Write the model, its averages and the optimiser to files with the number of this step.
 
         Raises:
             StorageError: a file could not be written.
@@ -213,14 +213,14 @@ class TrainLoop:
                 f"ema_{rate}_{step}.pt": params for rate, params in zip(self.ema_rate, self.ema_params, strict=True)
             }
             logger.log(f"saving step {step}")
-            # The model comes last: where it is, the others are.
+            # The model is written last, so that its file exists only if the others do.
             _write(folder / f"opt{step}.pt", self.opt.state_dict())
             for name, params in (averages | {f"model{step}.pt": self.mp_trainer.master_params}).items():
                 _write(folder / name, self.mp_trainer.master_params_to_state_dict(params))
         dist.barrier()
 
     def _stop_requested(self, stop: StopRequest) -> bool:
-        """Whether any process was asked to stop: then all of them stop after the same step."""
+        """Whether any process received a stop request; then all processes stop after the same step."""
         if not self.use_ddp:
             return stop.received is not None
         votes = torch.tensor(float(stop.received is not None), device=dist_util.dev())
@@ -229,13 +229,13 @@ class TrainLoop:
 
 
 def parse_resume_step_from_filename(filename: str) -> int:
-    """NNNNNN of `path/to/modelNNNNNN.pt`; 0 for weights of another name, which a new training begins with."""
+    """The number in `path/to/modelNNNNNN.pt`; 0 for weights of another name, from which a new training starts."""
     number = Path(filename).name.rpartition("model")[2].partition(".")[0]
     return int(number) if "model" in Path(filename).name and number.isdecimal() else 0
 
 
 def get_blob_logdir() -> str:
-    """The folder of checkpoints: that of the log. Raises ConfigError where none is configured."""
+    """The folder of checkpoints, which is that of the log. Raises ConfigError if none is configured."""
     folder = logger.get_dir()
     if folder is None:
         raise ConfigError("the training has no folder: call logger.configure before it")
@@ -243,19 +243,19 @@ def get_blob_logdir() -> str:
 
 
 def find_resume_checkpoint() -> str | None:
-    """The `modelNNNNNN.pt` of the most steps in the folder of checkpoints, if there is any."""
+    """The `modelNNNNNN.pt` with the most steps in the folder of checkpoints; None if there is none."""
     models = [path for path in Path(get_blob_logdir()).glob("model*.pt") if path.stem.removeprefix("model").isdecimal()]
     return str(max(models, key=lambda path: parse_resume_step_from_filename(path.name))) if models else None
 
 
 def find_ema_checkpoint(main_checkpoint: str, step: int, rate: float) -> str | None:
-    """The average of this rate beside a model, if it is there."""
+    """The file of the average of this rate in the folder of a model; None if there is none."""
     path = Path(main_checkpoint).with_name(f"ema_{rate}_{step:06d}.pt")
     return str(path) if main_checkpoint and path.exists() else None
 
 
 def log_loss_dict(diffusion: Any, ts: Tensor, losses: Mapping[str, Tensor]) -> None:
-    """Note the mean of every term (N,), and its means by the quarter of the timesteps (N,) that they fall into."""
+    """Record the mean of every term (N,), and its means over each quarter of the timesteps (N,)."""
     quartiles = (4 * ts // diffusion.num_timesteps).tolist()
     for name, values in losses.items():
         logger.logkv_mean(name, values.mean().item())

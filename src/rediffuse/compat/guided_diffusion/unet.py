@@ -1,7 +1,7 @@
-"""guided-diffusion's networks under their old names and constructors; `rediffuse.models` computes.
+"""guided-diffusion's networks with their old names and constructors; `rediffuse.models` computes.
 
-The weights have the old names and shapes; the blocks inside a network are those of `rediffuse.models`. Where pyright is
-told to look away, a parameter keeps its old name for programs that call by keyword.
+The weights have the old names and shapes; the blocks inside a network are those of `rediffuse.models`. Comments that
+silence pyright are at parameters that keep their old names, for programs that pass them by keyword.
 """
 
 from collections.abc import Iterable, Sequence
@@ -35,7 +35,7 @@ Config = TypeVar("Config", UNetConfig, EncoderConfig)
 
 
 class _OldTrunk(Trunk):
-    """Abstract: what programs read from a network, and how they change its precision."""
+    """Abstract: the attributes of a network that programs read, and the methods that change its precision."""
 
     image_size: int
     in_channels: int
@@ -51,7 +51,7 @@ class _OldTrunk(Trunk):
     num_head_channels: int
     num_heads_upsample: int
     dtype: torch.dtype
-    """The torso's precision once `convert_to_fp16` or `convert_to_fp32` has run; until then the one asked for."""
+    """The torso's precision after `convert_to_fp16` or `convert_to_fp32`; before that the one of `use_fp16`."""
 
     def _remember(self, use_fp16: bool, num_heads_upsample: int) -> None:
         """Set the attributes above from the config."""
@@ -61,18 +61,18 @@ class _OldTrunk(Trunk):
         self.dtype = torch.float16 if use_fp16 else torch.float32
 
     def convert_to_fp16(self) -> None:
-        """Put the torso into float16; normalisation, embeddings and the head stay in float32."""
+        """Convert the torso to float16; normalisation, embeddings and the head stay in float32."""
         self.dtype = torch.float16
         self.to_torso_dtype(self.dtype)
 
     def convert_to_fp32(self) -> None:
-        """Put the torso back into float32."""
+        """Convert the torso back to float32."""
         self.dtype = torch.float32
         self.to_torso_dtype(self.dtype)
 
 
 class UNetModel(_OldTrunk, unet.UNetModel):
-    """The U-Net. Arguments are those of `UNetConfig`; attention resolutions that it never reaches are passed over."""
+    """The U-Net. Arguments are those of `UNetConfig`; attention resolutions that no feature map has are ignored."""
 
     def __init__(
         self,
@@ -139,7 +139,7 @@ class SuperResModel(_OldTrunk, superres.SuperResModel):
         use_fp16 = arguments.pop("use_fp16")
         superres.SuperResModel.__init__(self, _config(UNetConfig, **arguments))
         self._remember(use_fp16, arguments["num_heads_upsample"])
-        self.in_channels = 2 * in_channels  # what the first convolution takes
+        self.in_channels = 2 * in_channels  # those of the first convolution
         self.num_classes: int | None = arguments["num_classes"]
 
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -207,14 +207,14 @@ class EncoderUNetModel(_OldTrunk, encoder.EncoderUNetModel):
 class TimestepEmbedSequential(  # pyright: ignore[reportIncompatibleVariableOverride]
     layers.TimestepEmbedSequential, TimestepBlock
 ):
-    """Layers in a row, of which timestep blocks (such a row is one too) are given the embedding."""
+    """Layers in sequence. Timestep blocks among them, which may be such sequences, also get the embedding."""
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         return super().forward(x, emb)
 
 
 class ResBlock(layers.ResBlock):
-    """A residual block under a timestep embedding; `up` or `down` resamples in it."""
+    """A residual block with a timestep embedding; with `up` or `down` it resamples."""
 
     def __init__(
         self,
@@ -242,7 +242,7 @@ class ResBlock(layers.ResBlock):
 
 
 class AttentionBlock(attention.AttentionBlock):
-    """Self-attention of all positions; `num_head_channels`, where given, decides the number of heads."""
+    """Self-attention of all positions; `num_head_channels`, unless -1, sets the number of heads."""
 
     def __init__(
         self,
@@ -262,7 +262,7 @@ class AttentionBlock(attention.AttentionBlock):
 
 
 class AttentionPool2d(attention.AttentionPool2d):
-    """(N, embed_dim, spacial_dim, spacial_dim) -> (N, output_dim), or embed_dim where none is given."""
+    """(N, embed_dim, spacial_dim, spacial_dim) -> (N, output_dim), by default embed_dim."""
 
     def __init__(
         self, spacial_dim: int, embed_dim: int, num_heads_channels: int, output_dim: int | None = None
@@ -297,7 +297,7 @@ class QKVAttention(nn.Module):
 def _config(
     kind: type[Config], *, attention_resolutions: Iterable[int], channel_mult: Sequence[float], **arguments: Any
 ) -> Config:
-    """The config without the attention resolutions that the network never reaches."""
+    """The config without the attention resolutions that no feature map has."""
     reached = {2**level for level in range(len(channel_mult))}
     return kind(
         attention_resolutions=tuple(factor for factor in attention_resolutions if factor in reached),

@@ -1,4 +1,4 @@
-"""The communicator of all processes, and the reductions it is asked for."""
+"""The communicator of all processes, and the reductions that the programs use."""
 
 import operator
 

@@ -1,1 +1,1 @@
-"""What programs for guided-diffusion import of mpi4py, for the processes that torchrun starts, or for a single one."""
+"""The parts of mpi4py that programs for guided-diffusion use, for processes of torchrun or a single process."""
