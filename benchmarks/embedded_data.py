@@ -1,10 +1,10 @@
-"""The images that the embedded detector is trained and judged on: photographs, and a model's own samples.
+"""Make the training and test images of the embedded detector: photographs, and samples of a model.
 
     python benchmarks/embedded_data.py --photos FOLDER --model MODEL --out FOLDER
 
-The output has train/, validation/ and test/, each with real/ and generated/. All of it is written at the model's size
-by one encoder, so that nothing but the pixels tells the classes apart. Samples come from DDPM and DDIM; DPM-Solver++ is
-in test/ alone: what the detector has never seen. A second call makes only what is missing.
+The output has train/, validation/ and test/, each with real/ and generated/. All images are written at the model's size
+by the same encoder, so that the classes differ only in their pixels. Samples are made by DDPM and DDIM; those of
+DPM-Solver++ are only in test/, as a sampler that the detector was not trained on. A second call makes missing images.
 """
 
 from dataclasses import dataclass
@@ -37,21 +37,21 @@ class Flags:
     """Make the images of both classes."""
 
     photos: Path
-    """Folder with train/, validation/ and test/: photographs, all of which are taken but for `num_train`."""
+    """Folder of photographs with train/, validation/ and test/; of train/ only `num_train` are used."""
     out: Path
     model: str = "default"
     """The model that generates: a name, a folder or a file."""
     num_train: int = 400
-    """Real images for training, evenly from all; as many are generated."""
+    """Number of real training images, evenly spread, and of generated ones."""
     num_validation: int = 240
-    """Generated images for validation."""
+    """Number of generated images for validation."""
     num_test: int = 288
-    """Generated images for the test, over three samplers."""
+    """Number of generated images for the test, of all three samplers together."""
     ddpm_steps: int = 40
     ddim_steps: int = 20
     dpm_solver_steps: int = 15
     seed: int = 0
-    """Another one takes other real images for training and makes other generated ones."""
+    """Random seed of the choice of real training images, and of the generated images."""
     batch_size: int = 64
     device: str = "auto"
     """cpu, cuda, cuda:1, mps; auto takes a GPU where there is one."""
@@ -71,7 +71,7 @@ def main(args: Flags) -> None:
     for number, split in enumerate(SPLITS):
         write_real(args, split, model.image_size)
         for place, sampler in enumerate(SAMPLERS[split]):
-            # Every image of every split has a seed of its own.
+            # Every image of every split has a different seed.
             first_seed = 10_000_000 * args.seed + 1_000_000 * (number + 1) + 100_000 * place
             write_generated(args, model, split, sampler, first_seed)
 

@@ -1,4 +1,4 @@
-"""What the embedded detector achieves on test images, and beside it what its control does without any diffusion.
+"""Print the figures of the embedded detector on test images, and those of its control, which uses no diffusion.
 
     python benchmarks/embedded_detector.py --data FOLDER
 

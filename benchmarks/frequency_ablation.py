@@ -1,11 +1,12 @@
-"""What the frequency module changes: U-Nets with and without spectral gates, presets, and detectors on their errors.
+"""Measure the effect of spectral gates and presets on U-Nets, and compare detectors on their reconstruction errors.
 
     python benchmarks/frequency_ablation.py --photos PHOTOS --out runs/ablation
 
-Two families. `small`: U-Nets that this script trains from random weights, once per seed: without gates, with them, and
-gates alone on the frozen first one. `embedded`: the model of the package, and gates trained on it, once per seed.
-Presets need no training. The generated images of all detectors are samples of the embedded model; what reconstructs
-them varies. Everything is kept below --out: a call that was killed goes on, one that is finished prints its tables.
+There are two families. `small`: U-Nets that this script trains from random weights, once per seed: without gates, with
+gates, and gates on the frozen U-Net without gates. `embedded`: the model of the package, and gates trained on it, once
+per seed. Presets need no training. The generated images of all detectors are samples of the embedded model; the model
+that reconstructs them varies. All results are kept below --out: a killed call can be repeated and continues, and a
+finished one prints its tables.
 """
 
 from dataclasses import dataclass
@@ -25,10 +26,10 @@ from rediffuse.zoo.model import load, resolve_device
 
 @dataclass(frozen=True, kw_only=True)
 class Flags:
-    """Train, measure, print."""
+    """Train, measure and print all variants."""
 
     photos: Path
-    """Folder with train/, validation/ and test/, each with one folder per kind of thing."""
+    """Folder with train/, validation/ and test/, each with one subfolder per class."""
     out: Path
     size: Literal["auto", "small", "large"] = "auto"
     """small: within an hour on two cores. large: for an accelerator. auto: large where there is one."""

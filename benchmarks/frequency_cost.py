@@ -1,8 +1,8 @@
-"""What spectral gates and presets cost in time, operations, memory and parameters.
+"""Measure the cost of spectral gates and presets in time, operations, memory and parameters.
 
     python benchmarks/frequency_cost.py --model default
 
-Without and with take turns in one run; the ratios are what to read. Other work on the machine disturbs them.
+Networks with and without them alternate in one run, so read the ratios. Other work on the machine disturbs them.
 """
 
 import statistics
@@ -38,13 +38,13 @@ class Flags:
     model: str = "default"
     batch_size: int = 32
     rounds: int = 9
-    """Of which the median counts."""
+    """Number of measurements; the median is printed."""
     device: str = "auto"
     """cpu, cuda, cuda:1, mps; auto takes a GPU where there is one."""
 
 
 def rows(model: DiffusionModel, batch_size: int, rounds: int) -> list[tuple[str, ...]]:
-    """The table, its heading first; memory is an estimate, of AdamW in float32 without averages."""
+    """The rows of the table, with its header; memory is an estimate for AdamW in float32 without averages."""
     config, device = model.network.config, model.device
     gated_config = replace(config, frequency=FrequencyConfig())
     gated, frozen = (UNetModel(gated_config).to(device, memory_format=torch.channels_last) for _ in range(2))  # type: ignore[call-overload]

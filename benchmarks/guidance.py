@@ -1,8 +1,8 @@
-"""Whether classifier guidance raises the classifier's own accuracy on the samples.
+"""Measure whether classifier guidance increases the accuracy of the guiding classifier on the samples.
 
     python benchmarks/guidance.py --classifier runs/classifier/model --scales 0 1 4
 
-The same seeds and classes for every scale; scale 0 is unguided. The classifier judges the finished samples at t = 0.
+All scales have the same seeds and classes; scale 0 is unguided. The classifier is applied to finished samples at t = 0.
 """
 
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ class Flags:
     scales: tuple[float, ...] = (0, 1, 4)
     num_samples: int = 100
     steps: int = 25
-    """Of DDIM."""
+    """Number of DDIM steps."""
     batch_size: int = 50
     device: str = "auto"
     """cpu, cuda, cuda:1, mps; auto takes a GPU where there is one."""

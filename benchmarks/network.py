@@ -1,8 +1,8 @@
-"""How many images a second go through a model's network, and whether the layout in memory matters.
+"""Measure how many images per second a model's network computes, with two memory layouts.
 
     python benchmarks/network.py --model default --batch-sizes 1 16 64
 
-Both layouts take turns in one run; their ratio is what to read. Other work on the machine disturbs it.
+Both layouts alternate in one run, so read the ratio. Other work on the machine disturbs it.
 """
 
 import platform
@@ -26,7 +26,7 @@ class Flags:
     model: str = "default"
     batch_sizes: tuple[int, ...] = (1, 16, 64)
     rounds: int = 7
-    """Of which the median counts."""
+    """Number of measurements; the median is printed."""
     device: str = "auto"
     """cpu, cuda, cuda:1, mps; auto takes a GPU where there is one."""
 
@@ -54,7 +54,7 @@ def compare(model: DiffusionModel, size: int, rounds: int) -> dict[str, float]:
             for name, layout in LAYOUTS.items():
                 model.network.to(memory_format=layout)
                 start = time.perf_counter()
-                model.network(x, t, **y).sum().item()  # a number on the host: a GPU has finished
+                model.network(x, t, **y).sum().item()  # copying a number to the host waits for the GPU
                 if number:
                     seconds[name].append(time.perf_counter() - start)
     return {name: size / statistics.median(times) for name, times in seconds.items()}

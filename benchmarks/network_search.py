@@ -1,12 +1,12 @@
-"""Which network predicts eps best at the noise that detectors use, of some that are trained with equal operations.
+"""Compare networks that are trained with equal numbers of operations by their error of eps at low noise.
 
     python benchmarks/window_data.py --clothing CLOTHING --wild WILD --size 32 --out WINDOWS32
     python benchmarks/window_data.py --clothing CLOTHING --wild WILD --size 64 --out WINDOWS64
     python benchmarks/network_search.py --windows32 WINDOWS32 --windows64 WINDOWS64 --out FOLDER
 
-All candidates are judged on the same pixels under the same noise: validation windows of 64 px, which networks of 32 px
-see as four. The error is the mean of (eps - predicted eps)^2 per value. The last column is its geometric mean over the
-timesteps; the table is sorted by it. A call that was stopped continues where it was.
+All candidates are compared on the same pixels with the same noise: validation windows of 64 px, which are cut into four
+for networks of 32 px. The error is the mean of (eps - predicted eps)^2 per value. The last column is its geometric mean
+over the timesteps; the table is sorted by it. A stopped call can be repeated and continues.
 """
 
 import json
@@ -34,10 +34,10 @@ from rediffuse.training.recipes import clothing32
 from rediffuse.zoo.model import DiffusionModel, load, skeleton
 
 TIMESTEPS = (5, 10, 20, 50, 100, 200)
-"""Of 1,000, least noise first."""
+"""The timesteps of 1,000 at which the error is measured, least noise first."""
 KINDS = ("clothing", "cameras")
 SIZE = 64
-"""Side of the windows that all candidates are judged on."""
+"""Side of the validation windows of all candidates, in pixels."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,21 +46,21 @@ class Flags:
 
     windows32: Path
     windows64: Path | None = None
-    """None leaves out the candidates of 64 px."""
+    """Folder of `window_data.py --size 64`; without it the candidates of 64 px are left out."""
     out: Path
     operations: float = 8e12
-    """Of the training of one candidate: forward and backward passes, counted, not measured."""
+    """Operations of the training of one candidate, forward and backward, counted and not measured."""
     pixels: int = 8192
-    """Per step: as many images as that are."""
+    """Pixels per training step; the batch size is this number divided by the pixels of an image."""
     learning_rate: float = 7e-4
     num_images: int = 4096
-    """Training windows, evenly from all: in so few steps no candidate would see more."""
+    """Number of training windows, evenly spread; so few steps do not need more."""
     num_windows: int = 64
-    """Validation windows of each kind, evenly from all."""
+    """Number of validation windows of each kind, evenly spread."""
     candidates: tuple[str, ...] | None = None
-    """Which of them; all where none is given."""
+    """Names of the candidates; all if not given."""
     models: tuple[str, ...] = ("default",)
-    """Trained models that are compared with them: names, folders or files."""
+    """Trained models to compare with the candidates: names, folders or files."""
     device: str = "auto"
 
 
@@ -73,7 +73,7 @@ def main(args: Flags) -> None:
 
 
 def configs(args: Flags) -> dict[str, DiffusionTraining]:
-    """The candidates: each differs from `base`, the recipe clothing32, in what its name says."""
+    """The candidates: each differs from `base`, the recipe clothing32, as its name says."""
     base = replace(clothing32(str(args.windows32 / "train")), labels=evenly_chosen(args, args.windows32))
     network = base.network
     found = {
@@ -100,7 +100,7 @@ def evenly_chosen(args: Flags, windows: Path) -> str:
 
 
 def trained(args: Flags, name: str, config: DiffusionTraining) -> DiffusionModel:
-    """The candidate after as many steps as its operations allow."""
+    """The candidate, trained for as many steps as the number of operations allows."""
     size = config.network.image_size
     batch_size = args.pixels // size**2
     num_steps = round(args.operations / (3 * batch_size * operations(config.network)))
@@ -126,12 +126,12 @@ def trained(args: Flags, name: str, config: DiffusionTraining) -> DiffusionModel
 
 
 def operations(network: UNetConfig) -> int:
-    """Of one forward pass on one image."""
+    """Operations of one forward pass on one image."""
     return flops(skeleton("unet", network), (1, 3, network.image_size, network.image_size))
 
 
 def measured(args: Flags, model: DiffusionModel) -> dict[str, object]:
-    """What the table shows of a model."""
+    """The row of a model in the table."""
     config = model.network.config
     assert isinstance(config, UNetConfig)
     return {
@@ -162,14 +162,14 @@ def errors(args: Flags, model: DiffusionModel, kind: str) -> list[float]:
 
 
 def quarters(values: Tensor, size: int) -> Tensor:
-    """Images (N, C, H, W) as the squares of `size` that they consist of, (N * H / size * W / size, C, size, size)."""
+    """Cut images (N, C, H, W) into squares of `size` pixels, (N * H / size * W / size, C, size, size)."""
     num_channels = values.shape[1]
     squares = values.unfold(2, size, size).unfold(3, size, size)  # (N, C, rows, columns, size, size)
     return squares.movedim(1, 3).reshape(-1, num_channels, size, size)
 
 
 def kept(args: Flags, name: str, measure) -> dict:
-    """What `measure` gave in this call or in an earlier one."""
+    """The result of `measure`, read from a file if an earlier call computed it."""
     path = args.out / f"{name.replace(' ', '_')}.json"
     if not path.exists():
         write_bytes(path, json.dumps(measure()).encode())
@@ -177,7 +177,7 @@ def kept(args: Flags, name: str, measure) -> dict:
 
 
 def show(rows: dict[str, dict]) -> None:
-    """The table, the least error on held-out clothing first."""
+    """Print the table, sorted by the error on held-out clothing."""
     steps = " | ".join(f"t={t}" for t in TIMESTEPS)
     print(f"\n| network | parameters | operations per pixel | images | {steps} | mean |")
     print("| --- " * (5 + len(TIMESTEPS)) + "|")

@@ -1,4 +1,4 @@
-"""The command line of a benchmark: its flags are a dataclass, as those of `rediffuse`'s commands are."""
+"""The command line of a benchmark, whose flags are a dataclass, like those of the commands of `rediffuse`."""
 
 import shutil
 import sys
@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 def read_flags(kind: type[T]) -> T:
-    """The flags of this call; `--help` prints them, and a wrong one is printed in one line: both end the process."""
+    """Read the flags of this call. `--help` prints help, a wrong flag an error of one line; both end the process."""
     words, command = sys.argv[1:], f"python {Path(sys.argv[0])}"
     if asks_for_help(words):
         print(help_text(kind, command=command, width=min(100, shutil.get_terminal_size().columns)))

@@ -1,9 +1,9 @@
-"""Whether a super-resolution model comes closer to held-out images than bicubic enlargement does.
+"""Compare the enlargements of a super-resolution model and of bicubic interpolation with held-out images.
 
     python benchmarks/upscaling.py --model runs/superres/model --photos FOLDER
 
-PSNR in decibels, over all values of an image in [0, 255], and its mean over the images. A sample is one of many images
-that fit the small one, so bicubic, which blurs towards their mean, has the advantage in PSNR.
+The measure is PSNR in decibels, over all values of an image in [0, 255], and its mean over the images. A sample is one
+of many images that fit the small one; bicubic interpolation is closer to their mean, which is an advantage in PSNR.
 """
 
 from dataclasses import dataclass
@@ -34,9 +34,9 @@ class Flags:
     photos: Path
     """Images that the model was not trained on."""
     num_images: int = 48
-    """Taken evenly from all."""
+    """Number of images, evenly spread over the folder."""
     steps: int = 25
-    """Of DDIM."""
+    """Number of DDIM steps."""
     device: str = "auto"
     """cpu, cuda, cuda:1, mps; auto takes a GPU where there is one."""
 

@@ -1,16 +1,16 @@
-"""The windows that the embedded network is trained on: small squares of photographs at several scales, re-encoded.
+"""Make training windows for a network: small squares of photographs at several scales, re-encoded.
 
     python benchmarks/window_data.py --clothing CLOTHING --wild WILD --size 32 --out FOLDER
 
 CLOTHING has 64px/train, 64px/validation and 64px/test; WILD has real/cameras and real/clothing, where the name of every
-file begins with its sender. Every photograph goes through histories that are drawn for it (`images.history`). Windows
-are cut out of the results: the most textured ones, as a detector would choose them, and some at random. Whole pictures,
-reduced to the size of a window, are among them, so that samples of the network still show something.
+file begins with its sender. Every photograph is reduced and encoded by random histories (`images.history`). Windows are
+cut out of the results: the most textured ones, as a detector chooses them, and some at random positions. Whole
+pictures, reduced to the size of a window, are added, so that samples of the network still show objects.
 
-Kept out of train/: a third of the senders (`is_held_out`), CLOTHING's validation and test files, all cameras, and every
+Not in train/ are: a third of the senders (`is_held_out`), CLOTHING's validation and test files, all cameras, and every
 picture that looks like one of the first two, because the folders have pictures in common. (CLOTHING/photos are
-originals of validation and test files.) validation/clothing and validation/cameras hold windows of 64 pixels of the
-held-out senders and of the cameras, whatever the size for training is.
+originals of validation and test files.) validation/clothing and validation/cameras hold windows of the held-out senders
+and of the cameras; their side is always 64 pixels.
 """
 
 import csv
@@ -39,7 +39,7 @@ from rediffuse.images.windows import random_windows, textured_windows
 VALIDATION_SIZE = 64
 THUMBNAIL = 16
 ALIKE = 10.0
-"""Two thumbnails whose levels differ by less than this on average are taken for the same picture."""
+"""Two thumbnails whose levels differ by less than this on average count as the same picture."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +49,7 @@ class Flags:
     clothing: Path
     wild: Path
     out: Path
-    """A new folder."""
+    """Folder for the windows; it must not exist yet."""
     size: int = 32
     """Side of the windows for training, in pixels."""
     textured: int = 10
@@ -61,14 +61,14 @@ class Flags:
 
 @dataclass(frozen=True)
 class Cut:
-    """What is made of one photograph."""
+    """The windows of one photograph."""
 
     histories: Histories
     num_histories: int
     textured: int
     random: int
     whole: bool = False
-    """The middle square instead of windows."""
+    """Cut out the middle square instead of windows."""
 
 
 def main(args: Flags) -> None:
@@ -99,13 +99,13 @@ def main(args: Flags) -> None:
 
 
 def is_held_out(path: Path) -> bool:
-    """Whether the sender of `senderNNN_MMM.jpg` is one of the third that no network is trained on."""
+    """Whether the sender of `senderNNN_MMM.jpg` is in the third that is not used for training."""
     sender = path.name.split("_")[0]
     return hashlib.sha256(sender.encode()).digest()[0] % 3 == 0
 
 
 def training_cuts(args: Flags) -> dict[str, list[Cut]]:
-    """By the kind of photograph: the short side of those of senders has 400 pixels, that of the others 64."""
+    """The distribution for a kind of photograph: those of senders have a short side of 400 pixels, the others of 64."""
     four_windows = Histories(short_sides=(4 * args.size,))
     whole = Cut(Histories(short_sides=(args.size,), encodings=("none",)), 1, 0, 0, whole=True)
     return {
@@ -123,7 +123,7 @@ def images_of(folder: Path) -> list[Path]:
 
 
 def thumbnails(paths: Iterable[Path]) -> Tensor:
-    """(N, 2, 3 * 16 * 16): the middle square of each image, and the whole image squeezed into a square."""
+    """(N, 2, 3 * 16 * 16): thumbnails of the middle square of each image, and of the whole image scaled to a square."""
     pixels = (decode(path).pixels for path in tqdm(list(paths), "thumbnails", leave=False))
     pairs = [[crop(image, THUMBNAIL) for crop in (center_crop, squash)] for image in pixels]
     return to_tensor(np.stack(pairs)).flatten(2)

@@ -1,4 +1,4 @@
-"""Detectors on the errors of every variant, and the swap test: one class alone goes through JPEG."""
+"""Detectors on the errors of every variant, and the swap test: only one class is compressed as JPEG."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -33,23 +33,23 @@ from rediffuse.training.samples import Samples, measure
 from rediffuse.zoo.model import DiffusionModel, load
 
 INVERSE_PENALTY = 0.1
-"""C of every logistic regression: nothing is chosen, so no validation is needed."""
+"""C of every logistic regression; it is fixed, so no validation is needed."""
 FEATURE_INPUTS: tuple[FeatureName, ...] = ("bands", "bands_mean", "bands_ycc", "bands_image", "views", "image")
 MAP_INPUTS: tuple[MapName, ...] = ("map", "map_bands", "pixels")
 MEAN = "mean"
-"""The mean of |D| alone: the last number of `bands_mean`."""
+"""Only the mean of |D|, the last number of `bands_mean`."""
 QUALITIES = (95, 75)
 REAL, GENERATED = 0, 1
 
 
 @dataclass(frozen=True)
 class Detectors:
-    """Fits and judges detectors, on images of which it makes as many as are wanted."""
+    """Generates images, and fits and evaluates detectors on them."""
 
     work: Work
 
     def images(self, seed: int, split: str) -> list[LabelledImage]:
-        """Real and generated images, equally many."""
+        """Real and generated images in equal numbers."""
         folder, size = self.work.out / "images" / str(seed), self.work.size
         number = {"train": size.num_train, "test": size.num_test}[split]
         if not (folder / "complete").exists():
@@ -71,7 +71,7 @@ class Detectors:
         return [one for images in classes for one in evenly(images, number)]
 
     def settings(self, model: DiffusionModel, variant: Variant) -> DireSettings:
-        """Five steps there and back on the aligned grid, twice: 20 calls of the network per image."""
+        """Inversion and sampling in five steps on the aligned grid, for two views: 20 network calls per image."""
         return DireSettings.for_model(
             model, steps=20, depth=5, grid="aligned", frequency=variant.frequency, second_view=True
         )
@@ -115,7 +115,7 @@ class Detectors:
         return variant.family == "embedded" and variant.name == "base"
 
     def scorers(self, train: Samples, test: Samples, key: str) -> dict[str, Callable[[Samples], np.ndarray]]:
-        """Every detector of one variant: from measurements to scores."""
+        """The scores of every detector of one variant."""
         scorers: dict[str, Callable[[Samples], np.ndarray]] = {}
         for name in FEATURE_INPUTS:
             fitted = fit_bands(FEATURES[name], train.inputs[name], train.labels, INVERSE_PENALTY)
@@ -156,7 +156,7 @@ class Detectors:
         test: Samples,
         seed: int,
     ) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Scores when one class alone went through JPEG."""
+        """Scores when only one class was compressed as JPEG."""
         for key, images in self.swapped(seed).items():
             samples = self._measured(model, settings, images, list(test.inputs))
             scores = {name: score(samples).tolist() for name, score in scorers.items()}
@@ -171,7 +171,7 @@ class Detectors:
         }
 
     def recompressed(self, seed: int, label: int, quality: int) -> list[LabelledImage]:
-        """The test images, those of one class through a JPEG of this quality (4:2:0), all as PNG."""
+        """The test images as PNG, with one class compressed as JPEG of this quality (4:2:0) before."""
         folder = self.work.out / "images" / str(seed) / f"jpeg{quality}"
         images = []
         for image in self.images(seed, "test"):
@@ -185,7 +185,7 @@ class Detectors:
         return images
 
     def shipped(self, seed: int) -> dict[str, Any]:
-        """The swap test of the embedded detector, under its own settings."""
+        """The swap test of the embedded detector, with its own settings."""
 
         def measured() -> dict[str, Any]:
             model, detector = load("default", device=self.work.device), load_detector()
@@ -200,7 +200,7 @@ class Detectors:
         return self.work.kept(f"shipped/{seed}", measured)
 
     def reconstructed(self, label: int) -> tuple[Tensor, Tensor]:
-        """Test images of one class and what the embedded model gives back of them."""
+        """Test images of one class, and the embedded model's reconstructions of them."""
         model = load("default", device=self.work.device)
         settings = self.settings(model, Variant("embedded", "base", lambda seed: "default"))
         images = [image for image in self.images(0, "test") if image.label == label]
@@ -211,5 +211,5 @@ class Detectors:
 
 
 def evenly(items: Sequence[LabelledImage], number: int) -> list[LabelledImage]:
-    """Up to `number` of them, from all over."""
+    """At most `number` of them, evenly spread."""
     return [items[i] for i in np.linspace(0, len(items) - 1, min(number, len(items))).round().astype(int)]

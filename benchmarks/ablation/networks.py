@@ -1,4 +1,4 @@
-"""The U-Nets of the ablation: trained here or embedded; without gates, with them, or under a preset."""
+"""The U-Nets of the ablation: trained here or embedded; without gates, with gates, or with a preset."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -16,12 +16,12 @@ from rediffuse.zoo.model import ClassifierModel, load_classifier
 
 @dataclass(frozen=True)
 class Variant:
-    """One way to put frequency into a U-Net."""
+    """A U-Net with a certain use of gates or presets."""
 
     family: str
     name: str
     source: Callable[[int], str]
-    """The model of a seed: what `zoo.model.load` takes."""
+    """The model of a seed, as an argument of `zoo.model.load`."""
     frequency: str = "trained"
 
     @property
@@ -31,12 +31,12 @@ class Variant:
 
 @dataclass(frozen=True)
 class Networks:
-    """Trains what is missing."""
+    """Trains the networks that do not exist yet."""
 
     work: Work
 
     def variants(self) -> list[Variant]:
-        """Of each family its base first."""
+        """All variants; the base of each family comes first."""
         presets = ("freeu", "sharpen", "lowpass")
         small, embedded = partial(self.small, gated=False), lambda seed: "default"
         return [
@@ -50,7 +50,7 @@ class Networks:
         ]
 
     def small(self, seed: int, gated: bool = False) -> str:
-        """A U-Net trained from random weights: those of its seed, with gates and without."""
+        """A U-Net trained from the random weights of the seed, which are the same with and without gates."""
         config = clothing32(str(self.work.photos / "train"))
         network = replace(config.network, frequency=FrequencyConfig() if gated else None)
         loop = self._loop(config.loop, seed, self.work.size.steps)
@@ -58,7 +58,7 @@ class Networks:
         return self._trained(task, loop, f"small-{'gated' if gated else 'base'}-{seed}")
 
     def gates(self, family: str, base: str, seed: int) -> str:
-        """Gates on a base that stays as it is."""
+        """Gates trained on a frozen base."""
         config = clothing32(str(self.work.photos / "train"))
         network = replace(config.network, frequency=FrequencyConfig())
         loop = replace(self._loop(config.loop, seed, self.work.size.gate_steps), learning_rate=5e-3, warmup_steps=10)
@@ -80,7 +80,7 @@ class Networks:
         return str(run / "model")
 
     def judge(self) -> ClassifierModel:
-        """A classifier of clean photographs, whose features the Frechet distance compares."""
+        """A classifier of photographs without noise, for the features of the Frechet distance."""
         config = clothing32_classifier(str(self.work.photos / "train"))
         loop = self._loop(config.loop, 0, self.work.size.classifier_steps)
         config = replace(config, network=replace(config.network, pool="adaptive"), loop=loop, clean=True)

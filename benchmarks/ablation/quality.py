@@ -1,4 +1,4 @@
-"""How good the diffusion model itself is: validation loss, and the distance of its samples from photographs."""
+"""The quality of the diffusion model: validation loss, and the distance between its samples and photographs."""
 
 from dataclasses import replace
 from functools import cached_property
@@ -32,12 +32,12 @@ class Quality:
 
     @cached_property
     def judge(self) -> ClassifierModel:
-        """What sees the features of the Frechet distance."""
+        """The network that computes the features of the Frechet distance."""
         return self.networks.judge()
 
     @cached_property
     def photos(self) -> dict[str, Tensor]:
-        """Photographs that no U-Net was trained on, by split."""
+        """Photographs that were not used for training, by split."""
         return {split: self._read(split) for split in ("validation", "test")}
 
     def measure(self, variant: Variant, seed: int) -> dict[str, Any]:
@@ -53,7 +53,7 @@ class Quality:
         return self.work.kept(f"quality/{variant.key}-{seed}", measured)
 
     def losses(self, model: DiffusionModel, frequency: str, seed: int) -> list[float]:
-        """One hybrid loss per validation photograph, the t spread over the chain; t and noise are the seed's."""
+        """One hybrid loss per validation photograph; t is spread over the chain, t and noise depend on the seed."""
         process, x_0 = model.process(), self.photos["validation"]
         order = np.random.default_rng(seed).permutation(len(x_0))
         t = torch.from_numpy(order * process.num_timesteps // len(x_0))
@@ -66,7 +66,7 @@ class Quality:
         return torch.cat(losses).tolist()
 
     def frechet(self, model: DiffusionModel, frequency: str, seed: int) -> float:
-        """Between the judge's features of samples and of all validation and test photographs."""
+        """The Frechet distance between the features of samples and of all validation and test photographs."""
         settings = replace(FAST, frequency=frequency)
         seeds = range(50_000_000 + 10_000 * seed, 50_000_000 + 10_000 * seed + self.work.size.num_samples)
         samples = torch.stack(list(sample(model, seeds, settings, batch_size=64))).clamp(-1, 1)

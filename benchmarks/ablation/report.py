@@ -1,4 +1,4 @@
-"""The tables and figures: Markdown and PNG files, nothing measured."""
+"""Write the tables and figures of the ablation as Markdown and PNG files."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -99,7 +99,7 @@ class Report:
                 continue
             moved = [[one["swaps"][swap] for one in measured] for swap in measured[0]["swaps"]]
             rows.append((label, _auc_cell(measured, name), *(_auc_cell(seeds, name) for seeds in moved)))
-        self._table("Swap test: AUC when one class alone went through JPEG, errors from the embedded model", rows)
+        self._table("Swap test: AUC when only one class was compressed as JPEG, errors from the embedded model", rows)
 
     def shipped(self, measured: Sequence[Measured]) -> None:
         rows = [("detector", *measured[0])]
@@ -116,7 +116,7 @@ class Report:
         self._save("spectra", figure)
 
     def gates(self, networks: Sequence[Any]) -> None:
-        """What gates learned: the mean gain of each band, by skip and by timestep, over groups and seeds."""
+        """Draw the mean gains of trained gates by band, skip and timestep, averaged over groups and seeds."""
         timesteps = torch.tensor([0, 250, 500, 750, 999])
         gains = torch.stack([self._gains(network, timesteps) for network in networks]).mean(dim=0)  # (T, skips, K)
         limit = float(gains.abs().max())
@@ -174,7 +174,7 @@ def _auc_cell(seeds: Sequence[Measured], name: str) -> str:
 
 
 def auc_over_seeds(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> Interval:
-    """The mean AUC of several seeds, and its 95 % interval from resampling seeds, and images within each."""
+    """The mean AUC of several seeds, and its 95 % interval from resampling the seeds and the images of each seed."""
     resampled = np.stack(
         [bootstrap_aucs(labels, scores, resamples=RESAMPLES, seed=seed) for seed, (labels, scores) in enumerate(pairs)]
     )
@@ -185,7 +185,7 @@ def auc_over_seeds(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> Interval:
 
 
 def _interval_of_mean(values: np.ndarray) -> Interval:
-    """The mean of values (S, N), and its 95 % interval from resampling seeds, and images within each."""
+    """The mean of values (S, N), and its 95 % interval from resampling the seeds and the images of each seed."""
     generator = np.random.default_rng(0)
     num_seeds, num_images = values.shape
     means = [

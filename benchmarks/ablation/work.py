@@ -1,4 +1,4 @@
-"""How much is done, where it is kept, and that nothing is done twice."""
+"""The sizes of the ablation, its folder, and the cache of its results."""
 
 import json
 import time
@@ -14,21 +14,21 @@ from rediffuse.files import write_bytes
 
 @dataclass(frozen=True, kw_only=True)
 class Size:
-    """How much is trained and measured."""
+    """Numbers of training steps, images and samples."""
 
     steps: int
-    """Of the small U-Nets."""
+    """Training steps of the small U-Nets."""
     gate_steps: int
-    """Of gates on a frozen base."""
+    """Training steps of gates on a frozen base."""
     classifier_steps: int
-    """Of the network whose features the Frechet distance compares."""
+    """Training steps of the network for the features of the Frechet distance."""
     resnet_steps: int
     num_train: int
-    """Images per class that detectors are fitted to."""
+    """Training images of detectors per class."""
     num_test: int
-    """Images per class that they are judged on."""
+    """Test images of detectors per class."""
     num_samples: int
-    """Per Frechet distance."""
+    """Samples per Frechet distance."""
     all_resnets: bool
     """Train a ResNet-50 on the errors of every variant, not only of the embedded model with and without gates."""
 
@@ -59,7 +59,7 @@ SIZES = {
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
-    """What all parts of the ablation share."""
+    """The settings and the cache that all parts of the ablation share."""
 
     photos: Path
     out: Path
@@ -67,7 +67,7 @@ class Work:
     device: torch.device
 
     def kept(self, name: str, measured: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """What `measured` gave in this call or an earlier one, as JSON values."""
+        """The result of `measured` as JSON values, from the cache if an earlier call computed it."""
         path = self.out / f"{name}.json"
         if not path.exists():
             begun = time.perf_counter()
@@ -78,5 +78,5 @@ class Work:
 
 
 def say(line: str) -> None:
-    """A line for who watches."""
+    """Print a line with the time."""
     print(f"[{time.strftime('%H:%M:%S')}] {line}", flush=True)
