@@ -27,7 +27,7 @@ def test_learning_rate_warms_up_then_falls_to_zero() -> None:
         ({"warmup_steps": -1}, "warmup_steps=-1: at least 0"),
         ({"learning_rate": 0.0}, "learning_rate=0.0: more than 0"),
         ({"clip_norm": float("nan")}, "clip_norm=nan: more than 0"),
-        ({"ema_rates": (1.0,)}, r"ema_rates=\(1.0,\): from 0 up to"),
+        ({"ema_rates": (1.0,)}, r"ema_rates=\(1.0,\): at least 0 and less than 1"),
         ({"ema_rates": (0.9, 0.9)}, "every rate can be given once"),
     ],
 )

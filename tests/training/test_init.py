@@ -65,7 +65,7 @@ def test_the_table_shows_blocks_taken_and_tensors_not_taken(data: Path, base: Pa
     num_tensors = len(network.state_dict())
     assert lines[0] == f"initial weights: {num_tensors - 1} of {num_tensors} tensors from {base / 'model'}"
     assert f"taken      {'time_embed.*':<23}  4 tensors" in lines
-    assert lines[-1] == "not taken  input_blocks.0.0.weight  32x6x3x3 here, 32x3x3x3 there"
+    assert lines[-1] == "not taken  input_blocks.0.0.weight  32x6x3x3 in the network, 32x3x3x3 in the source"
 
 
 def test_a_classifier_takes_the_encoder_of_a_diffusion_model(data: Path, base: Path, tmp_path: Path) -> None:
@@ -74,7 +74,7 @@ def test_a_classifier_takes_the_encoder_of_a_diffusion_model(data: Path, base: P
     record = json.loads((tmp_path / "run" / "init.json").read_text())
     assert record["source"] == str(base / "model")
     assert record["taken"]["input_blocks.0.0.weight"] == "32x3x3x3"
-    assert {row["name"].split(".")[0] for row in record["left"]} == {"out", "output_blocks"}
+    assert {row["name"].split(".")[0] for row in record["not_taken"]} == {"out", "output_blocks"}
 
 
 def test_weights_and_averages_begin_with_it_and_the_model_says_so(data: Path, base: Path, tmp_path: Path) -> None:

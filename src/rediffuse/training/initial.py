@@ -49,7 +49,10 @@ class Transfer:
     def __str__(self) -> str:
         blocks = Counter(map(_block, self.taken))
         taken = [(f"{block}.*", f"{count} tensors") for block, count in blocks.items()]
-        others = [(row.name, f"{row.network or 'none'} here, {row.source or 'none'} there") for row in self.not_taken]
+        others = [
+            (row.name, f"{row.network or 'none'} in the network, {row.source or 'none'} in the source")
+            for row in self.not_taken
+        ]
         width = max(len(name) for name, _ in taken + others)
         lines = [f"taken      {name:<{width}}  {what}" for name, what in taken]
         lines += [f"not taken  {name:<{width}}  {what}" for name, what in others]
