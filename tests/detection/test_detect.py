@@ -76,7 +76,7 @@ def test_what_cannot_be_judged_gets_a_reason_and_the_others_a_decision(
         "image 0: given an array (8, 8) uint8; (H, W, 3) uint8 is needed",
         "image 2: given an array (40, 60, 3) float64; (H, W, 3) uint8 is needed",
         "image 3: 60x4 pixels, at least 8 on each side are needed",
-        "image 4: floating-point pixels have no agreed white: save it with 8 or 16 bits",
+        "image 4: floating-point pixels have no standard value for white: save it with 8 or 16 bits",
     ]
 
 

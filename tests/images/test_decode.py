@@ -279,7 +279,7 @@ def test_a_pillow_image_is_turned_upright_and_refused_as_its_file_would_be(
     assert np.array_equal(turned, decode(tmp_path / "turned.png").pixels)
     assert turned.shape == (16, 24, 3)
     corners.save(tmp_path / "moves.gif", save_all=True, append_images=[corners.rotate(180)])
-    for path, line in ((tmp_path / "moves.gif", "image 3: is animated"), (tmp_path / "cut.png", "image 3: broken")):
+    for path, line in ((tmp_path / "moves.gif", "image 3: is animated"), (tmp_path / "cut.png", "image 3: damaged")):
         (tmp_path / "cut.png").write_bytes((tmp_path / "turned.png").read_bytes()[:-40])
         with Image.open(path) as image, pytest.raises(ImageError, match=line):
             pixels_of(image, "image 3")
