@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from rediffuse.errors import StorageError
-from rediffuse.files import atomic_write, remove, remove_partial, write_bytes
+from rediffuse.files import atomic_write, remove, remove_partial, sha256_of, write_bytes
 
 
 def test_failed_block_leaves_what_was_there_and_nothing_else(tmp_path: Path) -> None:
@@ -104,3 +104,8 @@ def test_what_cannot_be_removed_is_named_with_the_reason(tmp_path: Path) -> None
     with pytest.raises(StorageError, match=r"folder: could not be removed: Is a directory$"):
         remove(tmp_path / "folder")
     remove(tmp_path / "missing")
+
+
+def test_sha256_is_that_of_the_bytes(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"abc")  # the example of FIPS 180-4
+    assert sha256_of(tmp_path / "a") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"

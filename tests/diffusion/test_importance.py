@@ -11,6 +11,13 @@ def test_uniform_weights_are_one():
     torch.testing.assert_close(weights, torch.ones(100))
 
 
+def test_a_uniform_sampler_has_nothing_to_keep_and_takes_nothing_of_another():
+    sampler = UniformSampler(3)
+    sampler.load_state_dict(UniformSampler(3).state_dict())
+    with pytest.raises(AssertionError):
+        sampler.load_state_dict(LossSecondMomentSampler(3).state_dict())
+
+
 def test_five_of_eight_timesteps_with_low_noise_come_from_the_first_quarter():
     t, weights = LowNoiseSampler(100).sample(20_000, torch.Generator().manual_seed(0))
     assert abs((t < 25).float().mean() - 5 / 8) < 0.02

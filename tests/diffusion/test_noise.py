@@ -34,8 +34,9 @@ def test_the_lowest_32_bits_of_a_seed_count_and_all_of_them():
     assert (draw(5 + 64) != draw(5)).any()
 
 
-def test_noise_has_the_precision_of_its_tensor_and_one_sample_per_seed():
-    x = torch.zeros(2, 3, dtype=torch.float64)
-    assert PerSampleNoise([0, 1])(x).dtype == from_generator(torch.Generator())(x).dtype == torch.float64
+def test_noise_has_the_shape_and_precision_of_its_tensor_and_one_sample_per_seed():
+    x = torch.zeros(2, 3, 4, dtype=torch.float64)
+    for noise in (PerSampleNoise([0, 1]), from_generator(torch.Generator())):
+        assert (noise(x).shape, noise(x).dtype) == (x.shape, x.dtype)
     with pytest.raises(AssertionError, match="2 samples, 1 seeds"):
         PerSampleNoise([0])(x)
