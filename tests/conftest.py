@@ -9,7 +9,7 @@ from hypothesis import settings
 
 from file_server import FileServer, serve
 
-torch.set_num_threads(2)
+torch.set_num_threads(min(2, torch.get_num_threads()))
 settings.register_profile("rediffuse", deadline=None)  # on a busy machine a test may be slow without an error
 settings.load_profile("rediffuse")
 

@@ -48,6 +48,11 @@ def test_all_timesteps_are_alike_until_each_has_its_history():
     np.testing.assert_allclose(sampler.probabilities(), 1 / 3)
 
 
+def test_every_timestep_has_a_loss():
+    with pytest.raises(ValueError, match="shorter"):
+        LossSecondMomentSampler(3).update(torch.tensor([0, 1]), torch.tensor([1.0]))
+
+
 def test_weights_keep_the_expected_loss():
     sampler = warmed_up(4)
     loss = torch.tensor([3.0, 1.0, 4.0, 1.5])

@@ -32,3 +32,11 @@ def test_a_perfect_prediction_has_no_error(prediction: str, perfect: str):
     answer = {"noise": noise, "x_0": x_0, "mean": mean}[perfect]
     loss = training_losses(process, lambda x, t: answer, x_0, t, noise)["loss"]
     torch.testing.assert_close(loss, torch.zeros(3))
+
+
+def test_an_unknown_loss_is_no_mean_squared_error():
+    process, x_0 = ProcessConfig(num_timesteps=50, variance="fixed_small").build(), torch.zeros(1, 1, 4)
+    losses = training_losses(process, lambda x, t: x, x_0, torch.tensor([0]), torch.ones_like(x_0))
+    assert list(losses) == ["loss", "mse"]
+    with pytest.raises(AssertionError, match="mean"):
+        training_losses(process, lambda x, t: x, x_0, torch.tensor([0]), x_0, "mean")  # type: ignore[arg-type]

@@ -1,6 +1,6 @@
 """What a network is trained on: the error of its prediction, the variational bound, or both."""
 
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -39,6 +39,7 @@ def training_losses(
     Returns:
         `loss` (N,); for the first two types also its terms `mse` and, where the variance is learned, `vb`.
     """
+    assert loss_type in get_args(LossType), loss_type
     x_t = process.q_sample(x_0, t, noise)
     output = process.call(model, x_t, t, conditioning)
 
