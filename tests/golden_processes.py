@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -87,7 +88,13 @@ class GaussianData:
         )
 
     def eps(self, x: Tensor, timesteps: Tensor) -> Tensor:
-        alpha_bar = self._alpha_bar[timesteps].view(-1, *[1] * (x.ndim - 1))
+        if timesteps.is_floating_point():  # between timesteps, as sigmas give them
+            log_sigma = (1 / self._alpha_bar - 1).log() / 2
+            at = np.interp(timesteps.double().numpy(), np.arange(len(log_sigma)), log_sigma.numpy())
+            alpha_bar = 1 / (1 + torch.from_numpy(at).mul(2).exp())
+        else:
+            alpha_bar = self._alpha_bar[timesteps]
+        alpha_bar = alpha_bar.view(-1, *[1] * (x.ndim - 1))
         return (1 - alpha_bar).sqrt() * x / (alpha_bar * self.c**2 + 1 - alpha_bar)
 
     def spread(self, alpha_bar: float) -> float:

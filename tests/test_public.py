@@ -10,7 +10,17 @@ import rediffuse
 NAMES = [
     *("ClassifierModel", "Detector", "DiffusionModel", "DireMap", "DireSettings", "ProcessConfig", "Reconstruction"),
     *("SamplingSettings", "Verdict", "band_profile", "decode", "detect", "errors", "guide", "interpolate", "invert"),
-    *("load", "load_classifier", "load_detector", "read_image", "reconstruct", "sample", "upscale", "write_image"),
+    *(
+        "load",
+        "load_classifier",
+        "load_detector",
+        "read_image",
+        "reconstruct",
+        "sample",
+        "samplers",
+        "upscale",
+        "write_image",
+    ),
 ]
 
 

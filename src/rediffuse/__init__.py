@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from rediffuse.detection.detect import detect
     from rediffuse.detection.detector import Detector, load_detector
     from rediffuse.detection.verdict import Verdict
+    from rediffuse.diffusion import samplers
     from rediffuse.diffusion.config import ProcessConfig
     from rediffuse.dire.bands import band_profile
     from rediffuse.dire.reconstruct import DireMap, Reconstruction, reconstruct
@@ -45,6 +46,7 @@ __all__ = [
     "read_image",
     "reconstruct",
     "sample",
+    "samplers",
     "upscale",
     "write_image",
 ]
@@ -75,11 +77,13 @@ _HOMES = {
     "write_image": "rediffuse.images.tensors",
 }
 """The module that each name is defined in."""
+_MODULES = {"errors": "rediffuse.errors", "samplers": "rediffuse.diffusion.samplers"}
+"""The names that are modules themselves."""
 
 
 def __getattr__(name: str) -> Any:
-    if name == "errors":
-        return importlib.import_module("rediffuse.errors")
+    if name in _MODULES:
+        return importlib.import_module(_MODULES[name])
     if name not in _HOMES:
         raise AttributeError(f"module 'rediffuse' has no attribute {name!r}")
     return getattr(importlib.import_module(_HOMES[name]), name)

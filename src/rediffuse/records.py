@@ -11,6 +11,11 @@ from rediffuse.errors import ConfigError, nearest
 T = TypeVar("T")
 
 
+def added_field(default: Any) -> Any:
+    """A field that a record got later: records in which it has its default keep the digest they had without it."""
+    return dataclasses.field(default=default, metadata={"added": True})
+
+
 def dump(record: Any) -> dict[str, Any]:
     """The fields of a dataclass, nested ones included, as plain JSON values."""
     return json.loads(json.dumps(dataclasses.asdict(record), default=str))
@@ -43,6 +48,13 @@ def parse(kind: type[T], fields: Mapping[str, Any], source: str) -> T:
 
 
 def digest(record: Any) -> str:
-    """The first 16 hexadecimal digits of the SHA-256 of the record as JSON; equal fields give equal digests."""
-    text = json.dumps(dump(record), sort_keys=True, separators=(",", ":"))
+    """The first 16 hexadecimal digits of the SHA-256 of the record's canonical JSON: equal fields, equal digest.
+
+    Fields from `added_field` count where they differ from their default.
+    """
+    fields = dump(record)
+    for field in dataclasses.fields(record):
+        if field.metadata.get("added") and getattr(record, field.name) == field.default:
+            del fields[field.name]
+    text = json.dumps(fields, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]

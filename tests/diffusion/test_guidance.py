@@ -4,10 +4,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from golden_processes import GaussianData
-from rediffuse.diffusion import ddim, ddpm, dpm_solver
+from rediffuse.diffusion import walk
 from rediffuse.diffusion.config import ProcessConfig
 from rediffuse.diffusion.guidance import classifier_guidance
 from rediffuse.diffusion.process import SamplerOptions
+from rediffuse.diffusion.samplers import SAMPLERS
 
 
 def test_classifier_guidance_is_the_gradient_of_the_chosen_class():
@@ -28,7 +29,7 @@ def test_guidance_leaves_no_gradient_in_the_classifier():
     assert all(parameter.grad is None for parameter in classifier.parameters())
 
 
-@pytest.mark.parametrize("sampler", ["ddpm", "ddim", "dpm_solver"])
+@pytest.mark.parametrize("sampler", sorted(SAMPLERS))
 def test_guidance_moves_the_mean_of_a_gaussian_as_bayes_says(sampler: str):
     """x_0 ~ N(0, c^2) and p(y | x_0) ~ exp(g x_0) give x_0 | y ~ N(c^2 g, c^2)."""
     c, g, scale = 0.5, 1.2, 2.0
@@ -43,11 +44,10 @@ def test_guidance_moves_the_mean_of_a_gaussian_as_bayes_says(sampler: str):
         alpha_bar = alpha_bar_of[timesteps].view(-1, 1, 1)
         return (scale * g * alpha_bar.sqrt() * c**2 / (alpha_bar * c**2 + 1 - alpha_bar)).expand_as(x_t)
 
-    options = SamplerOptions(clip_denoised=False, guidance=guidance)
+    # Every step is linear: without noise, x_0 is the mean.
+    options = SamplerOptions(clip_denoised=False, guidance=guidance, noise=torch.zeros_like)
     x_T = torch.tensor([0.0, 1.0], dtype=torch.float64).view(1, 1, 2)
-    if sampler == "ddpm":  # every step is linear: without noise, x_0 is the mean
-        x_0 = ddpm.sample(process, data.eps, x_T, torch.zeros_like, options)
-    else:
-        x_0 = {"ddim": ddim, "dpm_solver": dpm_solver}[sampler].sample(process, data.eps, x_T, options)
+    x_0 = walk.last(walk.sample(sampler, process, data.eps, x_T, options))
+    if sampler != "ddpm":
         assert (x_0[..., 1] - x_0[..., 0]).item() == pytest.approx(c, rel=0.02)
     assert x_0[..., 0].item() == pytest.approx(scale * c**2 * g, rel=0.02)

@@ -3,6 +3,7 @@ import torch
 
 from golden_processes import GoldenProcess
 from rediffuse.diffusion.config import ProcessConfig
+from rediffuse.diffusion.process import SamplerOptions
 from rediffuse.errors import ConfigError
 
 
@@ -14,7 +15,7 @@ def test_q_equals_the_original(golden: GoldenProcess):
 
 def test_p_equals_the_original(golden: GoldenProcess):
     v = golden.values
-    p = golden.process.predict(golden.model, v["xt"], v["ts"], golden.options.clip_denoised)
+    p = golden.process.predict(golden.model, v["xt"], v["ts"], golden.options)
     assert golden.error("p_mean", p.mean) < 1e-6
     assert golden.error("p_variance", p.variance) < 1e-6
     assert golden.error("p_log_variance", p.log_variance) < 1e-6
@@ -33,15 +34,15 @@ def test_one_prediction_turns_into_the_others_and_back():
 def test_clipping_comes_after_denoised_fn():
     process = ProcessConfig(num_timesteps=50, prediction="x_0", variance="fixed_small").build()
     x_t = torch.full((1, 1, 2), 0.5)
-    p = process.predict(lambda x, t: x, x_t, torch.tensor([3]), denoised_fn=lambda x: 4 * x)
+    p = process.predict(lambda x, t: x, x_t, torch.tensor([3]), SamplerOptions(denoised_fn=lambda x: 4 * x))
     assert (p.x_0 == 1).all()
 
 
 def test_the_network_is_told_its_own_timesteps():
     t = torch.tensor([0, 1, 4])
-    assert ProcessConfig(num_timesteps=1000).build("5").network_timesteps(t).tolist() == [0, 250, 999]
+    assert ProcessConfig(num_timesteps=1000).build("5").network_timesteps(t, t).tolist() == [0, 250, 999]
     rescaled = ProcessConfig(num_timesteps=500, rescale_timesteps=True).build("5")
-    assert rescaled.network_timesteps(t).tolist() == [0, 250, 998]
+    assert rescaled.network_timesteps(t, t).tolist() == [0, 250, 998]
 
 
 def test_a_network_without_the_variance_it_is_asked_for_is_refused():
@@ -53,7 +54,18 @@ def test_a_network_without_the_variance_it_is_asked_for_is_refused():
 def test_a_learned_range_reaches_from_the_posteriors_variance_to_beta():
     process = ProcessConfig(num_timesteps=50, variance="learned_range").build()
     x_t, t = torch.zeros(2, 1, 3), torch.tensor([2, 7])
-    low = process.read(torch.cat([x_t, -torch.ones_like(x_t)], 1), x_t, t).variance
-    high = process.read(torch.cat([x_t, torch.ones_like(x_t)], 1), x_t, t).variance
+    low = process.denoised(torch.cat([x_t, -torch.ones_like(x_t)], 1), x_t, t).variance
+    high = process.denoised(torch.cat([x_t, torch.ones_like(x_t)], 1), x_t, t).variance
     torch.testing.assert_close(low, process.schedule.at("posterior_variance", t, x_t).expand_as(low))
     torch.testing.assert_close(high, process.schedule.at("betas", t, x_t).expand_as(high))
+
+
+def test_one_index_for_all_samples_means_the_same_as_one_each(golden: GoldenProcess):
+    x_t = golden.values["xt"].double()
+    for index in (0, 7, golden.process.num_timesteps - 1):
+        of_all = golden.process.predict(golden.model, x_t, index, golden.options)
+        of_each = golden.process.predict(golden.model, x_t, torch.full((len(x_t),), index), golden.options)
+        for one, other in zip(of_all, of_each, strict=True):
+            torch.testing.assert_close(one.expand_as(other), other)
+        x_0 = golden.process.predict_x_0(golden.model, x_t, index, golden.options)
+        assert torch.equal(x_0, of_all.x_0)

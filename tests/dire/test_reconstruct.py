@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 import golden_values
 from rediffuse.diffusion.config import ProcessConfig
 from rediffuse.dire.bands import without_middle
-from rediffuse.dire.reconstruct import DireMap, reconstruct
+from rediffuse.dire.reconstruct import DireMap, network_calls, reconstruct
 from rediffuse.dire.settings import DireSettings
 from rediffuse.errors import ConfigError, SettingsMismatch
 from rediffuse.images.crop import center_crop
@@ -225,9 +225,16 @@ def test_the_second_view_is_the_reconstruction_of_the_image_without_its_middle(m
 def test_network_calls_are_counted(model: DiffusionModel) -> None:
     calls = []
     handle = model.network.register_forward_hook(lambda *_: calls.append(1))
-    for depth, second_view in ((None, False), (3, False), (3, True)):
+    plain = DireSettings.for_model(model, steps=5, grid="aligned")
+    for fields, expected in (
+        ({}, 10),
+        ({"depth": 3}, 6),
+        ({"depth": 3, "second_view": True}, 12),
+        ({"depth": 3, "solver": "heun"}, 10),
+        ({"depth": 3, "solver": "dpm_solver"}, 6),
+    ):
         calls.clear()
-        settings = DireSettings.for_model(model, steps=5, depth=depth, second_view=second_view)
+        settings = replace(plain, **fields)
         reconstruct(model, images(2), settings)
-        assert len(calls) == settings.network_calls
+        assert len(calls) == network_calls(model, settings) == expected
     handle.remove()

@@ -8,11 +8,11 @@ from rediffuse.sampling.numbers import parse_classes, parse_numbers, requests
 @pytest.mark.parametrize(
     ("fields", "line"),
     [
-        ({"sampler": "dppm"}, "sampler=dppm: ddpm, ddim, dpm_solver are allowed; did you mean ddpm?"),
+        ({"sampler": "dppm"}, "sampler=dppm: ddim, ddpm, dpm_solver, heun are allowed; did you mean ddpm?"),
         ({"steps": 0}, "steps=0: at least 1"),
         ({"eta": 1.5}, "eta=1.5: from 0 to 1"),
         ({"eta": float("nan")}, "eta=nan: from 0 to 1"),
-        ({"sampler": "ddpm", "eta": 0.5}, "only the sampler ddim has it, given ddpm"),
+        ({"sampler": "ddpm", "eta": 0.5}, "sampler=ddpm has none; ddim has"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(fields: dict, line: str) -> None:

@@ -194,7 +194,7 @@ def test_two_views_are_looked_at_where_the_features_need_them(data: Path, model:
     train_detector(config, model, tmp_path)
     detector = load_detector(tmp_path / "detector")
     assert detector.settings.second_view
-    assert (detector.settings.frequency, detector.settings.network_calls) == ("freeu", 8)
+    assert detector.settings.frequency == "freeu"
     [verdict] = judge(model, find_images([data / "test" / "real" / "00.png"]), detector)
     assert verdict.judged
 

@@ -65,6 +65,10 @@ class DireFlags(CommandFlags):
     or lowpass."""
     crop: Crop = DireSettings.crop
     """Cut out the middle square, or squash the image into a square."""
+    solver: str = DireSettings.solver
+    """The sampler that inverts and reconstructs: ddim, dpm_solver or heun; all but ddim need --grid aligned."""
+    spacing: str = DireSettings.spacing
+    """Where the timesteps lie: even, karras, timesteps:T,T,... or sigmas:S,S,..."""
     precision: Precision = DireSettings.precision
     """Number format inside the network."""
     batch_size: int = 16
@@ -95,7 +99,9 @@ def run(args: DireFlags) -> Result:
     check_labels(model, files, labels)
     settings = DireSettings.for_model(
         model,
+        solver=args.solver,
         steps=args.steps,
+        spacing=args.spacing,
         depth=args.depth,
         clip=args.clip,
         precision=args.precision,

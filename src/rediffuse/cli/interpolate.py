@@ -12,7 +12,7 @@ from rediffuse.sampling.config import SamplingSettings
 
 @dataclass(frozen=True, kw_only=True)
 class InterpolateFlags(CommandFlags):
-    """Invert two images with DDIM, interpolate between their latents on the sphere, and decode the results."""
+    """Invert two images, interpolate between their latents on the sphere, and decode the results."""
 
     a: Annotated[Path, Argument(positional=True)]
     """The first image; its middle square is used."""
@@ -24,8 +24,12 @@ class InterpolateFlags(CommandFlags):
     """Number of frames, the reconstructions of the two images included."""
     model: Annotated[str, MODEL] = "default"
     """A model folder, a checkpoint, a published name, owner/name on the hub, or the embedded default."""
+    sampler: str = SamplingSettings.sampler
+    """ddim, dpm_solver (DPM-Solver++ 2M) or heun."""
     steps: int = SamplingSettings.steps
-    """DDIM steps."""
+    """Length of the timestep grid."""
+    spacing: str = SamplingSettings.spacing
+    """Where the timesteps lie: even, karras, timesteps:T,T,... or sigmas:S,S,..."""
     clip: bool = SamplingSettings.clip
     """Clip the predicted x_0 to [-1, 1] in every step."""
     frequency: str = SamplingSettings.frequency
@@ -43,7 +47,9 @@ class InterpolateFlags(CommandFlags):
 
 def run(args: InterpolateFlags) -> Result:
     """Write the frames and the strip."""
-    settings = SamplingSettings(steps=args.steps, clip=args.clip, frequency=args.frequency)
+    settings = SamplingSettings(
+        sampler=args.sampler, steps=args.steps, spacing=args.spacing, clip=args.clip, frequency=args.frequency
+    )
     strip = args.out / "strip.png"
     if strip.exists() and not args.force:
         raise InputError(f"--out {args.out}: {strip.name} is already there; --force replaces it")

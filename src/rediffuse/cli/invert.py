@@ -1,4 +1,4 @@
-"""`rediffuse invert`: images to their DDIM latents."""
+"""`rediffuse invert`: images to their latents."""
 
 import os
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from rediffuse.sampling.config import SamplingSettings
 
 @dataclass(frozen=True, kw_only=True)
 class InvertFlags(CommandFlags):
-    """Invert images with DDIM and save their latents x_T. Files whose results already exist are skipped.
+    """Invert images and save their latents x_T. Files whose results already exist are skipped.
 
     Every latent is also decoded; the manifest has the mean error of the decoded image (mean_error).
     """
@@ -25,8 +25,12 @@ class InvertFlags(CommandFlags):
     """Folder for latents/NAME.safetensors, the manifest and the settings."""
     model: Annotated[str, MODEL] = "default"
     """A model folder, a checkpoint, a published name, owner/name on the hub, or the embedded default."""
+    sampler: str = SamplingSettings.sampler
+    """ddim, dpm_solver (DPM-Solver++ 2M) or heun."""
     steps: int = SamplingSettings.steps
-    """DDIM steps."""
+    """Length of the timestep grid."""
+    spacing: str = SamplingSettings.spacing
+    """Where the timesteps lie: even, karras, timesteps:T,T,... or sigmas:S,S,..."""
     clip: bool = SamplingSettings.clip
     """Clip the predicted x_0 to [-1, 1] in every step."""
     frequency: str = SamplingSettings.frequency
@@ -51,7 +55,9 @@ def run(args: InvertFlags) -> Result:
             paths=args.paths,
             out=args.out,
             model=args.model,
+            solver=args.sampler,
             steps=args.steps,
+            spacing=args.spacing,
             clip=args.clip,
             frequency=args.frequency,
             class_=args.class_,

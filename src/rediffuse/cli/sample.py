@@ -9,7 +9,7 @@ from rediffuse.cli.console import track
 from rediffuse.cli.flags import MODEL, Argument, CommandFlags
 from rediffuse.cli.result import Result
 from rediffuse.errors import ConfigError, InputError
-from rediffuse.sampling.config import Progressive, Request, Sampler, SampleRecord, SamplingSettings
+from rediffuse.sampling.config import Progressive, Request, SampleRecord, SamplingSettings
 from rediffuse.sampling.numbers import LARGEST_SEED, parse_classes, parse_numbers, requests
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 GROUPS = {
-    "Images": ("--model", "--seeds", "--class", "--sampler", "--steps", "--classifier", "--scale"),
+    "Images": ("--model", "--seeds", "--class", "--sampler", "--steps", "--spacing", "--classifier", "--scale"),
     "Results": ("--grid", "--npz", "--progressive", "--force"),
     "Speed": ("--batch-size", "--device"),
 }
@@ -38,10 +38,12 @@ class SampleFlags(CommandFlags):
     class_: Annotated[str | None, Argument(name="class", metavar="RANGES|cycle")] = None
     """Required where there are classes: one (3), several (0-9) or all of them (cycle). With several, seed s gets class
     number s modulo their count."""
-    sampler: Sampler = SamplingSettings.sampler
-    """DDPM, DDIM, or DPM-Solver++ 2M."""
+    sampler: str = SamplingSettings.sampler
+    """ddim, ddpm, dpm_solver (DPM-Solver++ 2M) or heun."""
     steps: int = SamplingSettings.steps
-    """Calls of the network per image."""
+    """Length of the timestep grid: calls of the network per image, of which heun needs nearly two a step."""
+    spacing: str = SamplingSettings.spacing
+    """Where the timesteps lie: even, karras, timesteps:T,T,... or sigmas:S,S,..."""
     eta: float = SamplingSettings.eta
     """DDIM's eta, from 0 (deterministic) to 1 (as much noise as DDPM)."""
     clip: bool = SamplingSettings.clip
@@ -71,7 +73,12 @@ class SampleFlags(CommandFlags):
 def run(args: SampleFlags) -> Result:
     """Fill the folder and count the images."""
     settings = SamplingSettings(
-        sampler=args.sampler, steps=args.steps, eta=args.eta, clip=args.clip, frequency=args.frequency
+        sampler=args.sampler,
+        steps=args.steps,
+        spacing=args.spacing,
+        eta=args.eta,
+        clip=args.clip,
+        frequency=args.frequency,
     )
     seeds = parse_numbers(args.seeds, "--seeds", LARGEST_SEED)
     if args.scale is not None and args.classifier is None:

@@ -12,7 +12,7 @@ from rediffuse.cli.paths import expand_stdin
 from rediffuse.cli.result import Result
 from rediffuse.errors import ConfigError
 from rediffuse.images.config import Crop
-from rediffuse.sampling.config import Sampler, SamplingSettings, UpscaleRecord
+from rediffuse.sampling.config import SamplingSettings, UpscaleRecord
 
 if TYPE_CHECKING:
     from rediffuse.sampling.small import SmallImage
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 LOGGER = logging.getLogger(__name__)
 
 GROUPS = {
-    "Images": ("--sampler", "--steps", "--seed", "--class", "--small-size", "--crop"),
+    "Images": ("--sampler", "--steps", "--spacing", "--seed", "--class", "--small-size", "--crop"),
     "Results": ("--force",),
     "Speed": ("--batch-size", "--device"),
 }
@@ -52,10 +52,12 @@ class UpscaleFlags(CommandFlags):
     """The class of every image, for a class-conditional model; an .npz may bring its own (arr_1)."""
     seed: int = 0
     """Random seed: the noise of an image depends on it and on the image's input pixels alone."""
-    sampler: Sampler = SamplingSettings.sampler
-    """DDPM, DDIM, or DPM-Solver++ 2M."""
+    sampler: str = SamplingSettings.sampler
+    """ddim, ddpm, dpm_solver (DPM-Solver++ 2M) or heun."""
     steps: int = SamplingSettings.steps
-    """Calls of the network per image."""
+    """Length of the timestep grid: calls of the network per image, of which heun needs nearly two a step."""
+    spacing: str = SamplingSettings.spacing
+    """Where the timesteps lie: even, karras, timesteps:T,T,... or sigmas:S,S,..."""
     eta: float = SamplingSettings.eta
     """DDIM's eta, from 0 (deterministic) to 1 (as much noise as DDPM)."""
     frequency: str = SamplingSettings.frequency
@@ -71,7 +73,9 @@ class UpscaleFlags(CommandFlags):
 
 def run(args: UpscaleFlags) -> Result:
     """Fill the folder; status 1 where a file could not be read."""
-    settings = SamplingSettings(sampler=args.sampler, steps=args.steps, eta=args.eta, frequency=args.frequency)
+    settings = SamplingSettings(
+        sampler=args.sampler, steps=args.steps, spacing=args.spacing, eta=args.eta, frequency=args.frequency
+    )
     ranks.refuse_force(args.force)
     if not 0 <= args.seed < 2**32:
         raise ConfigError(f"--seed {args.seed}: 0 to {2**32 - 1} are allowed")

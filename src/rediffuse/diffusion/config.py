@@ -1,6 +1,7 @@
 """What defines a diffusion process, as data that needs no torch."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Literal
 
 from rediffuse.errors import ConfigError
@@ -8,9 +9,36 @@ from rediffuse.errors import ConfigError
 if TYPE_CHECKING:
     from rediffuse.diffusion.process import GaussianDiffusion
 
+EVEN = "even"
+SPACINGS = "even, karras, timesteps:T,T,... or sigmas:S,S,..."
 ScheduleName = Literal["linear", "cosine"]
 Prediction = Literal["eps", "x_0", "x_prev"]
 Variance = Literal["fixed_small", "fixed_large", "learned", "learned_range"]
+
+
+def respacing(spacing: str, steps: int, even: str) -> str:
+    """How `ProcessConfig.build` writes the grid of a sampler.
+
+    Args:
+        spacing: `"even"`; `"karras"` (arXiv:2206.00364, Eq. 5); or the grid itself, `"timesteps:0,50,400"` or
+            `"sigmas:0.02,0.5,40"`.
+        steps: length of the grid.
+        even: the grid where the spacing is even.
+
+    Raises:
+        ConfigError: there is no such spacing, or it lists another number of levels than `steps`.
+    """
+    if spacing == EVEN:
+        return even
+    if spacing == "karras":
+        return f"karras{steps}"
+    kind, _, values = spacing.partition(":")
+    if kind not in ("timesteps", "sigmas"):
+        raise ConfigError(f"spacing={spacing}: {SPACINGS} are allowed")
+    count = values.count(",") + 1
+    if count != steps:
+        raise ConfigError(f"spacing={spacing}: has {count} levels, and steps={steps}; give steps={count}")
+    return spacing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,14 +65,19 @@ class ProcessConfig:
         return self.variance in ("learned", "learned_range")
 
     def build(self, respacing: str = "") -> "GaussianDiffusion":
-        """The process, on all T timesteps or on those that `respacing` keeps (`"ddim20"`, `"250"`, `"10,15,20"`)."""
-        from rediffuse.diffusion.process import GaussianDiffusion
-        from rediffuse.diffusion.schedule import NoiseSchedule
+        """The process, on all T timesteps or on those of `respacing` (see `NoiseSchedule.respace`)."""
+        return _build(self, respacing)
 
-        schedule = NoiseSchedule.named(self.schedule, self.num_timesteps)
-        return GaussianDiffusion(
-            schedule=schedule.respace(respacing) if respacing else schedule,
-            prediction=self.prediction,
-            variance=self.variance,
-            rescale_timesteps=self.rescale_timesteps,
-        )
+
+@lru_cache(maxsize=64)  # every batch asks again, and the process keeps its coefficients on the device
+def _build(config: ProcessConfig, respacing: str) -> "GaussianDiffusion":
+    from rediffuse.diffusion.process import GaussianDiffusion
+    from rediffuse.diffusion.schedule import NoiseSchedule
+
+    schedule = NoiseSchedule.named(config.schedule, config.num_timesteps)
+    return GaussianDiffusion(
+        schedule=schedule.respace(respacing) if respacing else schedule,
+        prediction=config.prediction,
+        variance=config.variance,
+        rescale_timesteps=config.rescale_timesteps,
+    )

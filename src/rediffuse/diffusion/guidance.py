@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from rediffuse.diffusion.process import UNCONDITIONAL, Conditioning, Denoised, GaussianDiffusion, Model
+from rediffuse.diffusion.schedule import Index
 
 Guidance = Callable[..., Tensor]
 """(x_t (N, C, ...), timesteps (N,), **conditioning) -> gradient of log p(y | x_t) to x_t, (N, C, ...)."""
@@ -17,27 +18,26 @@ def condition_mean(
     guidance: Guidance,
     p: Denoised,
     x_t: Tensor,
-    t: Tensor,
+    t: Index,
     conditioning: Conditioning = UNCONDITIONAL,
 ) -> Denoised:
     """Shift the mean of p(x_{t-1} | x_t) by variance times gradient (ADM, arXiv:2105.05233, Alg. 1)."""
-    gradient = guidance(x_t, process.network_timesteps(t), **conditioning)
+    gradient = guidance(x_t, process.network_timesteps(t, x_t), **conditioning)
     return p._replace(mean=p.mean.float() + p.variance * gradient.float())
 
 
 def condition_score(
     process: GaussianDiffusion,
     guidance: Guidance,
-    p: Denoised,
+    x_0: Tensor,
     x_t: Tensor,
-    t: Tensor,
+    t: Index,
     conditioning: Conditioning = UNCONDITIONAL,
-) -> Denoised:
-    """Move eps against the gradient, and x_0 and the mean with it: for DDIM (ADM, arXiv:2105.05233, Alg. 2)."""
-    gradient = guidance(x_t, process.network_timesteps(t), **conditioning)
-    eps = process.eps_from_x_0(x_t, t, p.x_0) - process.schedule.at("sqrt_one_minus_alpha_bar", t, x_t) * gradient
-    x_0 = process.x_0_from_eps(x_t, t, eps)
-    return p._replace(x_0=x_0, mean=process.posterior(x_0, x_t, t).mean)
+) -> Tensor:
+    """The x_0 (N, C, ...) that follows where the gradient moves eps: for DDIM (ADM, arXiv:2105.05233, Alg. 2)."""
+    gradient = guidance(x_t, process.network_timesteps(t, x_t), **conditioning)
+    eps = process.eps_from_x_0(x_t, t, x_0) - process.schedule.at("sqrt_one_minus_alpha_bar", t, x_t) * gradient
+    return process.x_0_from_eps(x_t, t, eps)
 
 
 def classifier_guidance(classifier: Model, scale: float) -> Guidance:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from rediffuse.diffusion.noise import Noise
-from rediffuse.diffusion.process import UNCONDITIONAL, Conditioning, Denoised, GaussianDiffusion, Model
+from rediffuse.diffusion.process import UNCONDITIONAL, Conditioning, Denoised, GaussianDiffusion, Model, SamplerOptions
 
 
 class BitsPerDimension(NamedTuple):
@@ -44,13 +44,14 @@ def bits_per_dimension(
         clip_denoised: clip the predicted x_0 to [-1, 1].
         conditioning: keyword arguments for the model.
     """
+    options = SamplerOptions(clip_denoised=clip_denoised, conditioning=conditioning)
     vb, x_0_mse, eps_mse = [], [], []
     for index in reversed(range(process.num_timesteps)):
         t = torch.full((len(x_0),), index, device=x_0.device)
         z = noise(x_0)
         x_t = process.q_sample(x_0, t, z)
         with torch.no_grad():
-            p = process.predict(model, x_t, t, clip_denoised, conditioning=conditioning)
+            p = process.predict(model, x_t, t, options)
         vb.append(variational_term(process, p, x_0, x_t, t))
         x_0_mse.append(mean_flat((p.x_0 - x_0) ** 2))
         eps_mse.append(mean_flat((process.eps_from_x_0(x_t, t, p.x_0) - z) ** 2))

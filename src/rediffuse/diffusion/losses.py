@@ -6,9 +6,11 @@ import torch
 from torch import Tensor
 
 from rediffuse.diffusion.likelihood import mean_flat, variational_term
-from rediffuse.diffusion.process import UNCONDITIONAL, Conditioning, GaussianDiffusion, Model
+from rediffuse.diffusion.process import UNCONDITIONAL, Conditioning, GaussianDiffusion, Model, SamplerOptions
 
 LossType = Literal["mse", "rescaled_mse", "kl", "rescaled_kl"]
+
+_UNCLIPPED = SamplerOptions(clip_denoised=False)
 
 
 def training_losses(
@@ -44,7 +46,7 @@ def training_losses(
     output = process.call(model, x_t, t, conditioning)
 
     def bound(output: Tensor) -> Tensor:
-        p = process.read(output, x_t, t, clip_denoised=False)
+        p = process.denoised(output, x_t, t, _UNCLIPPED)
         return variational_term(process, p, x_0, x_t, t)
 
     if loss_type in ("kl", "rescaled_kl"):

@@ -5,11 +5,11 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor
 
 from rediffuse.diffusion.config import Prediction, Variance
-from rediffuse.diffusion.schedule import NoiseSchedule
+from rediffuse.diffusion.noise import Noise
+from rediffuse.diffusion.schedule import Index, NoiseSchedule
 from rediffuse.errors import ConfigError
 
 Model = Callable[..., Tensor]
@@ -38,7 +38,7 @@ class Denoised(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class SamplerOptions:
-    """What every sampler can be asked for beside its own settings."""
+    """What a sampler can be asked for beside its path."""
 
     clip_denoised: bool = True
     """Clip the predicted x_0 to [-1, 1]."""
@@ -48,23 +48,23 @@ class SamplerOptions:
     """(x_t, timesteps, **conditioning) -> gradient of log p(y | x_t) to x_t, (N, C, ...)."""
     conditioning: Conditioning = field(default_factory=dict)
     """Keyword arguments for the model and for `guidance`: `y`, `low_res`."""
+    eta: float = 0.0
+    """Share of noise of a sampler that can do with or without: 0 is deterministic, 1 has the variance of DDPM."""
+    noise: Noise | None = None
+    """Where a sampler that draws noise takes it from."""
 
 
-PLAIN = SamplerOptions()
-"""Clipped, unguided, unconditional."""
-
-
-def rescale(timesteps: Tensor, num_train_timesteps: int) -> Tensor:
-    """Timesteps (N,) as if the network had been trained on a chain of 1000."""
-    return timesteps * (1000.0 / num_train_timesteps)
+DEFAULT_OPTIONS = SamplerOptions()
+"""Clipped, unguided, unconditional, deterministic."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class GaussianDiffusion:
     """A noise schedule, and what a network says about one step back along it.
 
-    Throughout, x_0, x_t and noise are (N, C, ...), and t (N,) int64 holds indices into the schedule, 0 being the least
-    noise. The network itself is told `network_timesteps(t)`.
+    Throughout, x_0, x_t and noise are (N, C, ...). t holds indices into the schedule, 0 being the least noise: (N,)
+    int64, or one int for all samples, which needs no work on the device. The network itself is given
+    `network_timesteps`.
     """
 
     schedule: NoiseSchedule
@@ -82,7 +82,7 @@ class GaussianDiffusion:
 
     # --- forwards ---------------------------------------------------------------------------------------------------
 
-    def q_mean_variance(self, x_0: Tensor, t: Tensor) -> Gaussian:
+    def q_mean_variance(self, x_0: Tensor, t: Index) -> Gaussian:
         """q(x_t | x_0) (DDPM, arXiv:2006.11239, Eq. 4)."""
         at = self.schedule.at
         return Gaussian(
@@ -91,12 +91,12 @@ class GaussianDiffusion:
             at("log_one_minus_alpha_bar", t, x_0),
         )
 
-    def q_sample(self, x_0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+    def q_sample(self, x_0: Tensor, t: Index, noise: Tensor) -> Tensor:
         """x_t from x_0 and standard normal noise (DDPM, Eq. 4)."""
         at = self.schedule.at
         return at("sqrt_alpha_bar", t, x_0) * x_0 + at("sqrt_one_minus_alpha_bar", t, x_0) * noise
 
-    def posterior(self, x_0: Tensor, x_t: Tensor, t: Tensor) -> Gaussian:
+    def posterior(self, x_0: Tensor, x_t: Tensor, t: Index) -> Gaussian:
         """q(x_{t-1} | x_t, x_0) (DDPM, Eqs. 6 and 7)."""
         at = self.schedule.at
         return Gaussian(
@@ -107,35 +107,34 @@ class GaussianDiffusion:
 
     # --- one and the same prediction, in its three forms ------------------------------------------------------------
 
-    def x_0_from_eps(self, x_t: Tensor, t: Tensor, eps: Tensor) -> Tensor:
+    def x_0_from_eps(self, x_t: Tensor, t: Index, eps: Tensor) -> Tensor:
         """Solve x_t = sqrt(alpha_bar) x_0 + sqrt(1 - alpha_bar) eps for x_0."""
         at = self.schedule.at
         return at("sqrt_recip_alpha_bar", t, x_t) * x_t - at("sqrt_recipm1_alpha_bar", t, x_t) * eps
 
-    def eps_from_x_0(self, x_t: Tensor, t: Tensor, x_0: Tensor) -> Tensor:
+    def eps_from_x_0(self, x_t: Tensor, t: Index, x_0: Tensor) -> Tensor:
         """Solve the same equation for eps."""
         at = self.schedule.at
         return (at("sqrt_recip_alpha_bar", t, x_t) * x_t - x_0) / at("sqrt_recipm1_alpha_bar", t, x_t)
 
-    def x_0_from_x_prev(self, x_t: Tensor, t: Tensor, x_prev: Tensor) -> Tensor:
+    def x_0_from_x_prev(self, x_t: Tensor, t: Index, x_prev: Tensor) -> Tensor:
         """The x_0 whose posterior mean is x_prev."""
         at = self.schedule.at
         return (x_prev - at("posterior_mean_x_t", t, x_t) * x_t) / at("posterior_mean_x_0", t, x_t)
 
     # --- backwards --------------------------------------------------------------------------------------------------
 
-    def network_timesteps(self, t: Tensor) -> Tensor:
-        """What the network is told at the indices t: its own training timesteps, (N,); times 1000 / T if rescaled."""
-        told = torch.from_numpy(self.schedule.timesteps).to(t.device)[t]
-        return rescale(told, self.schedule.num_train_timesteps) if self.rescale_timesteps else told
+    def network_timesteps(self, t: Index, x_t: Tensor) -> Tensor:
+        """What the network is given at the indices t: its own training timesteps, (N,); times 1000 / T if rescaled."""
+        return self.schedule.network_timesteps(t, x_t, rescaled=self.rescale_timesteps)
 
-    def call(self, model: Model, x_t: Tensor, t: Tensor, conditioning: Conditioning = UNCONDITIONAL) -> Tensor:
+    def call(self, model: Model, x_t: Tensor, t: Index, conditioning: Conditioning = UNCONDITIONAL) -> Tensor:
         """The network's output at index t, checked for its number of channels.
 
         Raises:
             ConfigError: the output does not have C channels, or 2C where the variance is learned.
         """
-        output = model(x_t, self.network_timesteps(t), **conditioning)
+        output = model(x_t, self.network_timesteps(t, x_t), **conditioning)
         expected = (len(x_t), x_t.shape[1] * (1 + self.learns_variance), *x_t.shape[2:])
         if output.shape != expected:
             raise ConfigError(
@@ -144,40 +143,37 @@ class GaussianDiffusion:
             )
         return output
 
-    def predict(
-        self,
-        model: Model,
-        x_t: Tensor,
-        t: Tensor,
-        clip_denoised: bool = True,
-        denoised_fn: Callable[[Tensor], Tensor] | None = None,
-        conditioning: Conditioning = UNCONDITIONAL,
-    ) -> Denoised:
-        """p(x_{t-1} | x_t) according to the model.
+    def predict(self, model: Model, x_t: Tensor, t: Index, options: SamplerOptions = DEFAULT_OPTIONS) -> Denoised:
+        """p(x_{t-1} | x_t) according to the model, without guidance.
 
         Args:
             model: see `Model`.
             x_t: (N, C, ...).
-            t: (N,) indices.
-            clip_denoised: clip the predicted x_0 to [-1, 1].
-            denoised_fn: applied to the predicted x_0 before clipping.
-            conditioning: keyword arguments for the model.
+            t: indices.
+            options: `clip_denoised`, `denoised_fn` and `conditioning` are used.
 
         Raises:
             ConfigError: the model's output has another number of channels than the variance asks for.
         """
-        return self.read(self.call(model, x_t, t, conditioning), x_t, t, clip_denoised, denoised_fn)
+        return self.denoised(self.call(model, x_t, t, options.conditioning), x_t, t, options)
 
-    def read(
-        self,
-        output: Tensor,
-        x_t: Tensor,
-        t: Tensor,
-        clip_denoised: bool = True,
-        denoised_fn: Callable[[Tensor], Tensor] | None = None,
-    ) -> Denoised:
-        """What a network's output says: `predict` without the call."""
-        value, variance, log_variance = self._split(output, x_t, t)
+    def predict_x_0(self, model: Model, x_t: Tensor, t: Index, options: SamplerOptions = DEFAULT_OPTIONS) -> Tensor:
+        """The x_0 of `predict` alone (N, C, ...); arguments and errors are the same."""
+        return self._x_0(self._value(self.call(model, x_t, t, options.conditioning)), x_t, t, options)
+
+    def denoised(self, output: Tensor, x_t: Tensor, t: Index, options: SamplerOptions = DEFAULT_OPTIONS) -> Denoised:
+        """`predict`, given the network's output (N, C or 2C, ...)."""
+        value = self._value(output)
+        x_0 = self._x_0(value, x_t, t, options)
+        mean = value if self.prediction == "x_prev" else self.posterior(x_0, x_t, t).mean
+        variance, log_variance = self._variances(output, x_t, t)
+        return Denoised(mean, variance.expand_as(value), log_variance.expand_as(value), x_0)
+
+    def _value(self, output: Tensor) -> Tensor:
+        """The part of the output that predicts eps, x_0 or x_prev, (N, C, ...)."""
+        return output.chunk(2, dim=1)[0] if self.learns_variance else output
+
+    def _x_0(self, value: Tensor, x_t: Tensor, t: Index, options: SamplerOptions) -> Tensor:
         match self.prediction:
             case "eps":
                 x_0 = self.x_0_from_eps(x_t, t, value)
@@ -185,31 +181,23 @@ class GaussianDiffusion:
                 x_0 = value
             case "x_prev":
                 x_0 = self.x_0_from_x_prev(x_t, t, value)
-        if denoised_fn is not None:
-            x_0 = denoised_fn(x_0)
-        if clip_denoised:
-            x_0 = x_0.clamp(-1, 1)
-        mean = value if self.prediction == "x_prev" else self.posterior(x_0, x_t, t).mean
-        return Denoised(mean, variance, log_variance, x_0)
+        if options.denoised_fn is not None:
+            x_0 = options.denoised_fn(x_0)
+        return x_0.clamp(-1, 1) if options.clip_denoised else x_0
 
-    def _split(self, output: Tensor, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(prediction, variance, log variance), each (N, C, ...)."""
+    def _variances(self, output: Tensor, x_t: Tensor, t: Index) -> tuple[Tensor, Tensor]:
+        """Variance and log variance of p; each broadcasts against (N, C, ...)."""
         at = self.schedule.at
         match self.variance:
             case "fixed_small":
-                value = output
-                variance, log_variance = at("posterior_variance", t, x_t), at("posterior_log_variance", t, x_t)
+                return at("posterior_variance", t, x_t), at("posterior_log_variance", t, x_t)
             case "fixed_large":
-                value = output
-                variance, log_variance = at("large_variance", t, x_t), at("log_large_variance", t, x_t)
+                return at("large_variance", t, x_t), at("log_large_variance", t, x_t)
             case "learned":
-                value, log_variance = output.chunk(2, dim=1)
-                variance = log_variance.exp()
+                log_variance = output.chunk(2, dim=1)[1]
             case "learned_range":
                 # Improved DDPM (arXiv:2102.09672), Eq. 15, with v in [-1, 1] instead of [0, 1]
-                value, v = output.chunk(2, dim=1)
                 low, high = at("posterior_log_variance", t, x_t), at("log_betas", t, x_t)
-                fraction = (v + 1) / 2
+                fraction = (output.chunk(2, dim=1)[1] + 1) / 2
                 log_variance = fraction * high + (1 - fraction) * low
-                variance = log_variance.exp()
-        return value, variance.expand_as(value), log_variance.expand_as(value)
+        return log_variance.exp(), log_variance

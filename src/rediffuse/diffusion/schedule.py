@@ -4,13 +4,16 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Self
+from typing import Self, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from rediffuse.errors import ConfigError, nearest
+
+Index = Tensor | int
+"""Indices into a schedule: (N,) int64, or one int for all samples."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -24,7 +27,8 @@ class NoiseSchedule:
     betas: np.ndarray
     """(T,) float64 in (0, 1]."""
     timesteps: np.ndarray
-    """(T,) int64: what the network is told at each index, in timesteps of the chain it was trained on."""
+    """(T,): what the network is told at each index, in timesteps of the chain it was trained on; int64, or float64
+    where levels lie between them."""
     num_train_timesteps: int
     """Length of the chain the network was trained on."""
     _tables: dict[tuple[str, torch.dtype, torch.device], Tensor] = field(default_factory=dict, init=False, repr=False)
@@ -74,14 +78,56 @@ class NoiseSchedule:
         return schedules[name](num_timesteps)
 
     def respace(self, spec: str | Sequence[int]) -> Self:
-        """The schedule of the timesteps that `spec` keeps (see `space_timesteps`)."""
+        """The schedule on the grid that `spec` describes.
+
+        Args:
+            spec: what `space_timesteps` takes; or `"timesteps:0,50,400"`, the timesteps to keep; or
+                `"sigmas:0.02,0.5,40"`, noise levels (see `at_sigmas`); or `"karras18"`, that many of them at the
+                spacing of Karras et al. (see `karras_sigmas`).
+
+        Raises:
+            ConfigError: the text is no such specification, or a value lies outside the chain.
+        """
+        kind, _, values = spec.partition(":") if isinstance(spec, str) else ("", "", "")
+        if kind == "timesteps":
+            return self.keep(_numbers("timesteps", values, int))
+        if kind == "sigmas":
+            return self.at_sigmas(_numbers("sigmas", values, float))
+        if kind.startswith("karras"):
+            [count] = _numbers("karras", kind.removeprefix("karras"), int)
+            return self.at_sigmas(karras_sigmas(count, float(self.sigma[0]), float(self.sigma[-1])))
         return self.keep(space_timesteps(self.num_timesteps, spec))
+
+    def at_sigmas(self, sigmas: Sequence[float] | np.ndarray) -> Self:
+        """The schedule of these noise levels, which may lie between timesteps.
+
+        The network is told fractional timesteps, interpolated in log sigma.
+
+        Args:
+            sigmas: sqrt(1 / alpha_bar - 1), ascending.
+
+        Raises:
+            ConfigError: they do not ascend, or leave the range of the chain.
+        """
+        values = np.array(sigmas, dtype=np.float64)
+        low, high = self.sigma[0], self.sigma[-1]
+        ascends = len(values) and (np.diff(values) > 0).all()
+        if not ascends or values[0] < low * (1 - 1e-9) or values[-1] > high * (1 + 1e-9):
+            raise ConfigError(f"sigmas={values.tolist()}: ascending numbers from {low:.4g} to {high:.4g} are allowed")
+        alpha_bar = 1 / (1 + values**2)
+        return type(self)(
+            betas=1 - alpha_bar / np.append(1.0, alpha_bar[:-1]),
+            timesteps=np.interp(np.log(values), np.log(self.sigma), self.timesteps),
+            num_train_timesteps=self.num_train_timesteps,
+        )
 
     def keep(self, indices: Sequence[int]) -> Self:
         """The schedule of the given indices: alpha_bar there is kept, beta is what leads from one to the next."""
         kept = np.array(sorted(set(indices)), dtype=np.int64)
         if not len(kept) or kept[0] < 0 or kept[-1] >= self.num_timesteps:
-            raise ConfigError(f"timesteps to keep: some of 0 to {self.num_timesteps - 1} are needed")
+            raise ConfigError(
+                f"timesteps={','.join(map(str, indices))}: numbers from 0 to {self.num_timesteps - 1} are needed"
+            )
         alpha_bar = self.alpha_bar[kept]
         return type(self)(
             betas=1 - alpha_bar / np.append(1.0, alpha_bar[:-1]),
@@ -130,6 +176,11 @@ class NoiseSchedule:
         return np.sqrt(1 / self.alpha_bar - 1)
 
     @cached_property
+    def sigma(self) -> np.ndarray:
+        """Noise over signal, sqrt(1 / alpha_bar - 1): the sigma of Karras et al. (arXiv:2206.00364)."""
+        return self.sqrt_recipm1_alpha_bar
+
+    @cached_property
     def log_betas(self) -> np.ndarray:
         return np.log(self.betas)
 
@@ -164,16 +215,35 @@ class NoiseSchedule:
     def log_large_variance(self) -> np.ndarray:
         return np.log(self.large_variance)
 
-    def at(self, name: str, t: Tensor, x: Tensor) -> Tensor:
-        """The coefficient called `name` at the indices t (N,), shaped (N, 1, ...) to multiply x (N, ...).
+    @cached_property
+    def rescaled_timesteps(self) -> np.ndarray:
+        """(T,) float32: the timesteps as if the network had been trained on a chain of 1000."""
+        return self.timesteps.astype(np.float32) * np.float32(1000.0 / self.num_train_timesteps)
 
-        Here float64 becomes the precision of x, float32 at the least.
+    def at(self, name: str, t: Index, x: Tensor) -> Tensor:
+        """The coefficient called `name` at the indices t, to multiply x (N, ...) with.
+
+        It has the precision of x, float32 at the least. For t (N,) it is (N, 1, ...), on the device of t; for an int it
+        is 0-dimensional and on the CPU, where torch takes it for a number that needs no transfer.
         """
         dtype = torch.promote_types(x.dtype, torch.float32)
-        key = (name, dtype, t.device)
+        if isinstance(t, int):
+            return self._table(name, dtype, torch.device("cpu"))[t]
+        return self._table(name, dtype, t.device)[t].view(-1, *[1] * (x.ndim - 1))
+
+    def network_timesteps(self, t: Index, x: Tensor, *, rescaled: bool) -> Tensor:
+        """The timesteps (N,) at the indices t for x (N, ...), from a table on its device."""
+        name = "rescaled_timesteps" if rescaled else "timesteps"
+        dtype = torch.int64 if getattr(self, name).dtype == np.int64 else torch.float32
+        return self._table(name, dtype, x.device)[t].expand(len(x))
+
+    def _table(self, name: str, dtype: torch.dtype, device: torch.device) -> Tensor:
+        """(T,): here float64 becomes another precision, once."""
+        key = (name, dtype, device)
         if key not in self._tables:
-            self._tables[key] = torch.from_numpy(getattr(self, name)).to(dtype).to(t.device)
-        return self._tables[key][t].view(-1, *[1] * (x.ndim - 1))
+            with torch.inference_mode(False):  # a training may use the table too
+                self._tables[key] = torch.from_numpy(getattr(self, name)).to(dtype).to(device)
+        return self._tables[key]
 
 
 def space_timesteps(num_timesteps: int, spec: str | Sequence[int]) -> tuple[int, ...]:
@@ -197,6 +267,32 @@ def space_timesteps(num_timesteps: int, spec: str | Sequence[int]) -> tuple[int,
     if not len(spec) or min(spec) < 0 or max(spec) < 1:
         raise ConfigError(f"respacing={list(spec)}: at least one timestep has to be kept")
     return tuple(_sections(num_timesteps, spec))
+
+
+def karras_sigmas(
+    count: int, sigma_min: float, sigma_max: float, *, rho: float = 7.0, limits: tuple[float, float] = (0.002, 80.0)
+) -> np.ndarray:
+    """Noise levels (count,), ascending: `count` values evenly spaced in sigma^(1/rho) (arXiv:2206.00364, Eq. 5).
+
+    Args:
+        count: at least 1; a single level is the noisiest.
+        sigma_min, sigma_max: the range of the chain; what lies outside `limits`, the paper's range, is left out.
+    """
+    if count < 1:
+        raise ConfigError(f"karras{count}: at least 1 level is needed")
+    low, high = max(sigma_min, limits[0]), min(sigma_max, limits[1])
+    ramp = np.linspace(0, 1, count) if count > 1 else np.ones(1)
+    return (low ** (1 / rho) + ramp * (high ** (1 / rho) - low ** (1 / rho))) ** rho
+
+
+N = TypeVar("N", int, float)
+
+
+def _numbers(name: str, text: str, kind: type[N]) -> list[N]:
+    try:
+        return [kind(value) for value in text.split(",")]
+    except ValueError:
+        raise ConfigError(f"{name}={text!r}: numbers separated by commas are needed") from None
 
 
 def _strided(num_timesteps: int, spec: str) -> tuple[int, ...]:

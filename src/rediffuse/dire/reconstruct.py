@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rediffuse.diffusion import ddim
-from rediffuse.diffusion.ddim import SamplerOptions
+from rediffuse.diffusion import walk
+from rediffuse.diffusion.process import SamplerOptions
 from rediffuse.dire.bands import without_middle
 from rediffuse.dire.settings import DireSettings, Precision, require_same
 from rediffuse.errors import ConfigError
@@ -136,14 +136,25 @@ def reconstruct(
 
     def there_and_back(images: Tensor) -> tuple[Tensor, Tensor]:
         with torch.inference_mode():
-            x_T = ddim.invert(process, network, images, options, grid=settings.grid, depth=settings.depth)
-            returned = ddim.sample(process, network, x_T, options, depth=settings.depth)
+            inversion = walk.invert(
+                settings.solver, process, network, images, options, grid=settings.grid, depth=settings.depth
+            )
+            x_T = walk.last(inversion)
+            returned = walk.last(walk.sample(settings.solver, process, network, x_T, options, depth=settings.depth))
         # Tensors born in inference mode cannot enter a graph later (a detector that trains on the map): copies can.
         return x_T.clone(), returned.clone()
 
     x_T, x_0_hat = there_and_back(x_0)
     second = there_and_back(without_middle(x_0))[1] if settings.second_view else None
     return Reconstruction(x_0=x_0, x_T=x_T, x_0_hat=x_0_hat, settings=settings, second=second)
+
+
+def network_calls(model: DiffusionModel, settings: DireSettings) -> int:
+    """Calls of the network per image: inversion and reconstruction, for each view. Asked of the solver itself."""
+    process = model.process(settings.respacing)
+    paths = walk.inversion_path(process, settings.grid, settings.depth), walk.sampling_path(process, settings.depth)
+    calls = sum(walk.num_network_calls(settings.solver, process, path) for path in paths)
+    return calls * (2 if settings.second_view else 1)
 
 
 def _at_precision(network: Callable[..., Tensor], precision: Precision) -> Callable[..., Tensor]:

@@ -3,9 +3,12 @@
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal, Self
 
+from rediffuse.diffusion.config import EVEN, respacing
+from rediffuse.diffusion.samplers import get_sampler
 from rediffuse.errors import ConfigError, SettingsMismatch
 from rediffuse.images.config import Crop
 from rediffuse.models.config import Preset
+from rediffuse.records import added_field
 
 if TYPE_CHECKING:
     from rediffuse.zoo.model import DiffusionModel
@@ -26,16 +29,20 @@ class DireSettings:
     """Side of the square that the network sees, in pixels."""
     model_sha256: str
     """SHA-256 of the weights."""
-    solver: Literal["ddim"] = "ddim"
+    solver: str = "ddim"
+    """A sampler that draws no noise: it inverts the image and reconstructs it."""
     steps: int = 20
-    """Length of the timestep grid; it has to divide the training chain into equal strides (`ddimN`)."""
+    """Length of the timestep grid; an even one has to divide the training chain into equal strides (`ddimN`)."""
+    spacing: str = added_field(EVEN)
+    """Where the timesteps of the grid lie: see `SamplingSettings.spacing`."""
     depth: int | None = None
     """How many steps of the grid are walked before turning back (the original's `real_step`); None is all of them."""
     clip: bool = True
     """Clip the predicted x_0 to [-1, 1] in every step."""
     precision: Precision = "fp32"
     grid: Grid = "compat"
-    """`compat`: the original's inversion grid, shifted by one step. `aligned`: the mirror of the sampling grid."""
+    """`compat`: the original's inversion grid, shifted by one step; for the solver ddim alone. `aligned`: the mirror of
+    the sampling grid."""
     crop: Crop = "center"
     """`center`: shrink the shorter side to `image_size` and cut the middle. `squash`: shrink both sides."""
     frequency: str = "trained"
@@ -51,6 +58,10 @@ class DireSettings:
         if self.image_size < 1:
             raise ConfigError(f"image_size={self.image_size}: at least 1 is needed")
         Preset.parse(self.frequency)
+        get_sampler("solver", self.solver, inverts=True)
+        assert self.respacing  # a spacing that is none is refused here
+        if self.grid == "compat" and self.solver != "ddim":
+            raise ConfigError(f"grid=compat: is the grid of solver=ddim; solver={self.solver} needs grid=aligned")
 
     @classmethod
     def for_model(cls, model: "DiffusionModel", **fields: Any) -> Self:
@@ -70,13 +81,9 @@ class DireSettings:
         return settings
 
     @property
-    def network_calls(self) -> int:
-        """Calls of the network per image: there and back, for each view."""
-        return 2 * (self.depth or self.steps) * (2 if self.second_view else 1)
-
-    @property
     def respacing(self) -> str:
-        return f"ddim{self.steps}"
+        """The grid as `ProcessConfig.build` reads it."""
+        return respacing(self.spacing, self.steps, f"ddim{self.steps}")
 
 
 def require_same(*, given: DireSettings, expected: DireSettings, owner: str) -> None:

@@ -2,13 +2,14 @@
 
 import math
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
-from rediffuse.errors import ConfigError, nearest
+from rediffuse.diffusion.config import EVEN, respacing
+from rediffuse.diffusion.samplers import SAMPLERS, get_sampler
+from rediffuse.errors import ConfigError
 from rediffuse.images.config import Crop
 from rediffuse.models.config import Preset
 
-Sampler = Literal["ddpm", "ddim", "dpm_solver"]
 Progressive = Literal["strip", "gif"]
 """How the way from noise to an image is shown: its moments side by side, or one after another."""
 
@@ -17,10 +18,14 @@ Progressive = Literal["strip", "gif"]
 class SamplingSettings:
     """What an image depends on, besides the model, its guidance, its seed and its class."""
 
-    sampler: Sampler = "ddim"
-    """DDPM (arXiv:2006.11239), DDIM (arXiv:2010.02502), or DPM-Solver++ 2M (arXiv:2211.01095)."""
+    sampler: str = "ddim"
+    """ddpm (arXiv:2006.11239), ddim (arXiv:2010.02502), dpm_solver (DPM-Solver++ 2M, arXiv:2211.01095), heun
+    (arXiv:2206.00364), or one that was registered (`diffusion.samplers.SAMPLERS`)."""
     steps: int = 50
-    """Calls of the network per image. DDIM's are spaced by one stride, so they have to divide the chain (`ddimN`)."""
+    """Length of the timestep grid. DDIM's even grid has one stride, so `steps` has to divide the chain (`ddimN`)."""
+    spacing: str = EVEN
+    """Where the timesteps of the grid lie: even, karras (arXiv:2206.00364, Eq. 5), or listed, `timesteps:0,50,400` or
+    `sigmas:0.02,0.5,40`."""
     eta: float = 0.0
     """DDIM's share of noise: 0 is deterministic, 1 has DDPM's variance."""
     clip: bool = True
@@ -29,23 +34,22 @@ class SamplingSettings:
     """What is done to the skip connections: a preset of `models.config.Preset`."""
 
     def __post_init__(self) -> None:
-        allowed = get_args(Sampler)
-        if self.sampler not in allowed:
-            raise ConfigError(
-                f"sampler={self.sampler}: {', '.join(allowed)} are allowed{nearest(self.sampler, allowed)}"
-            )
+        sampler = get_sampler("sampler", self.sampler)
         Preset.parse(self.frequency)
         if self.steps < 1:
             raise ConfigError(f"steps={self.steps}: at least 1 is needed")
+        assert self.respacing  # a spacing that is none is refused here
         if not 0 <= self.eta <= 1:
             raise ConfigError(f"eta={self.eta}: from 0 to 1 is allowed")
-        if self.eta and self.sampler != "ddim":
-            raise ConfigError(f"eta={self.eta}: only the sampler ddim has it, given {self.sampler}")
+        if self.eta and sampler.draws != "eta":
+            takes = ", ".join(name for name, known in SAMPLERS.items() if known.draws == "eta")
+            raise ConfigError(f"eta={self.eta}: sampler={self.sampler} has none; {takes} has")
 
     @property
     def respacing(self) -> str:
         """Which timesteps of the chain are used, as `ProcessConfig.build` reads it."""
-        return f"ddim{self.steps}" if self.sampler == "ddim" else str(self.steps)
+        even = f"ddim{self.steps}" if self.sampler == "ddim" else str(self.steps)
+        return respacing(self.spacing, self.steps, even)
 
 
 @dataclass(frozen=True, kw_only=True)

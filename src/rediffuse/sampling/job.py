@@ -6,13 +6,13 @@ from typing import TypeVar
 import numpy as np
 import torch
 
-from rediffuse.diffusion.ddpm import Step
 from rediffuse.diffusion.guidance import Guidance
+from rediffuse.diffusion.samplers import Step
 from rediffuse.errors import ConfigError
 from rediffuse.images.tensors import to_tensor, to_uint8
 from rediffuse.sampling.config import Progressive, Request, SamplingSettings
 from rediffuse.sampling.folder import ImageFolder
-from rediffuse.sampling.sample import check, check_finite, denoise, moments, upscale
+from rediffuse.sampling.sample import check, check_range, denoise, moments, upscale
 from rediffuse.sampling.small import SmallImage
 from rediffuse.zoo.labels import class_labels
 from rediffuse.zoo.model import DiffusionModel
@@ -57,8 +57,8 @@ def fill_with_samples(
         walk = denoise(model, seeds, settings, labels=labels, guidance=guidance)
         num_moments = NUM_MOMENTS[folder.progressive] if folder.progressive else 1
         kept = moments(walk, settings.steps, num_moments)
-        x_0 = kept[-1].sample
-        check_finite(x_0, [f"seed {seed}" for seed in seeds])
+        x_0 = kept[-1].x
+        check_range(x_0, [f"seed {seed}" for seed in seeds])
         ways = _ways(kept) if folder.progressive else [None] * len(batch)
         for request, pixels, way in zip(batch, to_uint8(x_0), ways, strict=True):
             folder.write(request.name, pixels, way=way)
@@ -104,7 +104,7 @@ def _labels(batch: Sequence[Request] | Sequence[SmallImage]) -> list[int] | None
 
 def _ways(steps: Sequence[Step]) -> np.ndarray:
     """(N, F, 2S, S, 3): at every moment x_t above, and below it the x_0 that the model sees ahead."""
-    pixels = [to_uint8(torch.cat([step.sample, step.x_0], dim=2)) for step in steps]
+    pixels = [to_uint8(torch.cat([step.x, step.x_0], dim=2)) for step in steps]
     return np.stack(pixels, axis=1)
 
 

@@ -5,11 +5,12 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from rediffuse.diffusion import ddim
+from rediffuse.diffusion import walk
 from rediffuse.diffusion.process import SamplerOptions
+from rediffuse.diffusion.samplers import get_sampler
 from rediffuse.errors import ConfigError
 from rediffuse.sampling.config import SamplingSettings
-from rediffuse.sampling.sample import check, moments, walk
+from rediffuse.sampling.sample import check, check_range, denoise_from, moments
 from rediffuse.zoo.labels import Labels, class_labels
 from rediffuse.zoo.model import DiffusionModel
 
@@ -17,12 +18,13 @@ from rediffuse.zoo.model import DiffusionModel
 def invert(
     model: DiffusionModel, x_0: Tensor, settings: SamplingSettings | None = None, *, labels: Labels | None = None
 ) -> Tensor:
-    """The latents from which `decode` leads back to images, by DDIM on the grid that mirrors sampling.
+    """The latents from which `decode` leads back to images, by the settings' sampler on its own grid, reversed.
 
     Args:
         model: a U-Net.
         x_0: (N, C, S, S) float32 in [-1, 1], of the model's size.
-        settings: of the sampler ddim with eta 0, the only one that has a way back; None is `SamplingSettings()`.
+        settings: of a sampler that draws no noise (eta = 0), which leads from images to noise as well; None is
+            `SamplingSettings()`.
         labels: see `sample.sample`.
 
     Returns:
@@ -37,7 +39,8 @@ def invert(
     conditioning = {} if y is None else {"y": y}
     options = SamplerOptions(clip_denoised=settings.clip, conditioning=conditioning)
     process = model.process(settings.respacing)
-    return ddim.invert(process, model.denoiser(settings.frequency), x_0.to(model.device), options, grid="aligned")
+    network = model.denoiser(settings.frequency)
+    return walk.last(walk.invert(settings.sampler, process, network, x_0.to(model.device), options))
 
 
 def decode(
@@ -47,9 +50,10 @@ def decode(
     settings = settings or SamplingSettings()
     _check(model, x_T, settings)
     y = class_labels(model, labels, len(x_T))
-    steps = walk(model, x_T.to(model.device), settings, noise=_no_noise, labels=y)
+    steps = denoise_from(model, x_T.to(model.device), settings, noise=_no_noise, labels=y)
     [last] = moments(steps, settings.steps, 1)
-    return last.sample
+    check_range(last.x, [f"latent {index}" for index in range(len(last.x))])
+    return last.x
 
 
 def slerp(a: Tensor, b: Tensor, fraction: float) -> Tensor:
@@ -118,9 +122,9 @@ def interpolate(
 
 
 def _check(model: DiffusionModel, x: Tensor, settings: SamplingSettings) -> None:
-    if settings.sampler != "ddim" or settings.eta:
-        given = f"sampler={settings.sampler}, eta={settings.eta}"
-        raise ConfigError(f"{given}: latents need the way without noise, sampler=ddim and eta=0")
+    get_sampler("sampler", settings.sampler, inverts=True)
+    if settings.eta:
+        raise ConfigError(f"eta={settings.eta}: latents need a sampler without noise, eta=0")
     check(model, settings, "unet", num_samples=len(x))
     config = model.network.config
     needed = (config.in_channels, *[config.image_size] * config.dims)

@@ -5,16 +5,19 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor
 
-from rediffuse.diffusion import ddim, ddpm, dpm_solver
-from rediffuse.diffusion.ddpm import Step
+from rediffuse.diffusion import walk
 from rediffuse.diffusion.guidance import Guidance
 from rediffuse.diffusion.noise import Noise, PerSampleNoise
 from rediffuse.diffusion.process import SamplerOptions
+from rediffuse.diffusion.samplers import Step
 from rediffuse.errors import ConfigError
 from rediffuse.models.config import Kind
 from rediffuse.sampling.config import SamplingSettings
 from rediffuse.zoo.labels import Labels, class_labels
 from rediffuse.zoo.model import DiffusionModel
+
+MAX_RMS = 2.0
+"""Largest root mean square of a sample. Without clipping, and under guidance, images may leave [-1, 1] a little."""
 
 
 def sample(
@@ -112,10 +115,10 @@ def denoise(
     config = model.network.config
     noise = PerSampleNoise(seeds)
     x_T = noise.normal((config.in_channels, *[config.image_size] * config.dims)).to(model.device)
-    return walk(model, x_T, settings, noise=noise, labels=labels, guidance=guidance, low_res=low_res)
+    return denoise_from(model, x_T, settings, noise=noise, labels=labels, guidance=guidance, low_res=low_res)
 
 
-def walk(
+def denoise_from(
     model: DiffusionModel,
     x_T: Tensor,
     settings: SamplingSettings,
@@ -134,18 +137,13 @@ def walk(
     network = model.denoiser(settings.frequency)
     if model.num_classes is None:
         network = _without_labels(network)  # they are the guidance's alone
-    options = SamplerOptions(clip_denoised=settings.clip, guidance=guidance, conditioning=conditioning)
-    process = model.process(settings.respacing)
-    match settings.sampler:
-        case "ddpm":
-            return ddpm.steps(process, network, x_T, noise, options)
-        case "ddim":
-            return ddim.steps(process, network, x_T, options, eta=settings.eta, noise=noise if settings.eta else None)
-        case "dpm_solver":
-            return dpm_solver.steps(process, network, x_T, options)
+    options = SamplerOptions(
+        clip_denoised=settings.clip, guidance=guidance, conditioning=conditioning, eta=settings.eta, noise=noise
+    )
+    return walk.sample(settings.sampler, model.process(settings.respacing), network, x_T, options)
 
 
-def moments(walk: Iterator[Step], num_steps: int, num_moments: int) -> list[Step]:
+def moments(steps: Iterator[Step], num_steps: int, num_moments: int) -> list[Step]:
     """Up to `num_moments` of a walk's `num_steps` steps, evenly spaced, the last one always among them; on the CPU.
 
     Raises:
@@ -154,7 +152,7 @@ def moments(walk: Iterator[Step], num_steps: int, num_moments: int) -> list[Step
     apart = (num_steps - 1) / max(1, num_moments - 1)
     wanted = {num_steps - 1 - round(apart * place) for place in range(num_moments)}
     try:
-        return [Step(step.sample.cpu(), step.x_0.cpu()) for index, step in enumerate(walk) if index in wanted]
+        return [Step(step.x.cpu(), step.x_0.cpu()) for index, step in enumerate(steps) if index in wanted]
     except torch.OutOfMemoryError:
         raise ConfigError("batch_size: a batch does not fit into the GPU's memory; choose a smaller one") from None
 
@@ -171,15 +169,19 @@ def check(model: DiffusionModel, settings: SamplingSettings, kind: Kind, *, num_
     model.process(settings.respacing)  # steps that the chain does not have fail here
 
 
-def check_finite(x_0: Tensor, names: Sequence[object]) -> None:
-    """Refuse samples x_0 (N, C, ...) that are no numbers; `names` are what the error calls them.
+def check_range(x_0: Tensor, names: Sequence[object]) -> None:
+    """Refuse samples x_0 (N, C, ...) that hold NaN or lie far outside [-1, 1]; `names` are what the error calls them.
 
     Raises:
         ConfigError: names the first one.
     """
     for image, name in zip(x_0, names, strict=True):
-        if not image.isfinite().all():
-            raise ConfigError(f"{name}: the sample is not finite: clip x_0, guide less, or take more steps")
+        rms = image.square().mean().sqrt().item()
+        if not rms <= MAX_RMS:  # NaN too
+            raise ConfigError(
+                f"{name}: the sample has an RMS of {rms:.3g}, at most {MAX_RMS:g} is allowed (images lie in [-1, 1]): "
+                "clip x_0 in every step, guide less, or take more steps"
+            )
 
 
 def _images(
@@ -192,8 +194,8 @@ def _images(
         for first in range(0, len(seeds), batch_size):
             batch = slice(first, first + batch_size)
             [last] = moments(steps_of(batch), settings.steps, 1)
-            check_finite(last.sample, [f"seed {seed}" for seed in seeds[batch]])
-            yield from last.sample
+            check_range(last.x, [f"seed {seed}" for seed in seeds[batch]])
+            yield from last.x
 
     return images()
 

@@ -65,7 +65,7 @@ class ClassifierTask(Task):
 
     def loss(self, network: nn.Module, batch: Batch) -> Terms:
         y = batch["y"]
-        logits = network(batch["x_t"], self.process.network_timesteps(batch["t"]))
+        logits = network(batch["x_t"], self.process.network_timesteps(batch["t"], batch["x_t"]))
         rank = _rank(logits.detach(), y)
         return {
             "loss": F.cross_entropy(logits, y, reduction="none"),

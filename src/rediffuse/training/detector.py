@@ -24,6 +24,7 @@ from rediffuse.detection.metrics import expected_calibration_error, roc_auc
 from rediffuse.detection.resnet import load_resnet50
 from rediffuse.detection.scorers import BandScorer, MapScorer, Scorer
 from rediffuse.dire.job import reconstruct_files
+from rediffuse.dire.reconstruct import network_calls
 from rediffuse.dire.settings import DireSettings
 from rediffuse.errors import RediffuseError
 from rediffuse.files import write_bytes
@@ -51,6 +52,8 @@ class Measured:
     """The training and validation data of classifiers at one depth."""
 
     settings: DireSettings
+    network_calls: int
+    """Per image, under the settings."""
     train: Samples
     validation: Samples
 
@@ -181,7 +184,10 @@ def _search(
             results = cache.reconstruct(_found(images[split]), settings)
             results = counted(results, f"depth {settings.depth}, {split}", len(images[split]), progress)
             samples[split] = measure(images[split], results, _needed(names))
-        measured = Measured(settings=settings, train=samples["train"], validation=samples["validation"])
+        calls = network_calls(cache.model, settings)
+        measured = Measured(
+            settings=settings, network_calls=calls, train=samples["train"], validation=samples["validation"]
+        )
         for name in names:
             fits += _fit(name, measured, config, runs, progress)
     return fits
@@ -219,7 +225,7 @@ def _chosen(scorer: Scorer, inverse_penalty: float | None, measured: Measured) -
     candidate = Candidate(
         input=scorer.input.name,
         depth=measured.settings.depth,
-        network_calls=measured.settings.network_calls,
+        network_calls=measured.network_calls,
         inverse_penalty=inverse_penalty,
         validation_auc=roc_auc(measured.validation.labels, logits),
     )
@@ -266,6 +272,8 @@ def _settings(config: DetectorTraining, model: DiffusionModel, depth: int, secon
         clip=config.clip,
         precision=config.precision,
         grid=config.grid,
+        solver=config.solver,
+        spacing=config.spacing,
         crop=config.crop,
         frequency=config.frequency,
         second_view=second_view,

@@ -14,14 +14,16 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from rediffuse.diffusion import ddim, ddpm, guidance
+from rediffuse.diffusion import guidance
 from rediffuse.diffusion.config import Prediction, Variance
 from rediffuse.diffusion.likelihood import bits_per_dimension, prior_bits, variational_term
 from rediffuse.diffusion.losses import LossType as LossName
 from rediffuse.diffusion.losses import training_losses
-from rediffuse.diffusion.process import Denoised
+from rediffuse.diffusion.process import Denoised, SamplerOptions
 from rediffuse.diffusion.process import GaussianDiffusion as Process
 from rediffuse.diffusion.schedule import NoiseSchedule
+from rediffuse.diffusion.solvers.ddim import ddim_sigma, ddim_update
+from rediffuse.diffusion.solvers.ddpm import ddpm_update
 from rediffuse.errors import ConfigError
 
 Kwargs = Mapping[str, Any] | None
@@ -126,10 +128,10 @@ class GaussianDiffusion:
         return model
 
     def _scale_timesteps(self, t: Tensor) -> Tensor:
-        return replace(self._process, rescale_timesteps=self.rescale_timesteps).network_timesteps(t)
+        return replace(self._process, rescale_timesteps=self.rescale_timesteps).network_timesteps(t, t)
 
-    def _told(self, function: Function) -> Function:
-        """A model or cond_fn, called with an index, hears the timestep it knows."""
+    def _at_network_timesteps(self, function: Function) -> Function:
+        """A model or cond_fn that is called with indices, and is given the timesteps it was trained on."""
         wrapped = self._wrap_model(function)
         return lambda x, t, **kwargs: wrapped(x, self._scale_timesteps(t), **kwargs)
 
@@ -161,7 +163,8 @@ class GaussianDiffusion:
         model_kwargs: Kwargs = None,
     ) -> Output:
         """p(x_{t-1} | x_t) as a dict of `mean`, `variance`, `log_variance` and `pred_xstart`, each (N, C, ...)."""
-        p = self._process.predict(self._told(model), x, t, clip_denoised, denoised_fn, model_kwargs or {})
+        options = SamplerOptions(clip_denoised=clip_denoised, denoised_fn=denoised_fn, conditioning=model_kwargs or {})
+        p = self._process.predict(self._at_network_timesteps(model), x, t, options)
         return {"mean": p.mean, "variance": p.variance, "log_variance": p.log_variance, "pred_xstart": p.x_0}
 
     def condition_mean(
@@ -169,15 +172,18 @@ class GaussianDiffusion:
     ) -> Tensor:
         """The mean of `p_mean_var`, shifted by cond_fn, the gradient of log p(y | x_t)."""
         p = _denoised(p_mean_var)
-        return guidance.condition_mean(self._process, self._told(cond_fn), p, x, t, model_kwargs or {}).mean
+        return guidance.condition_mean(
+            self._process, self._at_network_timesteps(cond_fn), p, x, t, model_kwargs or {}
+        ).mean
 
     def condition_score(
         self, cond_fn: Function, p_mean_var: Output, x: Tensor, t: Tensor, model_kwargs: Kwargs = None
     ) -> Output:
-        """`p_mean_var` with the mean and the pred_xstart that follow once cond_fn has moved the score."""
-        p = _denoised(p_mean_var)
-        p = guidance.condition_score(self._process, self._told(cond_fn), p, x, t, model_kwargs or {})
-        return p_mean_var | {"mean": p.mean, "pred_xstart": p.x_0}
+        """`p_mean_var` with the mean and the pred_xstart that follow where cond_fn moves the score."""
+        x_0 = guidance.condition_score(
+            self._process, self._at_network_timesteps(cond_fn), p_mean_var["pred_xstart"], x, t, model_kwargs or {}
+        )
+        return p_mean_var | {"mean": self._process.posterior(x_0, x, t).mean, "pred_xstart": x_0}
 
     def p_sample(
         self,
@@ -196,7 +202,7 @@ class GaussianDiffusion:
         noise = torch.randn_like(x)
         if cond_fn is not None:
             out["mean"] = self.condition_mean(cond_fn, out, x, t, model_kwargs=model_kwargs)
-        return _output(ddpm.advance(_denoised(out), t, noise))
+        return _output(ddpm_update(_denoised(out), t, noise), out)
 
     def ddim_sample(
         self,
@@ -216,7 +222,11 @@ class GaussianDiffusion:
         if cond_fn is not None:
             out = self.condition_score(cond_fn, out, x, t, model_kwargs=model_kwargs)
         noise = torch.randn_like(x)  # at eta = 0 too, as it always was: a later draw depends on it
-        return _output(ddim.advance(self._process, _denoised(out), x, t, eta=eta, z=noise))
+        at = self._process.schedule.at
+        eps = self._process.eps_from_x_0(x, t, out["pred_xstart"])
+        alpha_bar_prev = at("alpha_bar_prev", t, x)
+        sigma = ddim_sigma(eta, at("alpha_bar", t, x), alpha_bar_prev)
+        return _output(ddim_update(out["pred_xstart"], eps, alpha_bar_prev, sigma, noise), out)
 
     def ddim_reverse_sample(
         self,
@@ -234,7 +244,8 @@ class GaussianDiffusion:
         out = self.p_mean_variance(
             model, x, t, clip_denoised=clip_denoised, denoised_fn=denoised_fn, model_kwargs=model_kwargs
         )
-        return _output(ddim.retreat(self._process, _denoised(out), x, t))
+        eps = self._process.eps_from_x_0(x, t, out["pred_xstart"])
+        return _output(ddim_update(out["pred_xstart"], eps, self._process.schedule.at("alpha_bar_next", t, x)), out)
 
     # --- all steps --------------------------------------------------------------------------------------------------
 
@@ -411,7 +422,9 @@ class GaussianDiffusion:
         """The `loss` (N,) of the process's loss type, and the terms `mse` and `vb` where it has them."""
         noise = torch.randn_like(x_start) if noise is None else noise
         loss_type = cast(LossName, self.loss_type.value)
-        return training_losses(self._process, self._told(model), x_start, t, noise, loss_type, model_kwargs or {})
+        return training_losses(
+            self._process, self._at_network_timesteps(model), x_start, t, noise, loss_type, model_kwargs or {}
+        )
 
     def calc_bpd_loop(
         self, model: Function, x_start: Tensor, clip_denoised: bool = True, model_kwargs: Kwargs = None
@@ -419,7 +432,7 @@ class GaussianDiffusion:
         """The bound in bits per dimension: `total_bpd`, `prior_bpd` (N,), `vb`, `xstart_mse`, `mse` (N, T)."""
         bits = bits_per_dimension(
             self._process,
-            self._told(model),
+            self._at_network_timesteps(model),
             x_start,
             lambda x: torch.randn_like(x),  # looked up at every draw
             clip_denoised=clip_denoised,
@@ -466,8 +479,8 @@ def _denoised(out: Output) -> Denoised:
     return Denoised(out["mean"], out["variance"], out["log_variance"], out["pred_xstart"])
 
 
-def _output(step: ddpm.Step) -> Output:
-    return {"sample": step.sample, "pred_xstart": step.x_0}
+def _output(sample: Tensor, out: Output) -> Output:
+    return {"sample": sample, "pred_xstart": out["pred_xstart"]}
 
 
 def _start(model: Any, shape: Sequence[int], noise: Tensor | None, device: torch.device | str | None) -> Tensor:

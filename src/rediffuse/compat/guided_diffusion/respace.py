@@ -8,7 +8,6 @@ from torch import Tensor
 
 from rediffuse.compat.guided_diffusion.gaussian_diffusion import GaussianDiffusion
 from rediffuse.diffusion import schedule
-from rediffuse.diffusion.process import rescale
 
 
 def space_timesteps(num_timesteps: int, section_counts: str | Sequence[int]) -> set[int]:
@@ -56,5 +55,7 @@ class _WrappedModel:
         self.original_num_steps = original_num_steps
 
     def __call__(self, x: Tensor, ts: Tensor, **kwargs: Any) -> Tensor:
-        told = torch.tensor(self.timestep_map, device=ts.device)[ts]
-        return self.model(x, rescale(told, self.original_num_steps) if self.rescale_timesteps else told, **kwargs)
+        timesteps = torch.tensor(self.timestep_map, device=ts.device)[ts]
+        if self.rescale_timesteps:
+            timesteps = timesteps * (1000.0 / self.original_num_steps)
+        return self.model(x, timesteps, **kwargs)
