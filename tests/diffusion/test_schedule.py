@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import golden_values
-from rediffuse.diffusion.schedule import NoiseSchedule, space_timesteps
+from rediffuse.diffusion.schedule import NoiseSchedule
+from rediffuse.diffusion.spacing import karras_sigmas, space_timesteps
 from rediffuse.errors import ConfigError
 
 _, BETAS = golden_values.load("schedules")
@@ -74,7 +75,7 @@ def test_respacing_twice_tells_the_network_the_first_chains_timesteps():
 @pytest.mark.parametrize("indices", [[], [-1, 3], [3, 10]])
 def test_indices_outside_the_chain_are_refused(indices: list[int]):
     assert NoiseSchedule.cosine(10).keep([9, 0, 9]).timesteps.tolist() == [0, 9]
-    with pytest.raises(ConfigError, match=r"^timesteps to keep: some of 0 to 9 are needed$"):
+    with pytest.raises(ConfigError, match="^timesteps=.*: numbers from 0 to 9 are needed$"):
         NoiseSchedule.cosine(10).keep(indices)
 
 
@@ -116,3 +117,53 @@ def test_an_unknown_schedule_is_refused_with_the_nearest_name():
 def test_betas_outside_their_range_are_refused(betas: list[float]):
     with pytest.raises(ConfigError, match="betas"):
         NoiseSchedule.from_betas(betas)
+
+
+def test_karras_levels_are_even_in_the_seventh_root_within_the_papers_range():
+    sigmas = karras_sigmas(5, 0.0004, 20_000)
+    assert sigmas[[0, -1]] == pytest.approx([0.002, 80])
+    assert np.diff(sigmas ** (1 / 7)) == pytest.approx(np.diff(sigmas ** (1 / 7))[0])
+    assert karras_sigmas(1, 0.01, 50) == pytest.approx([50])
+    with pytest.raises(ConfigError, match="karras0: at least 1"):
+        karras_sigmas(0, 0.01, 50)
+
+
+@pytest.mark.parametrize("name", ["linear", "cosine"])
+def test_karras_spacing_of_a_chain_starts_at_its_least_noise(name: str):
+    chain = NoiseSchedule.named(name, 1000)
+    spaced = chain.respace("karras18")
+    assert spaced.num_timesteps == 18
+    assert spaced.sigma[0] == pytest.approx(chain.sigma[0])
+    assert spaced.sigma[-1] == pytest.approx(80)
+    assert (np.diff(spaced.timesteps) > 0).all()
+
+
+def test_levels_at_timesteps_are_told_these_and_levels_between_them_fractions():
+    chain = NoiseSchedule.linear(1000)
+    between = np.sqrt(chain.sigma[40] * chain.sigma[41])
+    spaced = chain.at_sigmas([chain.sigma[7], between, chain.sigma[900]])
+    assert spaced.timesteps == pytest.approx([7, 40.5, 900])
+    assert spaced.alpha_bar[[0, 2]] == pytest.approx(chain.alpha_bar[[7, 900]])
+    x = torch.zeros(2, 1)
+    assert spaced.network_timesteps(1, x, rescaled=False).tolist() == pytest.approx([40.5, 40.5])
+
+
+def test_listed_timesteps_and_sigmas_are_read_from_text():
+    chain = NoiseSchedule.cosine(1000)
+    assert chain.respace("timesteps:0,50,400").timesteps.tolist() == [0, 50, 400]
+    assert chain.respace("sigmas:0.02,0.5,40").sigma == pytest.approx([0.02, 0.5, 40])
+
+
+@pytest.mark.parametrize(
+    ("spec", "line"),
+    [
+        ("sigmas:0.02,abc", "sigmas='0.02,abc': numbers separated by commas"),
+        ("sigmas:0.5,0.02", r"sigmas=\[0.5, 0.02\]: ascending numbers from 0.006"),
+        ("sigmas:0.00001,1", "ascending numbers from"),
+        ("timesteps:0,1000", "timesteps=0,1000: numbers from 0 to 999"),
+        ("karrasx", "karras='x': numbers"),
+    ],
+)
+def test_a_grid_that_the_chain_does_not_have_is_refused(spec: str, line: str):
+    with pytest.raises(ConfigError, match=line):
+        NoiseSchedule.cosine(1000).respace(spec)

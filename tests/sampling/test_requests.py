@@ -69,3 +69,28 @@ def test_a_seed_has_its_class_whatever_other_seeds_are_wanted() -> None:
 def test_names_have_the_class_first() -> None:
     assert Request(12).name == "000012"
     assert Request(12, 3).name == "003_000012"
+
+
+@pytest.mark.parametrize(
+    ("fields", "respacing"),
+    [
+        ({"steps": 20}, "ddim20"),
+        ({"sampler": "heun", "steps": 20}, "20"),
+        ({"spacing": "karras", "steps": 18}, "karras18"),
+        ({"spacing": "timesteps:0,50,400", "steps": 3}, "timesteps:0,50,400"),
+    ],
+)
+def test_spacing_says_where_the_timesteps_lie(fields: dict, respacing: str) -> None:
+    assert SamplingSettings(**fields).respacing == respacing
+
+
+@pytest.mark.parametrize(
+    ("fields", "line"),
+    [
+        ({"spacing": "kerras"}, "spacing=kerras: even, karras, timesteps:T,T,... or sigmas:S,S,... are allowed"),
+        ({"spacing": "timesteps:0,50", "steps": 3}, "has 2 levels, and steps=3; give steps=2"),
+    ],
+)
+def test_a_spacing_that_is_none_is_refused(fields: dict, line: str) -> None:
+    with pytest.raises(ConfigError, match=line):
+        SamplingSettings(**fields)

@@ -1,15 +1,16 @@
 """How noise grows along the chain, and which timesteps of it are used."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Self, TypeVar
+from typing import Self
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from rediffuse.diffusion.spacing import karras_sigmas, numbers, space_timesteps
 from rediffuse.errors import ConfigError, nearest
 
 Index = Tensor | int
@@ -90,11 +91,11 @@ class NoiseSchedule:
         """
         kind, _, values = spec.partition(":") if isinstance(spec, str) else ("", "", "")
         if kind == "timesteps":
-            return self.keep(_numbers("timesteps", values, int))
+            return self.keep(numbers("timesteps", values, int))
         if kind == "sigmas":
-            return self.at_sigmas(_numbers("sigmas", values, float))
+            return self.at_sigmas(numbers("sigmas", values, float))
         if kind.startswith("karras"):
-            [count] = _numbers("karras", kind.removeprefix("karras"), int)
+            [count] = numbers("karras", kind.removeprefix("karras"), int)
             return self.at_sigmas(karras_sigmas(count, float(self.sigma[0]), float(self.sigma[-1])))
         return self.keep(space_timesteps(self.num_timesteps, spec))
 
@@ -244,80 +245,3 @@ class NoiseSchedule:
             with torch.inference_mode(False):  # a training may use the table too
                 self._tables[key] = torch.from_numpy(getattr(self, name)).to(dtype).to(device)
         return self._tables[key]
-
-
-def space_timesteps(num_timesteps: int, spec: str | Sequence[int]) -> tuple[int, ...]:
-    """Which of `num_timesteps` indices a respacing keeps, ascending.
-
-    Args:
-        num_timesteps: length of the chain.
-        spec: `"ddimN"`: N of them at the one integer stride that gives N (DDIM, arXiv:2010.02502, Sec. 4.2). Otherwise
-            counts per equal section of the chain, `"10,15,20"` or `[10, 15, 20]`, each section spaced evenly.
-
-    Raises:
-        ConfigError: no stride gives N, a section is shorter than its count, or the text is no such specification.
-    """
-    if isinstance(spec, str):
-        if spec.startswith("ddim"):
-            return _strided(num_timesteps, spec)
-        try:
-            spec = [int(count) for count in spec.split(",")]
-        except ValueError:
-            raise ConfigError(f"respacing={spec!r}: counts such as 250 or 10,15,20, or ddim50, are allowed") from None
-    if not len(spec) or min(spec) < 0 or max(spec) < 1:
-        raise ConfigError(f"respacing={list(spec)}: at least one timestep has to be kept")
-    return tuple(_sections(num_timesteps, spec))
-
-
-def karras_sigmas(
-    count: int, sigma_min: float, sigma_max: float, *, rho: float = 7.0, limits: tuple[float, float] = (0.002, 80.0)
-) -> np.ndarray:
-    """Noise levels (count,), ascending: `count` values evenly spaced in sigma^(1/rho) (arXiv:2206.00364, Eq. 5).
-
-    Args:
-        count: at least 1; a single level is the noisiest.
-        sigma_min, sigma_max: the range of the chain; what lies outside `limits`, the paper's range, is left out.
-    """
-    if count < 1:
-        raise ConfigError(f"karras{count}: at least 1 level is needed")
-    low, high = max(sigma_min, limits[0]), min(sigma_max, limits[1])
-    ramp = np.linspace(0, 1, count) if count > 1 else np.ones(1)
-    return (low ** (1 / rho) + ramp * (high ** (1 / rho) - low ** (1 / rho))) ** rho
-
-
-N = TypeVar("N", int, float)
-
-
-def _numbers(name: str, text: str, kind: type[N]) -> list[N]:
-    try:
-        return [kind(value) for value in text.split(",")]
-    except ValueError:
-        raise ConfigError(f"{name}={text!r}: numbers separated by commas are needed") from None
-
-
-def _strided(num_timesteps: int, spec: str) -> tuple[int, ...]:
-    count = spec.removeprefix("ddim")
-    lengths = {len(range(0, num_timesteps, stride)): stride for stride in range(num_timesteps - 1, 0, -1)}
-    if not count.isdigit() or int(count) not in lengths:
-        wanted = int(count) if count.isdigit() else 0
-        near = sorted(sorted(lengths, key=lambda n: abs(n - wanted))[:4])
-        raise ConfigError(
-            f"respacing={spec!r}: no integer stride over {num_timesteps} timesteps gives {count or 'nothing'}; "
-            f"the nearest that work are {', '.join(f'ddim{n}' for n in near)}"
-        )
-    return tuple(range(0, num_timesteps, lengths[int(count)]))
-
-
-def _sections(num_timesteps: int, counts: Sequence[int]) -> Iterator[int]:
-    length, longer = divmod(num_timesteps, len(counts))
-    start = 0
-    for section, count in enumerate(counts):
-        size = length + (section < longer)
-        if size < count:
-            raise ConfigError(f"respacing={list(counts)}: {count} timesteps do not fit in a section of {size}")
-        stride = (size - 1) / (count - 1) if count > 1 else 1.0
-        place = 0.0  # summed, not multiplied: rounding then falls as it did in guided-diffusion
-        for _ in range(count):
-            yield start + round(place)
-            place += stride
-        start += size

@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 
 from rediffuse.compat.guided_diffusion.gaussian_diffusion import GaussianDiffusion
-from rediffuse.diffusion import schedule
+from rediffuse.diffusion import schedule, spacing
 
 
 def space_timesteps(num_timesteps: int, section_counts: str | Sequence[int]) -> set[int]:
-    """The timesteps that `"ddimN"`, `"10,15,20"` or `[10, 15, 20]` keeps; see `rediffuse.diffusion.schedule`."""
-    return set(schedule.space_timesteps(num_timesteps, section_counts))
+    """The timesteps that `"ddimN"`, `"10,15,20"` or `[10, 15, 20]` keeps; see `rediffuse.diffusion.spacing`."""
+    return set(spacing.space_timesteps(num_timesteps, section_counts))
 
 
 class SpacedDiffusion(GaussianDiffusion):
