@@ -145,7 +145,7 @@ def test_folders_that_can_give_no_batch_are_refused(images: Path) -> None:
     with pytest.raises(ConfigError, match=r"batch_size=4: .* has 3 images"):
         load_data(data_dir=str(images), batch_size=4, image_size=8)
     (images / "cat_1.png").rename(images / "cat.png")
-    with pytest.raises(InputError, match=r"cat\.png: has no class"):
+    with pytest.raises(InputError, match=r"cat\.png: contains no class"):
         load_data(data_dir=str(images), batch_size=1, image_size=8, class_cond=True)
 
 

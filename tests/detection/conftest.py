@@ -1,4 +1,4 @@
-"""Reconstructions made directly: what comes back differs from the image in the frequencies that the class says."""
+"""Reconstructions made without a model: the frequencies of their errors depend on the class."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,7 +17,7 @@ Make = Callable[..., Reconstruction]
 
 @pytest.fixture(scope="session")
 def make() -> Make:
-    """`make(labels, seed=0)`: 16 px images; those labelled 1 lose twice as much in the high bands as the others."""
+    """`make(labels, seed=0)`: 16 px images; with label 1 the error in the high bands is twice as large."""
     return make_reconstruction
 
 
@@ -29,7 +29,7 @@ def make_reconstruction(
     shape = (len(labels), 3, settings.image_size, settings.image_size)
     x_0 = torch.rand(shape, generator=generator) * 2 - 1
     noise = band_maps(0.1 * torch.randn(shape, generator=generator))  # (N, K, 3, S, S)
-    loudness = 1 + labels[:, None] * (torch.arange(noise.shape[1]) >= 5)  # (N, K)
-    error = (noise * loudness[:, :, None, None, None]).sum(dim=1)
+    amplitude = 1 + labels[:, None] * (torch.arange(noise.shape[1]) >= 5)  # (N, K)
+    error = (noise * amplitude[:, :, None, None, None]).sum(dim=1)
     second = x_0 - 2 * error if second_view else None
     return Reconstruction(x_0=x_0, x_T=torch.zeros(shape), x_0_hat=x_0 - error, settings=settings, second=second)

@@ -1,4 +1,4 @@
-"""`rediffuse.detect` with a tiny model: what it takes, and that it says what the command says."""
+"""`rediffuse.detect` with a tiny model: its arguments, and that its verdicts equal those of the command."""
 
 import json
 from pathlib import Path
@@ -101,7 +101,7 @@ def test_what_is_no_image_or_does_not_exist_is_an_error(model: DiffusionModel, d
 
 
 def test_the_detector_of_another_model_is_refused(model: DiffusionModel, detector: Detector, tmp_path: Path) -> None:
-    model.save(tmp_path)  # the hash of its file, where the model in memory has none
+    model.save(tmp_path)  # gives the model the hash of a file; in memory it has none
     with pytest.raises(SettingsMismatch, match="model_sha256"):
         rediffuse.detect(PHOTO, model=tmp_path, detector=detector)
 

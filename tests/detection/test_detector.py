@@ -54,8 +54,8 @@ def test_bands_tell_images_apart_that_lose_different_frequencies(bands, make):
 
 
 def test_the_bands_that_differ_are_the_ones_that_speak(bands, make):
-    loudest = np.abs(bands.explain(make(LABELS, seed=1))).mean(axis=0).argmax()
-    assert loudest >= 5  # see `make`
+    strongest = np.abs(bands.explain(make(LABELS, seed=1))).mean(axis=0).argmax()
+    assert strongest >= 5  # see `make`
 
 
 def test_contributions_of_bands_and_offset_add_up_to_the_logit(bands, make):

@@ -1,4 +1,4 @@
-"""A verdict holds what the detector and the reconstruction say, and nothing where there is no reconstruction."""
+"""A verdict holds the results of the detector and the reconstruction, and none of them without a reconstruction."""
 
 import dataclasses
 from pathlib import Path
@@ -30,7 +30,7 @@ FOUND = FoundImage(Path("in/sub/a.png"), "sub/a.png")
 
 
 def detector(settings: DireSettings, limit: float = np.inf) -> Detector:
-    """Weighs the error in the lowest band against that in the highest; every image lies at a distance of its own."""
+    """A detector that compares the errors of the lowest and the highest band; images have different distances."""
     count = len(FEATURES["bands"].features)
     weight = np.zeros(count)
     weight[[0, 7]] = 0.3, -0.2

@@ -25,5 +25,5 @@ def test_class_and_source_are_the_folders_that_an_image_lies_in(tmp_path: Path):
 def test_missing_class_is_named_with_its_folder(tmp_path: Path):
     (tmp_path / "real").mkdir()
     Image.new("RGB", (4, 4)).save(tmp_path / "real" / "a.png")
-    with pytest.raises(InputError, match=f"^{tmp_path}: holds no folder generated/; real and generated are needed$"):
+    with pytest.raises(InputError, match=f"^{tmp_path}: has no subfolder generated/; real and generated are needed$"):
         find_labelled(tmp_path)

@@ -61,14 +61,14 @@ def test_row_holds_every_value_under_a_name_of_its_own():
     }
 
 
-def test_loudest_band_is_the_largest_contribution_of_either_sign():
-    assert JUDGED.loudest_band == 1
+def test_strongest_band_is_the_largest_contribution_of_either_sign():
+    assert JUDGED.strongest_band == 1
 
 
 def test_a_file_that_could_not_be_judged_has_a_reason_and_nothing_else():
     verdict = Verdict(file="x.png", reason="x.png: is empty")
     assert not verdict.judged
-    assert verdict.loudest_band is None
+    assert verdict.strongest_band is None
     assert {name for name, value in verdict.to_row().items() if value is not None} == {"file", "reason"}
 
 

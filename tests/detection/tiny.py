@@ -12,7 +12,7 @@ from rediffuse.zoo.model import DiffusionModel
 
 
 def unsure_detector(model: DiffusionModel) -> Detector:
-    """It finds every image unsure, after two network calls."""
+    """A detector that gives `unsure` for every image, after two network calls."""
     features = FEATURES["bands"]
     count = len(features.features)
     return Detector(

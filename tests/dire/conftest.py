@@ -36,7 +36,7 @@ def class_model() -> DiffusionModel:
 
 @pytest.fixture
 def pictures(tmp_path: Path) -> Path:
-    """Five images, of which two differ in their suffix only, and one text file that is called an image."""
+    """Five images, two of which differ only in their suffix, and a text file with the suffix of an image."""
     folder = tmp_path / "pictures"
     (folder / "sub").mkdir(parents=True)
     rng = np.random.default_rng(0)

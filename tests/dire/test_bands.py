@@ -1,4 +1,4 @@
-"""Band energies and coherences: identities of the Fourier transform, and cases with a known answer."""
+"""Band energies and coherences: identities of the Fourier transform, and cases with a known result."""
 
 import math
 
@@ -11,7 +11,7 @@ from rediffuse.models.frequency import NUM_BANDS
 
 
 def cosine(cycles: int, side: int = 32) -> torch.Tensor:
-    """cos along x with so many cycles per width, (1, 3, side, side)."""
+    """cos along x with this number of cycles per width, (1, 3, side, side)."""
     x = torch.arange(side, dtype=torch.float64)
     return torch.cos(2 * math.pi * cycles * x / side).float().expand(1, 3, side, side)
 

@@ -1,4 +1,4 @@
-"""A folder of results: what is done is skipped, what changed is done again, what fails is said."""
+"""A folder of results: finished files are skipped, changed files are done again, failures are reported."""
 
 import hashlib
 from pathlib import Path
@@ -20,7 +20,7 @@ from rediffuse.zoo.model import DiffusionModel
 
 
 def fill_folder(pictures: Path, out: Path, model: DiffusionModel, kinds=("maps",), labels=None) -> list[Row]:
-    """Do what is unfinished and return its rows."""
+    """Process the unfinished files and return their rows."""
     settings = DireSettings.for_model(model, steps=2)
     store = MapStore(out, settings, kinds=kinds)
     with Manifest(out) as manifest:
@@ -79,7 +79,7 @@ def test_what_a_killed_job_left_goes_when_the_folder_is_filled_again(
     partial = tmp_path / "out" / "maps" / ".wide.bmp.png.0c3f81ab.png"
     partial.write_bytes(b"half")
     fill_folder(pictures, tmp_path / "out", model)
-    assert partial.exists()  # the job before was not killed: another program may be writing it
+    assert partial.exists()  # the previous job was not killed: another program may be writing the file
     (tmp_path / "out" / "manifest.journal.jsonl").write_text("")
     fill_folder(pictures, tmp_path / "out", model)
     assert not partial.exists()

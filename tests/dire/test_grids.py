@@ -44,7 +44,7 @@ def process(schedule: ScheduleName, steps: int) -> GaussianDiffusion:
 
 
 def inversion_error(grid: Grid, schedule: ScheduleName, c: float, steps: int) -> float:
-    """Relative error of x_T at the noise level from which the sampler starts on its way back."""
+    """Relative error of x_T at the noise level at which the sampler starts."""
     chain = process(schedule, steps)
     x_T = walk.last(walk.invert("ddim", chain, exact_eps(c, schedule), X_0, UNCLIPPED, grid=grid))
     return abs(x_T / exact_solution(chain.schedule.alpha_bar[-1], c) - 1).item()
@@ -57,7 +57,7 @@ def round_trip_error(grid: Grid, schedule: ScheduleName, c: float, steps: int, d
 
 
 def order(errors: Sequence[float]) -> float:
-    """p of error = const * steps^-p, fitted."""
+    """The fitted p of error = const * steps^-p."""
     return -np.polyfit(np.log(STEP_COUNTS), np.log(errors), 1)[0]
 
 

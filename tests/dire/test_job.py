@@ -1,4 +1,4 @@
-"""Many files through the model: order, full batches, failures, and stopping."""
+"""Reconstruction of many files: order, full batches, failures, and stopping."""
 
 import threading
 import time

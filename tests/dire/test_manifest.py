@@ -1,4 +1,4 @@
-"""The manifest: one row per file, that a killed process does not lose."""
+"""The manifest: one row per file, which is not lost when the process is killed."""
 
 import os
 import signal
@@ -87,7 +87,7 @@ def test_manifest_without_new_rows_is_not_rewritten(tmp_path: Path) -> None:
 
 
 def killed_while_writing(folder: Path, *rows: Row) -> None:
-    """Add rows in a process that is killed half way through the next one."""
+    """Add rows in a process that is killed while it writes the next one."""
     script = (
         "import os, signal, sys; from pathlib import Path; from rediffuse.dire.manifest import Manifest, Row\n"
         f"manifest = Manifest(Path(sys.argv[1])); [manifest.add(row) for row in {rows!r}]\n"
@@ -102,7 +102,7 @@ def test_rows_outlive_killed_processes_that_were_writing_one(tmp_path: Path) -> 
     killed_while_writing(tmp_path, DONE, FAILED)
     assert read(tmp_path) == [DONE, FAILED]
     third = replace(DONE, name="c.jpg")
-    killed_while_writing(tmp_path, third)  # its first line follows the torn one
+    killed_while_writing(tmp_path, third)  # its first line follows the incomplete one
     assert read(tmp_path) == [DONE, FAILED, third]
     with Manifest(tmp_path) as manifest:
         assert manifest.resumes
@@ -122,7 +122,7 @@ def test_row_that_was_torn_before_its_end_of_line_is_no_row(tmp_path: Path) -> N
 
 
 def test_second_process_is_told_to_wait(tmp_path: Path) -> None:
-    with Manifest(tmp_path), pytest.raises(StorageError, match="another run is writing"):
+    with Manifest(tmp_path), pytest.raises(StorageError, match="another process is writing"):
         Manifest(tmp_path)
     with Manifest(tmp_path):
         pass
@@ -136,13 +136,15 @@ def test_folder_that_is_a_file_gives_one_line(tmp_path: Path) -> None:
 
 def test_file_that_is_no_manifest_is_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "manifest.parquet").write_text("no table")
-    with pytest.raises(InputError, match=r"manifest\.parquet: is no manifest \(.*Parquet.*\); remove it"):
+    with pytest.raises(InputError, match=r"manifest\.parquet: is not a manifest \(.*Parquet.*\); remove it"):
         Manifest(tmp_path)
 
 
 def test_table_with_other_columns_is_no_manifest_and_stays(tmp_path: Path) -> None:
     pq.write_table(pa.table({"name": ["a"], "size": [1]}), tmp_path / "manifest.parquet")
-    with pytest.raises(InputError, match=r"manifest\.parquet: is no manifest \(its columns are name, size\); remove"):
+    with pytest.raises(
+        InputError, match=r"manifest\.parquet: is not a manifest \(its columns are name, size\); remove"
+    ):
         Manifest(tmp_path)
     assert pq.read_schema(tmp_path / "manifest.parquet").names == ["name", "size"]
 
@@ -165,7 +167,7 @@ def test_damaged_journal_is_refused_by_name_until_it_is_removed(tmp_path: Path) 
         line = (tmp_path / "manifest.journal.jsonl").read_text()
     for content, number in (("no row\n", 1), (line + "{}\n" + line, 2)):
         (tmp_path / "manifest.journal.jsonl").write_text(content)
-        with pytest.raises(InputError, match=rf"journal\.jsonl: line {number} is no row of a manifest; remove"):
+        with pytest.raises(InputError, match=rf"journal\.jsonl: line {number} is not a row of a manifest; remove"):
             Manifest(tmp_path)
     (tmp_path / "manifest.journal.jsonl").unlink()
     with Manifest(tmp_path) as manifest:

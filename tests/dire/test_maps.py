@@ -1,4 +1,4 @@
-"""The store of maps: what is written is what is read, under names that never collide."""
+"""The store of maps: maps are read as they were written, and names are unique."""
 
 import hashlib
 import json
@@ -143,7 +143,7 @@ def test_damaged_settings_name_their_file(tmp_path: Path, content: str, reason: 
 
 
 def test_folder_without_settings_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"settings\.json: does not exist; a folder that `rediffuse dire` filled"):
+    with pytest.raises(InputError, match=r"settings\.json: does not exist; a folder of results of `rediffuse dire`"):
         MapStore.open(tmp_path)
 
 

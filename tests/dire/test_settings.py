@@ -1,4 +1,4 @@
-"""The settings of a reconstruction: what is allowed, and what they amount to."""
+"""The settings of a reconstruction: allowed values, and what is computed from them."""
 
 from dataclasses import replace
 

@@ -104,7 +104,7 @@ def test_wrong_scales_and_classes_beyond_the_classifier_are_refused() -> None:
 @pytest.mark.parametrize(
     ("num_classes", "labels", "line"),
     [
-        (None, [0], "give none"),
+        (None, [0], "leave them out"),
         (3, None, "this class-conditional model needs one class from 0 to 2 per image"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Tiny random models: what they make is noise, but the same noise every time."""
+"""Tiny random models: their samples are noise, but reproducible."""
 
 from golden_values import fill
 from rediffuse.diffusion.config import ProcessConfig, ScheduleName
@@ -21,7 +21,7 @@ def unet(num_classes: int | None = None) -> DiffusionModel:
 
 
 def without_noise(num_classes: int | None = None) -> DiffusionModel:
-    """`unet` that takes whatever it is given for an image, eps = 0."""
+    """`unet` that predicts eps = 0 for every input."""
     model = unet(num_classes)
     for parameter in model.network.out[-1].parameters():
         parameter.data.zero_()
@@ -42,7 +42,7 @@ def upsampler(num_classes: int | None = None) -> DiffusionModel:
 
 
 def classifier(num_classes: int = 3, image_size: int = 16, schedule: ScheduleName = "cosine") -> ClassifierModel:
-    """Of noisy images, with the noise of `unet`."""
+    """A classifier of noisy images, with the noise schedule of `unet`."""
     config = EncoderConfig(
         image_size=image_size, model_channels=32, num_res_blocks=1, channel_mult=(1, 1), out_channels=num_classes
     )

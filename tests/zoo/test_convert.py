@@ -1,4 +1,4 @@
-"""Weights there and back: the same tensors under the same names, and nothing replaced that was not meant to be."""
+"""Conversion of weights in both directions: same tensors, same names; files are replaced only with force."""
 
 from pathlib import Path
 

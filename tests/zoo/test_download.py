@@ -1,4 +1,4 @@
-"""Downloads from a real server that breaks off, forgets, lies and changes its mind."""
+"""Downloads from a real server that breaks connections, ignores ranges, sends wrong headers and changes its file."""
 
 import resource
 import subprocess
@@ -35,17 +35,17 @@ def files_at_most(num_bytes: int) -> Iterator[None]:
 
 
 def whole(path: Path) -> str:
-    """What is wrong with a file: it has not all of CONTENT's bytes."""
+    """The error of a file that is not equal to CONTENT."""
     return "" if path.stat().st_size == len(CONTENT) else "is not whole"
 
 
 def anything(path: Path) -> str:
-    """Nothing is wrong with any file."""
+    """Accepts every file."""
     return ""
 
 
 def left(file: Path) -> list[str]:
-    """What lies beside the file, but for the lock."""
+    """The other files in its folder, except the lock."""
     return sorted(path.name for path in file.parent.iterdir() if path.suffix != ".lock")
 
 
@@ -59,12 +59,12 @@ def test_a_file_comes_whole_and_tells_its_progress(server, file: Path) -> None:
 
 @pytest.mark.parametrize("dated", [False, True])
 def test_a_transfer_that_breaks_off_is_taken_up_where_it_stopped(server, file: Path, date: str, dated: bool) -> None:
-    if dated:  # a weak ETag may stand for other bytes, so the date has to do
+    if dated:  # a weak ETag may be equal for different bytes, so the date is used
         server.etag, server.last_modified = 'W/"weak"', date
     server.breaks_after = [100_000, 50_001]
     download(server.url, file, whole, **PATIENT)
     assert file.read_bytes() == CONTENT
-    assert server.ranges == [None, "bytes=99999-", "bytes=149999-"]  # the last byte is asked for again
+    assert server.ranges == [None, "bytes=99999-", "bytes=149999-"]  # the last byte is requested again
 
 
 def test_a_line_that_breaks_often_brings_all_of_a_file(server, file: Path) -> None:

@@ -1,4 +1,4 @@
-"""Published models: fetched, verified against the list or the first download, and the list itself."""
+"""Published models: download, verification against the list or the first download, and the list itself."""
 
 import gzip
 import hashlib

@@ -1,4 +1,4 @@
-"""Spectral gates beside the weights that they belong to: in a folder, alone in a file, new on published weights."""
+"""Spectral gates and the weights that they belong to: in one folder, in a separate file, new on published weights."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -63,7 +63,7 @@ def test_gates_are_saved_and_loaded_alone(gated: DiffusionModel, base: Path, tmp
     write_gates(path, gated.network)
     assert path.stat().st_size < 0.2 * (base / "model.safetensors").stat().st_size
     loaded = load(base, frequency=path)
-    torch.testing.assert_close(output(loaded), output(gated))  # `fill` goes by names: the bases are equal
+    torch.testing.assert_close(output(loaded), output(gated))  # `fill` depends on names only, so the bases are equal
     assert not torch.allclose(output(load(base)), output(gated), atol=1e-3)
 
 

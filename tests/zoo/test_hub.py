@@ -1,4 +1,4 @@
-"""Models on the hub: pushed to a real server, loaded from it by name, and kept for when there is no network."""
+"""Models on the hub: pushed to a real server, loaded from it by name, and from the cache without a network."""
 
 import json
 import os

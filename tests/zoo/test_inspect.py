@@ -1,4 +1,4 @@
-"""What is known of weights: all of a folder, most of a file, something of anything that holds tensors."""
+"""Facts about weights: all about a folder, most about a file, some about every file with tensors."""
 
 from pathlib import Path
 

@@ -42,7 +42,7 @@ def test_labels_that_do_not_fit_are_refused_with_what_is_needed(labels, line: st
 def test_a_model_without_classes_takes_labels_for_a_guidance_alone() -> None:
     model = unet()
     assert class_labels(model, None, 2) is None
-    with pytest.raises(ConfigError, match="labels: this model is not class-conditional; give none"):
+    with pytest.raises(ConfigError, match="labels: this model is not class-conditional; leave them out"):
         class_labels(model, [0, 1], 2)
     guided = class_labels(model, [0, 7], 2, guided=True)
     assert guided is not None

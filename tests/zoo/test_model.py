@@ -1,4 +1,4 @@
-"""Models to folders and back, from every source, and what bad sources get."""
+"""Models to folders and back, from every source, and the errors for bad sources."""
 
 import json
 import shutil
@@ -54,7 +54,7 @@ def test_a_saved_model_comes_back_as_it_was(tmp_path: Path) -> None:
     x, t = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0)), torch.tensor([3, 90])
     for name, tensor in model.network.state_dict().items():
         assert torch.equal(back.network.state_dict()[name], tensor)
-    # Loaded networks lie in memory in another order, in which sums round otherwise.
+    # Loaded networks have another memory layout, with which sums round differently.
     torch.testing.assert_close(back.network(x, t), model.network(x, t))
     assert not back.network.training
 

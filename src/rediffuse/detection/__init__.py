@@ -1,1 +1,1 @@
-"""From reconstructions to calibrated verdicts."""
+"""Detection of generated images: features of reconstructions, classifiers, calibration, verdicts."""

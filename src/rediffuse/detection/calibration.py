@@ -1,4 +1,4 @@
-"""From a detector's logit to a probability, and from the probability to a decision that may be `unsure`."""
+"""Convert a detector's logit to a probability, and the probability to a decision: `real`, `generated` or `unsure`."""
 
 from dataclasses import dataclass
 
@@ -18,19 +18,19 @@ class Calibration:
     offset: float
 
     def probabilities(self, logits: np.ndarray) -> np.ndarray:
-        """(N,) float64 in [0, 1]: that an image is generated, if half of all images were."""
-        # log sigmoid(z) = -log(1 + exp(-z)), which no z can make overflow
+        """(N,) float64 in [0, 1]: the probability that an image is generated, if half of all images are."""
+        # log sigmoid(z) = -log(1 + exp(-z)), computed without overflow for every z
         return np.exp(-np.logaddexp(0, -(self.slope * logits.astype(np.float64) + self.offset)))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Thresholds:
-    """`generated` from one probability on, `real` below another, `unsure` between them."""
+    """`generated` at or above one probability, `real` below another, `unsure` between them."""
 
     real: float
     generated: float
     error_rate: float
-    """What the thresholds were chosen for: the largest share of each class's validation images decided wrongly."""
+    """The largest allowed share of wrong decisions on the validation images of each class."""
 
     def __post_init__(self) -> None:
         if not 0 < self.error_rate < 0.5:
@@ -45,10 +45,10 @@ class Thresholds:
 
 
 def fit_calibration(labels: np.ndarray, logits: np.ndarray) -> Calibration:
-    """Platt scaling of validation logits (N,) (Platt 1999), both classes weighing equally.
+    """Platt scaling of validation logits (N,) (Platt 1999), with equal weight for both classes.
 
-    The targets are Platt's (n + 1) / (n + 2) and 1 / (m + 2) instead of 1 and 0: with classes that separate perfectly
-    the slope stays finite, and few images never claim certainty.
+    The targets are Platt's (n + 1) / (n + 2) and 1 / (m + 2) instead of 1 and 0. So the slope is finite also for
+    perfectly separated classes, and few images never give a probability of 0 or 1.
     """
     num_real, num_generated = np.bincount(labels.astype(int), minlength=2)
     targets = np.where(labels == 1, (num_generated + 1) / (num_generated + 2), 1 / (num_real + 2))
@@ -62,14 +62,14 @@ def fit_calibration(labels: np.ndarray, logits: np.ndarray) -> Calibration:
 
 
 def choose_thresholds(labels: np.ndarray, probabilities: np.ndarray, error_rate: float = 0.05) -> Thresholds:
-    """The widest decisions that keep both validation error rates at or under `error_rate`.
+    """The thresholds with the fewest `unsure` decisions for which both validation error rates are at most `error_rate`.
 
-    `generated` is the lowest threshold that calls at most that share of the real images generated, `real` the highest
-    that calls at most that share of the generated images real. Where the classes separate so well that the two cross,
-    their midpoint serves as both and nothing is unsure.
+    `generated` is the lowest threshold at which at most that share of the real images counts as generated; `real` is
+    the highest at which at most that share of the generated images counts as real. If `real` would be above
+    `generated`, because the classes are well separated, both are set to their mean, and nothing is unsure.
     """
     real, generated = np.sort(probabilities[labels == 0])[::-1], np.sort(probabilities[labels == 1])
-    # The first image that may no longer be decided wrongly; its own probability has to fall on the safe side.
+    # The first image that must not be decided wrongly; its own probability must be on the correct side.
     highest_real = float(real[_allowed(len(real), error_rate)])
     lowest_generated = float(generated[_allowed(len(generated), error_rate)])
     above, below = float(np.nextafter(highest_real, np.inf)), lowest_generated

@@ -1,4 +1,4 @@
-"""From images, a model and a detector, however they are named, to verdicts."""
+"""Judge images with a model and a detector: `rediffuse.detect`."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -31,18 +31,18 @@ def detect(
     Args:
         images: one or several; each is a path (a file, a folder that is searched recursively, or a glob pattern), a
             Pillow image, or an array, uint8 (H, W, 3), RGB. An array (N, H, W, 3) is N images.
-        model: the diffusion model that the detector was trained with: one that `load` gave, or what `load` takes.
-        detector: one that `load_detector` gave, or what `load_detector` takes.
+        model: the diffusion model that the detector was trained with: a loaded model, or an argument of `load`.
+        detector: a loaded detector, or an argument of `load_detector`.
         batch_size: images per call of the network, at least 1.
         workers: threads that decode, at least 1.
-        device: where a model goes that is given by name; `"auto"` is the machine's accelerator, or the CPU if it has
-            none.
-        evidence: keep in each verdict the image as the network saw it and its reconstruction (6 MiB at 512 px).
-        progress: told after each image how many are judged.
+        device: the device of a model that is given by name; `"auto"` is the machine's accelerator, or the CPU if it
+            has none.
+        evidence: keep the network's input and its reconstruction in each verdict (6 MiB at 512 px).
+        progress: called after each image with the number of judged images.
 
     Returns:
-        One verdict per image, in order. `Verdict.file` is the file's name, or for an image in memory its place among
-        `images`, from 0 on: `image 0`. An image that cannot be judged has no decision, and a reason.
+        One verdict per image, in order. `Verdict.file` is the file's name, or for an image in memory its position in
+        `images`, counted from 0: `image 0`. An image that cannot be judged has no decision, and a reason.
 
     Raises:
         InputError: a path does not exist, a pattern matches nothing, a folder holds no images, or there is no such
@@ -65,9 +65,9 @@ def detect_each(
     workers: int,
     device: torch.device | str,
 ) -> Iterator[Verdict]:
-    """`detect` of the images that `gather_images` found: verdicts as they come, each with its evidence.
+    """As `detect`, for images of `gather_images`: yields verdicts with their evidence as they are computed.
 
-    What cannot be loaded, or does not fit, is an error at once.
+    The model and the detector are loaded and checked before the first verdict.
     """
     if not isinstance(model, DiffusionModel):
         model = load(model, device=device)

@@ -1,7 +1,7 @@
-"""A detector: a classifier of reconstructions together with everything that its answers depend on.
+"""A detector: a classifier of reconstructions with its settings, calibration and thresholds.
 
-In a folder: `detector.json` (settings, calibration, thresholds, how it was trained), `detector.safetensors` (weights),
-and `control/`, the detector that was trained in the same way on the images alone.
+Its folder holds `detector.json` (settings, calibration, thresholds, record of the training), `detector.safetensors`
+(weights), and `control/`, a detector that was trained in the same way on the images alone.
 """
 
 import json
@@ -31,7 +31,7 @@ from rediffuse.zoo.published import DEFAULT, default_folder
 
 RECORD_FILE = "detector.json"
 SUBFOLDER = "detector"
-"""Where a run, or the embedded model, has its detector."""
+"""The subfolder of a run folder, or of the embedded model, that holds the detector."""
 
 UNFAMILIAR = "unlike the images this detector was trained on"
 BETWEEN = "between the thresholds"
@@ -39,28 +39,28 @@ BETWEEN = "between the thresholds"
 
 @dataclass(frozen=True, kw_only=True)
 class DetectorRecord:
-    """What `detector.json` holds."""
+    """The content of `detector.json`."""
 
     input: InputName
-    """What the classifier looks at; features make it a logistic regression, a map a ResNet-50."""
+    """The classifier's input: features for a logistic regression, a map for a ResNet-50."""
     feature_names: tuple[str, ...]
-    """The numbers behind `familiarity_limit` (and behind the logistic regression), in order."""
+    """Names of the features of the distance to the training images (and of the logistic regression), in order."""
     settings: DireSettings
     calibration: Calibration
     thresholds: Thresholds
     familiarity_limit: float
     training: dict[str, Any]
-    """Where the detector comes from: data, candidates, validation figures."""
+    """The record of the training: data, candidates, validation figures."""
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Detector:
-    """Gives a reconstruction the probability that its image is generated, and a decision that may be `unsure`."""
+    """Computes the probability that an image is generated from its reconstruction, and the decision."""
 
     scorer: Scorer
     familiarity: Familiarity
     settings: DireSettings
-    """The settings it was trained under; reconstructions made under others are refused."""
+    """The settings of the training; reconstructions made with other settings are refused."""
     calibration: Calibration
     thresholds: Thresholds
     training: dict[str, Any]
@@ -74,16 +74,16 @@ class Detector:
         return "bands" if isinstance(self.scorer.input, FeatureSet) else "map"
 
     def probabilities(self, reconstruction: Reconstruction) -> np.ndarray:
-        """(N,) float64 in [0, 1]: that the image is generated, if half of all images were.
+        """(N,) float64 in [0, 1]: the probability that the image is generated, if half of all images are.
 
         Raises:
-            SettingsMismatch: the reconstruction was made under other settings; names each field and both values.
+            SettingsMismatch: the reconstruction was made with other settings; names each field and both values.
         """
         self._require_own_settings(reconstruction)
         return self.calibration.probabilities(self.scorer.logits(reconstruction))
 
     def distances(self, reconstruction: Reconstruction) -> np.ndarray:
-        """(N,) float64: how far an image is from the training images; unfamiliar beyond `familiarity.limit`.
+        """(N,) float64: the distance of an image from the training images; above `familiarity.limit` it is `unsure`.
 
         Raises:
             SettingsMismatch: as in `probabilities`.
@@ -92,7 +92,7 @@ class Detector:
         return self.familiarity.distances(FEATURES[self.scorer.input.familiar].measure(reconstruction))
 
     def explain(self, reconstruction: Reconstruction) -> np.ndarray:
-        """(N, K) float64: what each frequency band adds to the calibrated logit; positive speaks for `generated`.
+        """(N, K) float64: the contribution of each frequency band to the calibrated logit; positive for `generated`.
 
         Raises:
             SettingsMismatch: as in `probabilities`.
@@ -101,7 +101,7 @@ class Detector:
         return self.calibration.slope * self.scorer.contributions(reconstruction)
 
     def decide(self, probability: float, distance: float) -> tuple[Decision, str | None]:
-        """The decision on one image, and why where it is `unsure`."""
+        """The decision on one image, and the reason if it is `unsure`."""
         if distance > self.familiarity.limit:
             return "unsure", UNFAMILIAR
         decision = self.thresholds.decide(probability)
@@ -140,16 +140,16 @@ class Detector:
 
 
 def load_detector(source: str | Path = DEFAULT, *, device: torch.device | str = "cpu") -> Detector:
-    """A detector of a folder.
+    """Load a detector from a folder.
 
     Args:
-        source: a folder that `rediffuse train detector` filled, its subfolder `detector`, or a folder that
-            `Detector.save` wrote; `"default"` is the embedded detector.
-        device: where a ResNet-50 goes; `"auto"` is the machine's accelerator, or the CPU if it has none.
+        source: a run folder of `rediffuse train detector`, its subfolder `detector`, or a folder that `Detector.save`
+            wrote; `"default"` is the embedded detector.
+        device: the device of a ResNet-50; `"auto"` is the machine's accelerator, or the CPU if it has none.
 
     Raises:
         InputError: there is no `detector.json`.
-        ConfigError: the file does not say what it has to.
+        ConfigError: a field of the file is missing or wrong.
         CheckpointError: the weights do not fit it, or this version computes other features.
     """
     path = _record_path(default_folder() if source == DEFAULT else Path(source))
@@ -164,9 +164,7 @@ def load_detector(source: str | Path = DEFAULT, *, device: torch.device | str = 
     tensors = read_state_dict(weights)
     scorer = _scorer(record.input, tensors, weights)
     if _names(scorer.input.familiar) != record.feature_names:
-        raise CheckpointError(
-            f"{path}: its features are not those that this version computes; train the detector again"
-        )
+        raise CheckpointError(f"{path}: this version of rediffuse computes other features; train the detector again")
     count = len(record.feature_names)
     familiarity = Familiarity(
         centres=_array(tensors, "familiarity.centres", (2, count), weights),
@@ -184,7 +182,7 @@ def load_detector(source: str | Path = DEFAULT, *, device: torch.device | str = 
 
 
 def _record_path(folder: Path) -> Path:
-    """`detector.json` in a detector's folder, or below a run's."""
+    """The path of `detector.json` in a detector's folder or a run folder."""
     for path in (folder / RECORD_FILE, folder / SUBFOLDER / RECORD_FILE):
         if path.is_file():
             return path

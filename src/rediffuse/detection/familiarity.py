@@ -1,4 +1,4 @@
-"""Whether an image is like those a detector was trained on."""
+"""The distance of an image from the training images of a detector."""
 
 from dataclasses import dataclass
 
@@ -13,20 +13,20 @@ class Familiarity:
     centres: np.ndarray
     """(2, F) mean features of the real and of the generated training images."""
     precision: np.ndarray
-    """(F, F) inverse of the covariance around them."""
+    """(F, F) inverse of the covariance around these means."""
     limit: float = np.inf
-    """An image farther away than this is unlike the training images."""
+    """An image with a larger distance counts as unlike the training images."""
 
     def distances(self, features: np.ndarray) -> np.ndarray:
-        """Features (N, F) to distances (N,) >= 0."""
+        """Distances (N,) >= 0 of features (N, F)."""
         offsets = features[:, None] - self.centres  # (N, 2, F)
         squared = np.einsum("ncf,fg,ncg->nc", offsets, self.precision, offsets)
         return np.sqrt(squared.min(axis=1))
 
 
 def fit_familiarity(features: np.ndarray, labels: np.ndarray) -> Familiarity:
-    """Centres and covariance (shrunk as in Ledoit and Wolf 2004) of training features (N, F); no limit yet."""
-    scale = feature_scale(features)  # shrinkage is towards a multiple of the identity, so features have to share a unit
+    """Class means and covariance (shrunk, Ledoit and Wolf 2004) of training features (N, F); the limit is not set."""
+    scale = feature_scale(features)  # shrinkage is towards a multiple of the identity: needs equal units
     scaled = features / scale
     centres = np.stack([scaled[labels == label].mean(axis=0) for label in (0, 1)])
     covariance = LedoitWolf(assume_centered=True).fit(scaled - centres[labels.astype(int)])
@@ -34,10 +34,10 @@ def fit_familiarity(features: np.ndarray, labels: np.ndarray) -> Familiarity:
 
 
 def feature_scale(features: np.ndarray) -> np.ndarray:
-    """The standard deviation of each feature, (F,), or float32's resolution where it hardly varies."""
+    """The standard deviation of each feature, (F,), or float32's resolution if that is larger."""
     return np.maximum(features.std(axis=0), 1e-6)
 
 
 def familiarity_limit(familiarity: Familiarity, features: np.ndarray, quantile: float = 0.995) -> float:
-    """The distance that `quantile` of the validation features (N, F) stay within."""
+    """The distance that a share `quantile` of the validation features (N, F) does not exceed."""
     return float(np.quantile(familiarity.distances(features), quantile))

@@ -1,7 +1,7 @@
-"""What a detector looks at: functions of a reconstruction, by name, each with its control.
+"""The inputs of detectors: functions of a reconstruction, by name, each with its control.
 
-A control is what the same classifier gets when it sees the image alone. A detector on reconstructions that is no better
-than its control has learned nothing from the diffusion model.
+The control of an input is computed in the same way from the image alone. If a detector on reconstructions is not better
+than the detector on its control, the diffusion model adds nothing.
 """
 
 from collections.abc import Callable
@@ -17,10 +17,10 @@ from rediffuse.dire.reconstruct import Reconstruction
 from rediffuse.models.frequency import NUM_BANDS, highest
 
 YCC = ((0.299, 0.587, 0.114), (-0.1687, -0.3313, 0.5), (0.5, -0.4187, -0.0813))
-"""From R, G, B to luma and the two colour differences of JFIF."""
+"""The matrix from R, G, B to luma and the two colour differences of JFIF."""
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""Of the photographs that published ResNet-50s were trained on, in [0, 1]."""
+"""Mean and deviation of the photographs that published ResNet-50s were trained on, in [0, 1]."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,9 +28,9 @@ class Feature:
     """One number of an image."""
 
     name: str
-    """For people: "error in band 3 (0.25-0.35 cycles/px)"."""
+    """A name for people, such as "error in band 3 (0.25-0.35 cycles/px)"."""
     band: int | None
-    """The band it belongs to, counted from 0; None where it belongs to all."""
+    """The band of the number, counted from 0; None for a number of all bands together."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,18 +40,18 @@ class FeatureSet:
     name: FeatureName
     features: tuple[Feature, ...]
     compute: Callable[[Reconstruction], Tensor]
-    """(N, F) float32."""
+    """The function from a reconstruction to features (N, F) float32."""
     control: FeatureName
     needs_second_view: bool = False
-    """Whether it takes reconstructions with a second view (`DireSettings.second_view`)."""
+    """Whether it needs reconstructions with a second view (`DireSettings.second_view`)."""
 
     @property
     def familiar(self) -> FeatureName:
-        """The features by which an image is found to be unlike the training images: these."""
+        """The features of the distance to the training images: the same ones."""
         return self.name
 
     def measure(self, reconstruction: Reconstruction) -> np.ndarray:
-        """(N, F) float64; beyond rounding, nothing about an image depends on its neighbours in the batch."""
+        """(N, F) float64; except for rounding the features of an image do not depend on the rest of the batch."""
         values = self.compute(reconstruction).double().cpu().numpy()
         assert values.shape == (len(reconstruction), len(self.features))
         return values
@@ -67,7 +67,7 @@ class MapInput:
     """From x_0 and the signed error D, (N, 3, S, S) each, to (N, C, S, S) with values in [0, 1]."""
     control: MapName
     familiar: FeatureName
-    """The features by which an image is found to be unlike the training images."""
+    """The features of the distance to the training images."""
     needs_second_view: bool = False
 
     def measure(self, reconstruction: Reconstruction) -> np.ndarray:
@@ -75,7 +75,7 @@ class MapInput:
         return self.maps(reconstruction.x_0, reconstruction.error).cpu().numpy()
 
     def maps(self, x_0: Tensor, error: Tensor) -> Tensor:
-        """(N, C, S, S) float32, every three channels normalised as the original DIRE's detector normalises its maps."""
+        """(N, C, S, S) float32; every three channels are normalised as by the original DIRE's detector."""
         values = self.compute(x_0, error)
         copies = self.num_channels // 3
         mean, std = (values.new_tensor(v).repeat(copies)[:, None, None] for v in (IMAGENET_MEAN, IMAGENET_STD))
@@ -83,7 +83,7 @@ class MapInput:
 
 
 def band_range(band: int, num_bands: int = NUM_BANDS) -> tuple[float, float]:
-    """Where the hat function of a band is at least 1/2, in cycles per pixel."""
+    """The frequencies, in cycles per pixel, between which the hat function of a band is at least 1/2."""
     spacing = highest(2) / (num_bands - 1)
     return max(0.0, (band - 0.5) * spacing), min(highest(2), (band + 0.5) * spacing)
 

@@ -1,4 +1,4 @@
-"""From images to verdicts."""
+"""Reconstruct images, and judge the reconstructions."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -21,18 +21,18 @@ def judge(
     labels: Mapping[str, int] | None = None,
     workers: int = 2,
 ) -> Iterator[Verdict]:
-    """One verdict per file, in order; a file that cannot be judged gets one with the reason and no decision.
+    """One verdict per file, in order; the verdict of a file that cannot be judged has a reason and no decision.
 
     Args:
-        model: the one the detector was trained with.
+        model: the model that the detector was trained with.
         files: from `images.find.find_images` or `gather_images`.
-        detector: its settings are those of the reconstructions.
+        detector: the detector; its settings are used for the reconstructions.
         batch_size: see `dire.job.reconstruct_files`.
         labels: see `dire.job.reconstruct_files`.
         workers: see `dire.job.reconstruct_files`.
 
     Returns:
-        Verdicts as they come, each with its evidence: keep only what is needed of a long job.
+        An iterator of verdicts with their evidence, which is large: do not keep it for many files.
 
     Raises:
         SettingsMismatch: at once, if the detector was trained with another model.
@@ -44,20 +44,20 @@ def judge(
 
 
 def require_model(model: DiffusionModel, detector: Detector) -> None:
-    """Accept the model that the detector was trained with.
+    """Check that the detector was trained with this model.
 
     Raises:
-        SettingsMismatch: it is another one, or of another image size; names both.
+        SettingsMismatch: it was trained with another model or image size; names both.
     """
     given = replace(detector.settings, image_size=model.image_size, model_sha256=model.provenance.sha256)
     require_same(given=given, expected=detector.settings, owner="the detector")
 
 
 def verdict(result: FileResult, detector: Detector) -> Verdict:
-    """The verdict on one file's reconstruction, or on the lack of one.
+    """The verdict on one file from its reconstruction, or from the reason why there is none.
 
     Raises:
-        SettingsMismatch: the reconstruction was made under other settings than the detector's.
+        SettingsMismatch: the reconstruction was made with other settings than the detector's.
     """
     if result.reconstruction is None:
         return Verdict(file=result.found.name, reason=result.reason, settings=detector.settings)

@@ -1,4 +1,4 @@
-"""Folders of images whose class is known."""
+"""Find images of known class in the folders `real/` and `generated/`."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,30 +7,30 @@ from rediffuse.errors import InputError
 from rediffuse.images.find import FoundImage, find_images
 
 CLASSES = ("real", "generated")
-"""Folders by label: 0 and 1."""
+"""The names of the folders, in the order of the labels 0 and 1."""
 
 
 @dataclass(frozen=True)
 class LabelledImage:
-    """A file, its class, and where it comes from."""
+    """A file, its class, and its source."""
 
     found: FoundImage
     label: int
     """0 real, 1 generated."""
     source: str
-    """`real`, or for a generated image the folder below `generated/` that it lies in: what made it."""
+    """`real`, or for a generated image the name of its subfolder of `generated/`, which names the generator."""
 
 
 def find_labelled(folder: Path) -> list[LabelledImage]:
-    """The images in `real/` and `generated/` below `folder`; names are relative to `folder`.
+    """The images in the subfolders `real/` and `generated/` of `folder`; names are relative to `folder`.
 
     Raises:
-        InputError: one of the two is missing or holds no images.
+        InputError: one of the two subfolders is missing or holds no images.
     """
     images = []
     for label, name in enumerate(CLASSES):
         if not (folder / name).is_dir():
-            raise InputError(f"{folder}: holds no folder {name}/; {' and '.join(CLASSES)} are needed")
+            raise InputError(f"{folder}: has no subfolder {name}/; {' and '.join(CLASSES)} are needed")
         for found in find_images([folder / name]):
             first, _, below = found.name.partition("/")
             source = first if label and below else name

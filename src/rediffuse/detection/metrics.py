@@ -1,7 +1,7 @@
-"""How well scores tell generated images from real ones.
+"""Figures of binary classification: how well scores separate generated images from real ones.
 
-`labels` are 1 for generated and 0 for real, `scores` grow with the belief in `generated`. Figures that depend on how
-many images of each class there happen to be (average precision, accuracy, calibration error) weigh both equally.
+`labels` are 1 for generated and 0 for real; a higher score means `generated`. Figures that depend on the numbers of
+images per class (average precision, accuracy, calibration error) are computed with equal weight for both classes.
 """
 
 from dataclasses import dataclass
@@ -24,21 +24,21 @@ class Interval:
 
 @dataclass(frozen=True, kw_only=True)
 class Figures:
-    """What a detector achieves on one set of images."""
+    """The figures of a detector on one set of images."""
 
     num_real: int
     num_generated: int
     auc: Interval
     average_precision: float
     accuracy: float
-    """At probability 0.5."""
+    """The accuracy with the threshold 0.5."""
     tpr_at_1_percent_fpr: float
     tpr_at_5_percent_fpr: float
     calibration_error: float
 
 
 def figures(labels: np.ndarray, probabilities: np.ndarray) -> Figures:
-    """Every figure of `Figures` from labels (N,) in {0, 1} and probabilities (N,) in [0, 1]; both classes occur."""
+    """All figures from labels (N,) in {0, 1} and probabilities (N,) in [0, 1]; both classes must occur."""
     weights = equal_class_weights(labels)
     return Figures(
         num_real=int((labels == 0).sum()),
@@ -53,7 +53,7 @@ def figures(labels: np.ndarray, probabilities: np.ndarray) -> Figures:
 
 
 def roc_auc(labels: np.ndarray, scores: np.ndarray) -> float:
-    """The probability that a generated image scores above a real one, ties counting half."""
+    """The probability that a generated image has a higher score than a real one; ties count half."""
     return float(roc_auc_score(labels, scores))
 
 
@@ -67,7 +67,7 @@ def auc_interval(
 
 
 def bootstrap_aucs(labels: np.ndarray, scores: np.ndarray, *, resamples: int = 2000, seed: int = 0) -> np.ndarray:
-    """The AUC of resampled images, (resamples,), each class resampled by itself (Efron and Tibshirani 1993, 13.3).
+    """The AUC of resampled images, (resamples,); each class is resampled separately (Efron, Tibshirani 1993, 13.3).
 
     Drawing n scores with replacement is one multinomial draw over the distinct scores, so many resamples are one array
     of (resamples, distinct scores).
@@ -77,30 +77,30 @@ def bootstrap_aucs(labels: np.ndarray, scores: np.ndarray, *, resamples: int = 2
     real, generated = (np.bincount(place[labels == label], minlength=len(distinct)) for label in (0, 1))
     n, m = int(real.sum()), int(generated.sum())
     aucs = np.empty(resamples)
-    block = max(1, 4_000_000 // len(distinct))  # keeps the arrays under about 100 MB
+    block = max(1, 4_000_000 // len(distinct))  # limits the arrays to about 100 MB
     for start in range(0, resamples, block):
         size = min(block, resamples - start)
         reals = generator.multinomial(n, real / n, size)  # (size, distinct)
         generateds = generator.multinomial(m, generated / m, size)
-        below = reals.cumsum(1) - 0.5 * reals  # real images with a lower score, ties counting half
+        below = reals.cumsum(1) - 0.5 * reals  # real images with a lower score; ties count half
         aucs[start : start + size] = (generateds * below).sum(1) / (n * m)
     return aucs
 
 
 def tpr_at_fpr(labels: np.ndarray, scores: np.ndarray, rate: float) -> float:
-    """The largest share of generated images found while at most `rate` of the real ones are called generated."""
+    """The largest share of detected generated images, if at most a share `rate` of the real images is a false alarm."""
     fpr, tpr, _ = roc_curve(labels, scores, drop_intermediate=False)
     return float(tpr[fpr <= rate].max())
 
 
 def expected_calibration_error(labels: np.ndarray, probabilities: np.ndarray, num_bins: int = 15) -> float:
-    """Mean gap between the stated probability and the frequency of `generated` (arXiv:1706.04599, Eq. 3), in [0, 1]."""
+    """Mean difference of probability and frequency of generated images (arXiv:1706.04599, Eq. 3), in [0, 1]."""
     bins = np.minimum((probabilities * num_bins).astype(int), num_bins - 1)
     gaps = np.bincount(bins, weights=equal_class_weights(labels) * (labels - probabilities), minlength=num_bins)
     return float(np.abs(gaps).sum())
 
 
 def equal_class_weights(labels: np.ndarray) -> np.ndarray:
-    """Weights (N,) that sum to 1, half of it on each class."""
+    """Weights (N,) that sum to 1/2 over each class."""
     counts = np.bincount(labels.astype(int), minlength=2)
     return 0.5 / counts[labels.astype(int)]

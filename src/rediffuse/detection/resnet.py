@@ -10,9 +10,9 @@ from rediffuse.errors import CheckpointError
 from rediffuse.models.checkpoints import load_into, read_state_dict
 
 BLOCKS = (3, 4, 6, 3)
-"""Bottleneck blocks in each of the four stages."""
+"""Number of bottleneck blocks in each of the four stages."""
 EXPANSION = 4
-"""A block's output channels over its inner ones."""
+"""Ratio of a block's output channels to its inner channels."""
 
 
 class ResNet50(nn.Module):
@@ -64,12 +64,13 @@ class Bottleneck(nn.Module):
 
 
 def inflate_stem(state: Mapping[str, Tensor], in_channels: int) -> dict[str, Tensor]:
-    """Widen `conv1.weight` (64, C, 7, 7) to `in_channels`: its channels are repeated and divided by how often.
+    """Widen `conv1.weight` (64, C, 7, 7) to `in_channels`: repeat its channels, divided by the number of repetitions.
 
-    An input that repeats its C channels in the same way keeps its output. Returns a new state_dict; others are shared.
+    If the C channels of an input are repeated in the same way, the output is the same. Returns a new state_dict, which
+    shares all other tensors.
 
     Raises:
-        CheckpointError: `in_channels` is no multiple of C.
+        CheckpointError: `in_channels` is not a multiple of C.
     """
     stem = state["conv1.weight"]
     if in_channels % stem.shape[1]:
@@ -79,18 +80,18 @@ def inflate_stem(state: Mapping[str, Tensor], in_channels: int) -> dict[str, Ten
 
 
 def load_resnet50(path: Path, in_channels: int = 3) -> ResNet50:
-    """The network of a checkpoint file: torchvision's or ours, or the original DIRE's, wrapped in `{"model": ...}`.
+    """Load a checkpoint of torchvision, of rediffuse, or of the original DIRE, which wraps it in `{"model": ...}`.
 
     Args:
-        path: `.pt`, `.pth` or `.safetensors`.
-        in_channels: of the network; more than the file has are made by `inflate_stem`.
+        path: a `.pt`, `.pth` or `.safetensors` file.
+        in_channels: input channels of the network; if the file has fewer, `inflate_stem` repeats them.
 
     Raises:
-        CheckpointError: the file is no ResNet-50; names the file and the tensors that do not fit.
+        CheckpointError: the file holds no ResNet-50; names the file and the tensors that do not fit.
     """
     state = read_state_dict(path)
     if "conv1.weight" not in state or "fc.weight" not in state:
-        raise CheckpointError(f"{path}: no ResNet-50: it has no conv1.weight and fc.weight")
+        raise CheckpointError(f"{path}: not a ResNet-50: conv1.weight or fc.weight is missing")
     network = ResNet50(num_outputs=len(state["fc.weight"]), in_channels=in_channels)
     load_into(network, inflate_stem(state, in_channels), path)
     return network.eval()

@@ -1,4 +1,4 @@
-"""The two classifiers: each gives a reconstruction a logit, positive for `generated`, and says what each band adds."""
+"""The two classifiers of reconstructions. Their logit is positive for `generated`; each gives contributions by band."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -15,25 +15,25 @@ from rediffuse.models.frequency import NUM_BANDS
 
 
 class Scorer(Protocol):
-    """What a detector needs of its classifier."""
+    """The interface of a detector's classifier."""
 
     @property
     def input(self) -> FeatureSet | MapInput: ...
 
     def logits(self, reconstruction: Reconstruction) -> np.ndarray:
-        """(N,) float64, before calibration."""
+        """Logits (N,) float64, before calibration."""
         ...
 
     def logits_of(self, inputs: np.ndarray) -> np.ndarray:
-        """The same, from what `input.measure` gave."""
+        """The same, from the result of `input.measure`."""
         ...
 
     def contributions(self, reconstruction: Reconstruction) -> np.ndarray:
-        """(N, K) float64: what each band adds to the logit."""
+        """(N, K) float64: the contribution of each band to the logit."""
         ...
 
     def tensors(self) -> dict[str, Tensor]:
-        """What a file has to keep."""
+        """The tensors to save."""
         ...
 
 
@@ -55,7 +55,7 @@ class BandScorer:
         return self._terms(inputs).sum(axis=1) + self.offset
 
     def contributions(self, reconstruction: Reconstruction) -> np.ndarray:
-        """The terms of the sum, added up by band; 0 is a band that looks as it does in the mean training image."""
+        """The terms of the sum, added up by band; 0 for a band whose features equal the training mean."""
         terms = self._terms(self.input.measure(reconstruction))
         bands = np.array([-1 if feature.band is None else feature.band for feature in self.input.features])
         return np.stack([terms[:, bands == band].sum(axis=1) for band in range(NUM_BANDS)], axis=1)
@@ -85,7 +85,7 @@ class MapScorer:
         return torch.cat(parts)[:, 0].double().cpu().numpy()
 
     def contributions(self, reconstruction: Reconstruction) -> np.ndarray:
-        """By how much the logit falls when the band is taken out of the signed error (K more passes)."""
+        """The decrease of the logit when the band is removed from the signed error (needs K more passes)."""
         x_0, error = reconstruction.x_0, reconstruction.error
         parts = band_maps(error)  # (N, K, 3, S, S)
         without = [

@@ -1,4 +1,4 @@
-"""What is said about one image, as data that needs no torch."""
+"""The verdict on one image, as a dataclass. Imports no torch."""
 
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
@@ -14,30 +14,30 @@ Decision = Literal["real", "generated", "unsure"]
 
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
-    """What a person can look at to follow a verdict."""
+    """The images that a person needs to check a verdict."""
 
     x_0: "np.ndarray"
-    """The image as the network saw it, (3, S, S) float32 in [-1, 1]."""
+    """The network's input, (3, S, S) float32 in [-1, 1]."""
     x_0_hat: "np.ndarray"
-    """What came back, (3, S, S) float32 in [-1, 1] up to rounding."""
+    """The reconstruction, (3, S, S) float32 in [-1, 1] up to rounding."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """The judgement of one image. `decision` is None where it could not be judged; then `reason` says why.
+    """The verdict on one image. `decision` is None if the image could not be judged; then `reason` holds the error.
 
     `str` gives it in one line; `repr` leaves out the numbers by band, the settings and the evidence.
     """
 
     file: str
-    """The name under which the file was found; of an image in memory its place, `image 0`."""
+    """The name of the file; for an image in memory its position, such as `image 0`."""
     decision: Decision | None = None
     reason: str | None = None
     """Why there is no decision, or why it is `unsure`; None for `real` and `generated`."""
     probability: float | None = None
-    """Calibrated probability in [0, 1] that the image is generated, if half of all images were."""
+    """Calibrated probability in [0, 1] that the image is generated, if half of all images are."""
     threshold: float | None = None
-    """From this probability on the decision is `generated`."""
+    """At or above this probability the decision is `generated`."""
     real_threshold: float | None = None
     """Below this probability the decision is `real`; between the two it is `unsure`."""
     false_positive_rate: float | None = None
@@ -49,9 +49,9 @@ class Verdict:
     coherences: tuple[float, ...] = field(default=(), repr=False)
     """Coherence c_k of image and reconstruction in each band, in [-1, 1]."""
     contributions: tuple[float, ...] = field(default=(), repr=False)
-    """What each band adds to the detector's logit; positive speaks for `generated`."""
+    """The contribution of each band to the detector's logit; positive for `generated`."""
     settings: DireSettings | None = field(default=None, repr=False)
-    """How the reconstruction was made."""
+    """The settings of the reconstruction."""
     evidence: Evidence | None = field(default=None, repr=False, compare=False)
 
     def __str__(self) -> str:
@@ -64,8 +64,8 @@ class Verdict:
         return self.decision is not None
 
     @property
-    def loudest_band(self) -> int | None:
-        """The band whose contribution is the largest in size, counted from 0; None where nothing was judged."""
+    def strongest_band(self) -> int | None:
+        """The band with the largest absolute contribution, counted from 0; None without contributions."""
         if not self.contributions:
             return None
         return max(range(len(self.contributions)), key=lambda k: abs(self.contributions[k]))

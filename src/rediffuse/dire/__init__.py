@@ -1,1 +1,1 @@
-"""DIRE: invert an image, reconstruct it, keep the error."""
+"""DIRE: invert images, reconstruct them, and store the reconstruction errors."""

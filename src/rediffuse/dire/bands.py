@@ -1,11 +1,11 @@
-"""The reconstruction error by frequency band: how much is lost, and whether what is left agrees.
+"""The reconstruction error by frequency band: its relative energy, and the coherence of image and reconstruction.
 
 With D = x_0 - x_0_hat, X and R the spectra of x_0 and x_0_hat, and B_k the radial hats of `models/frequency.py`:
 
     e_k = log((|B_k D|^2 + eps) / (|B_k X|^2 + eps))                                  relative error
     c_k = (Re<B_k X, B_k R> + eps) / sqrt((|B_k X|^2 + eps) (|B_k R|^2 + eps))        coherence
 
-|.|^2 is the mean square over the pixels and colour channels of the band's image, read off its spectrum (Parseval).
+|.|^2 is the mean square over the pixels and colour channels of the band's image, computed from its spectrum (Parseval).
 """
 
 from dataclasses import dataclass
@@ -16,8 +16,8 @@ from torch import Tensor
 from rediffuse.models.frequency import NUM_BANDS, filter_bands, radial_bands
 
 EPS = 1e-6
-"""A band quieter than this mean square is empty. Rounding to 8 bits leaves (2/255)^2 / 12 = 5e-6 in all bands together.
-In c it acts as a component that both images share: c is 1 for equal images, empty bands included, and never above."""
+"""A band with a mean square below this counts as empty. Rounding to 8 bits gives (2/255)^2 / 12 = 5e-6 in all bands
+together. In c it acts like a component of both images: c is 1 for equal images, also in empty bands, and at most 1."""
 
 MIDDLE = slice(3, 6)
 """Of `NUM_BANDS` bands, those that diffusion models restore worst in photographs (FIRE, arXiv:2412.07140)."""
@@ -25,12 +25,12 @@ MIDDLE = slice(3, 6)
 
 @dataclass(frozen=True, kw_only=True)
 class BandProfile:
-    """2K numbers per image, from the lowest band to the highest."""
+    """Relative error and coherence per band, from the lowest band to the highest."""
 
     energies: Tensor
-    """e, (N, K): log of the error's energy over the image's; 0 where the error is as loud as the image."""
+    """e, (N, K): log of the ratio of the error's energy to the image's; 0 if they are equal."""
     coherences: Tensor
-    """c, (N, K) in [-1, 1]: 1 where reconstruction and image agree up to a factor, 0 where they are unrelated."""
+    """c, (N, K) in [-1, 1]: 1 if reconstruction and image are equal up to a factor, 0 if they are uncorrelated."""
 
     @property
     def num_bands(self) -> int:
@@ -41,18 +41,18 @@ def band_profile(x_0: Tensor, x_0_hat: Tensor, num_bands: int = NUM_BANDS) -> Ba
     """Relative error and coherence per band.
 
     Args:
-        x_0: (N, C, H, W) in [-1, 1]; the channels' energies are added up.
+        x_0: (N, C, H, W) in [-1, 1]; the energies of the channels are averaged.
         x_0_hat: its reconstruction, shaped like x_0.
-        num_bands: K, from the mean grey to the diagonal of the frequency plane.
+        num_bands: K, from frequency 0 to the highest frequency, that of the diagonal.
 
     Returns:
-        float32 on the device of `x_0`. Nothing about an image depends on its neighbours in the batch.
+        float32 on the device of `x_0`. The numbers of an image do not depend on the rest of the batch.
     """
     assert x_0.shape == x_0_hat.shape
     assert x_0.ndim == 4
     weights = _weights(x_0, num_bands)
     X, R = _spectrum(x_0), _spectrum(x_0_hat)
-    # D's spectrum is taken of D: X - R would leave the rounding errors of two large spectra in a small difference.
+    # The spectrum of D is computed from D, since X - R would have the rounding errors of two large spectra.
     D = _spectrum(x_0.float() - x_0_hat.float())
     error, image, returned = (_inner(S, S, weights) for S in (D, X, R))
     energies = torch.log((error + EPS) / (image + EPS))
@@ -61,20 +61,20 @@ def band_profile(x_0: Tensor, x_0_hat: Tensor, num_bands: int = NUM_BANDS) -> Ba
 
 
 def log_band_energies(images: Tensor, num_bands: int = NUM_BANDS) -> Tensor:
-    """log(|B_k X|^2 + eps): the spectrum of images alone, (N, C, H, W) -> (N, K) float32; see `band_profile`."""
+    """log(|B_k X|^2 + eps) of images alone, (N, C, H, W) -> (N, K) float32; see `band_profile`."""
     X = _spectrum(images)
     return torch.log(_inner(X, X, _weights(images, num_bands)) + EPS)
 
 
 def radial_spectrum(images: Tensor) -> tuple[Tensor, Tensor]:
-    """The mean power of images at every radial frequency, over rings as wide as one cycle per side.
+    """The mean power of images at every radial frequency, over rings with a width of one cycle per side.
 
     Args:
         images: (N, C, S, S).
 
     Returns:
         rho (R,), the rings' frequencies in cycles per pixel, 0 first; and the power (N, R), the mean of |FFT|^2 / S^2
-        over ring and channels: white noise has its variance everywhere.
+        over ring and channels. The power of white noise is its variance at every frequency.
     """
     side = images.shape[-1]
     assert images.shape[-2] == side
@@ -88,7 +88,7 @@ def radial_spectrum(images: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def band_maps(error: Tensor, num_bands: int = NUM_BANDS) -> Tensor:
-    """D_k = irfft2(B_k rfft2(D)): the error split into bands, to look at.
+    """D_k = irfft2(B_k rfft2(D)): split the error into bands.
 
     Args:
         error: D, (N, C, H, W).
@@ -113,18 +113,18 @@ def _bands(images: Tensor, num_bands: int) -> Tensor:
 
 
 def _spectrum(images: Tensor) -> Tensor:
-    # float32 whatever the precision: half-precision transforms want powers of two, and bfloat16 has none.
+    # Always float32: half-precision transforms need sizes that are powers of two, and bfloat16 has none.
     return torch.fft.rfft2(images.float(), norm="ortho")
 
 
 def _weights(images: Tensor, num_bands: int) -> Tensor:
-    """B_k^2 times how often each column of the half spectrum counts in the whole, per pixel; (K, H, W//2+1)."""
+    """B_k^2 times the multiplicity of each column of the half spectrum, per pixel; (K, H, W//2+1)."""
     height, width = images.shape[-2:]
     return _bands(images, num_bands).square() * _counts(width, images.device) / (height * width)
 
 
 def _counts(width: int, device: torch.device) -> Tensor:
-    """How often each column of a half spectrum counts in the whole, (W//2+1,)."""
+    """How often each column of a half spectrum occurs in the full spectrum, (W//2+1,)."""
     counts = torch.full((width // 2 + 1,), 2.0, device=device)
     counts[0] = 1
     if width % 2 == 0:

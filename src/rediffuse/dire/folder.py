@@ -1,4 +1,4 @@
-"""A folder of results: what it still lacks, and filling it while the model computes."""
+"""Find the files of a job that are not done yet, and write results to a folder while the model computes."""
 
 import contextlib
 import hashlib
@@ -20,10 +20,10 @@ def unfinished(
     labels: Mapping[str, int] | None = None,
     workers: int = 2,
 ) -> list[FoundImage]:
-    """The files that are still to be done, in their order.
+    """The files that are not done yet, in their order.
 
-    A file is done where the manifest says so under its name, for the same content (SHA-256), settings and class, and
-    all that `store` keeps of it is there. A file that failed is tried again: what it lacked may have come since.
+    A file is done if the manifest has a row without an error for its name, content (SHA-256), settings and class, and
+    if all its files in `store` exist. A file that failed before is tried again, since the cause may be corrected.
     """
     settings = digest(store.settings)
 
@@ -44,18 +44,18 @@ def fill(
     """Write results to `store` and `manifest` in threads, while the next ones are computed.
 
     Yields:
-        One row per result, in their order. A row is in the manifest only after its files are on the disk.
+        One row per result, in their order. A row is added to the manifest after its files are on the disk.
 
     Raises:
-        StorageError: a result could not be written; nothing more is computed, and what was done before is kept.
-        RediffuseError: whatever `results` raises.
+        StorageError: a result could not be written; nothing more is computed, and earlier results are kept.
+        RediffuseError: an error that `results` raises.
     """
 
     def keep(result: FileResult) -> Row:
         row = _row(result, store.settings)
         previous = manifest.get(row.name)
         if previous is not None and (previous.sha256, previous.label) != (row.sha256, row.label):
-            store.remove(row.name)  # it belongs to what the file was before
+            store.remove(row.name)  # results of the file's earlier content
         if result.reconstruction is not None:
             store.write(row.name, result.reconstruction)
         manifest.add(row)
@@ -90,4 +90,4 @@ def _sha256(image: FoundImage) -> str | None:
         with image.path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError:
-        return None  # not done, then; decoding it will say what is wrong
+        return None  # so it is not done, and decoding it reports the error

@@ -1,4 +1,4 @@
-"""Many images through the model: decoding runs ahead in threads, and a file that cannot be read is a result too."""
+"""Reconstruct many files: threads decode ahead of the model; the result of a file that cannot be read is a reason."""
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
@@ -24,10 +24,10 @@ R = TypeVar("R")
 
 @dataclass(frozen=True, kw_only=True)
 class FileMeta:
-    """What is known of a file that could be decoded."""
+    """Facts about a file that could be decoded."""
 
     sha256: str
-    """Of the file's bytes."""
+    """SHA-256 of the file's bytes, in hex."""
     codec: str
     size: tuple[int, int]
     """(width, height) as stored, in pixels."""
@@ -35,7 +35,7 @@ class FileMeta:
 
 @dataclass(frozen=True, kw_only=True)
 class LoadedFile:
-    """A file, or an image in memory, as the network will see it, or the reason why not."""
+    """The network's input from a file or an image in memory, or the reason why there is none."""
 
     found: FoundImage | MemoryImage
     meta: FileMeta | None = None
@@ -53,15 +53,15 @@ class FileResult:
     meta: FileMeta | None = None
     """None where the file could not be decoded, or where there is none."""
     label: int | None = None
-    """The class that a class-conditional model was told."""
+    """The class that was given to a class-conditional model."""
     reconstruction: Reconstruction | None = None
-    """Of one image (N = 1), on the CPU."""
+    """The reconstruction of one image (N = 1), on the CPU."""
     reason: str | None = None
-    """One line; None where there is a reconstruction."""
+    """The error in one line; None if there is a reconstruction."""
 
 
 def load_file(found: FoundImage | MemoryImage, settings: DireSettings) -> LoadedFile:
-    """Decode and crop one file; an unreadable one gives a `LoadedFile` with the reason. Runs in any thread."""
+    """Decode and crop one file; an unreadable file gives a `LoadedFile` with the reason. Can run in any thread."""
     meta = None
     try:
         if isinstance(found, MemoryImage):
@@ -81,12 +81,12 @@ def reconstruct_batch(
     *,
     labels: Mapping[str, int] | None = None,
 ) -> list[FileResult]:
-    """One result per file, in order: the function of a chunk that every runner calls.
+    """Reconstruct one batch of loaded files; returns one result per file, in order.
 
     Args:
         model: see `reconstruct`.
         settings: see `reconstruct`.
-        loaded: from `load_file`; those without an image pass through.
+        loaded: from `load_file`; a file without an image gives a result with its reason.
         labels: the class of each file by `FoundImage.name`, for a class-conditional model.
 
     Raises:
@@ -110,13 +110,13 @@ def reconstruct_files(
     labels: Mapping[str, int] | None = None,
     workers: int = 2,
 ) -> Generator[FileResult, None, None]:
-    """Reconstruct files in batches that fill up across unreadable ones; the last batch may be short.
+    """Reconstruct files in batches; unreadable files do not count, and the last batch may be smaller.
 
     Args:
         model: see `reconstruct`.
         settings: see `reconstruct`.
-        files: from `images.find.find_images` or `gather_images`; consumed no faster than they are worked on.
-        batch_size: images per call of the network, at least 1. Results depend on it by rounding alone.
+        files: from `images.find.find_images` or `gather_images`; an iterator is read as fast as the files are decoded.
+        batch_size: images per call of the network, at least 1. It affects results only by rounding.
         labels: see `reconstruct_batch`.
         workers: threads that decode ahead, at least 1.
 
@@ -124,7 +124,7 @@ def reconstruct_files(
         One result per file, in the order of `files`. Closing the generator stops the work.
 
     Raises:
-        ConfigError: at once, if `batch_size` or `workers` is below 1; later, if a batch does not fit in the GPU.
+        ConfigError: immediately if `batch_size` or `workers` is below 1; later if a batch does not fit in the GPU.
         ConfigError, SettingsMismatch: see `reconstruct`.
     """
     for name, number in (("batch_size", batch_size), ("workers", workers)):
@@ -135,14 +135,14 @@ def reconstruct_files(
 
 
 def check_labels(model: DiffusionModel, files: Iterable[FoundImage], labels: Mapping[str, int] | None) -> None:
-    """Find out before any work that a class-conditional model has a class for every file, and no other model has any.
+    """Check that there is a class for every file if the model is class-conditional, and otherwise none.
 
     Raises:
-        ConfigError: labels are missing, superfluous or outside the model's classes; names the first file.
+        ConfigError: labels are missing, not allowed or outside the model's classes; names the first file.
     """
     if model.num_classes is None:
         if labels is not None:
-            raise ConfigError("labels: this model is not class-conditional; give none")
+            raise ConfigError("labels: this model is not class-conditional; leave them out")
         return
     allowed = f"this class-conditional model needs a class from 0 to {model.num_classes - 1} per file"
     for found in files:
@@ -153,9 +153,10 @@ def check_labels(model: DiffusionModel, files: Iterable[FoundImage], labels: Map
 
 
 def in_threads(function: Callable[[S], R], items: Iterable[S], workers: int, ahead: int) -> Iterator[R]:
-    """`map(function, items)`, in order, with up to `ahead` items begun before their turn.
+    """`map(function, items)` in threads; results come in order, and up to `ahead` items are computed in advance.
 
-    An error of `function` is raised at its item's turn; then, and when the iterator is dropped, nothing new is begun.
+    An error of `function` is raised in the place of its item's result. After an error, or when the iterator is closed,
+    no further item is started.
     """
     pool = ThreadPoolExecutor(workers)
     begun: deque[Future[R]] = deque()
@@ -189,13 +190,13 @@ def _results(
 
 
 def _full_batches(loaded: Iterable[LoadedFile], batch_size: int) -> Iterator[list[LoadedFile]]:
-    """Runs of files that hold `batch_size` images, whatever failures lie between; the last may hold fewer."""
+    """Groups of files with `batch_size` images each, and failed files between them; the last may have fewer images."""
     batch: list[LoadedFile] = []
     images = 0
     for file in loaded:
         batch.append(file)
         images += file.x_0 is not None
-        if images in (0, batch_size):  # nothing to wait for: failures go out at once
+        if images in (0, batch_size):  # no incomplete batch: yield failed files immediately
             yield batch
             batch, images = [], 0
     if batch:
@@ -211,6 +212,6 @@ def _result(
     reconstruction = next(singles)
     if not reconstruction.is_finite.all():
         source = file.found.source
-        reason = f"{source}: the reconstruction is not finite: precision={settings.precision} does not suffice for it"
+        reason = f"{source}: the reconstruction is not finite: precision={settings.precision} is too low for it"
         return FileResult(found=file.found, meta=file.meta, label=label, reason=reason)
     return FileResult(found=file.found, meta=file.meta, label=label, reconstruction=reconstruction)

@@ -1,4 +1,4 @@
-"""Which class every file has, for class-conditional models."""
+"""Read the class of every file from a CSV file, for class-conditional models."""
 
 import csv
 from pathlib import Path
@@ -7,11 +7,11 @@ from rediffuse.errors import InputError
 
 
 def read_labels(path: Path) -> dict[str, int]:
-    """A labels file: CSV with the columns `path` (the name below the folder that is given) and `label` (from 0 on).
+    """Read a CSV file with the columns `path` (relative to the given folder) and `label` (0 or more).
 
     Raises:
-        InputError: the file cannot be read, lacks a column, repeats a path, or a label is no whole number; names the
-            line.
+        InputError: the file cannot be read, lacks a column, repeats a path, or a label is not a whole number; names
+            the line.
     """
     try:
         with path.open(newline="", encoding="utf-8") as file:
@@ -26,8 +26,8 @@ def read_labels(path: Path) -> dict[str, int]:
     for line, row in rows:
         name, label = row["path"], row["label"]
         if name in labels:
-            raise InputError(f"{path}: line {line}: {name} is there twice")
+            raise InputError(f"{path}: line {line}: {name} occurs twice")
         if label is None or not label.strip().isdecimal():
-            raise InputError(f"{path}: line {line}: the label of {name} is {label!r}; a number from 0 on is needed")
+            raise InputError(f"{path}: line {line}: the label of {name} is {label!r}; a number of 0 or more is needed")
         labels[name] = int(label)
     return labels

@@ -1,4 +1,4 @@
-"""What became of every file of a job: a Parquet table, and a journal beside it that a killed job leaves behind."""
+"""The manifest of a job: a Parquet table with one row per file, and a journal that keeps the rows of a killed job."""
 
 import dataclasses
 import fcntl
@@ -20,27 +20,27 @@ from rediffuse.errors import InputError, StorageError
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One file."""
+    """The result of one file."""
 
     name: str
-    """Its path below the folder that was given; unique in the manifest."""
+    """The file's path relative to the given folder; unique in the manifest."""
     path: str
     sha256: str | None
-    """Of the file's bytes; None where they could not be read."""
+    """SHA-256 of the file's bytes; None if they could not be read."""
     width: int | None
-    """As stored, in pixels; None where it could not be decoded."""
+    """Width as stored, in pixels; None if the file could not be decoded."""
     height: int | None
     codec: str | None
-    """What the content is, whatever the suffix says: "JPEG", "PNG", ..."""
+    """The format of the content, such as "JPEG"; it may differ from the suffix."""
     label: int | None
-    """The class a class-conditional model was told."""
+    """The class that was given to a class-conditional model."""
     settings: str
     """Digest of the `DireSettings` (`records.digest`)."""
     mean_error: float | None
-    """Mean of |x_0 - x_0_hat| over pixels and colours, in [0, 2]."""
+    """Mean of |x_0 - x_0_hat| over pixels and channels, in [0, 2]."""
     status: Literal["done", "failed"]
     reason: str | None
-    """Why it failed, in one line."""
+    """The error in one line; None if there was none."""
 
 
 _SCHEMA = pa.schema(
@@ -64,12 +64,12 @@ assert _SCHEMA.names == [field.name for field in dataclasses.fields(Row)]
 class Manifest:
     """`manifest.parquet` in a folder, open for adding rows by one process at a time, from any of its threads.
 
-    Every row is appended to `manifest.journal.jsonl` at once; closing writes the table as a whole and removes the
-    journal. A job that is killed leaves the journal; whoever opens the folder next reads both and `resumes`.
+    `add` appends a row to `manifest.journal.jsonl`; `close` writes the complete table and removes the journal. A killed
+    job leaves the journal; the next one to open the folder reads both files, and its `resumes` is true.
     """
 
     def __init__(self, folder: Path) -> None:
-        """Open the manifest of `folder`, which is made where it is missing.
+        """Open the manifest of `folder`, which is created if missing.
 
         Raises:
             StorageError: the folder cannot be written to, or another process has its manifest open.
@@ -84,14 +84,14 @@ class Manifest:
         except OSError as error:
             raise StorageError(f"{folder}: could not be written: {error.strerror or error}") from error
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the system drops it when the process dies
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the system releases it when the process ends
             self.resumes = self._journal.exists()
             self._rows = {row.name: row for row in read(folder)}
             self._truncate_torn_line()
             self._appending = self._journal.open("a", encoding="utf-8")
         except BlockingIOError:
             self._lock.close()
-            raise StorageError(f"{folder}: another run is writing to this folder; wait for it") from None
+            raise StorageError(f"{folder}: another process is writing to this folder; wait until it ends") from None
         except BaseException:
             self._lock.close()
             raise
@@ -114,7 +114,7 @@ class Manifest:
         return self._rows.get(name)
 
     def add(self, row: Row) -> None:
-        """Set the row of `row.name`; it outlives the process from here on.
+        """Set the row of `row.name`, and write it to the disk.
 
         Raises:
             StorageError: the disk is full.
@@ -128,7 +128,7 @@ class Manifest:
             raise StorageError(f"{self._journal}: could not be written: {error.strerror or error}") from error
 
     def close(self) -> None:
-        """Write the table as a whole, sorted by name, and let the next process in. Then the journal goes."""
+        """Write the complete table, sorted by name, remove the journal, and release the lock for other processes."""
         try:
             self._appending.close()
             if self._journal.stat().st_size:
@@ -140,14 +140,14 @@ class Manifest:
             self._lock.close()
 
     def _truncate_torn_line(self) -> None:
-        """Cut what a killed process had half written, so that the next row starts on a line of its own."""
+        """Remove an incomplete last line that a killed process wrote, so that the next row starts on a new line."""
         if self._journal.exists():
             content = self._journal.read_bytes()
             os.truncate(self._journal, content.rfind(b"\n") + 1)
 
 
 def read(folder: Path) -> list[Row]:
-    """The rows of a folder's manifest, the latest for each name; those of a job that was killed included.
+    """The rows of a folder's manifest, the latest for each name, also those of a killed job.
 
     Raises:
         InputError: the table or the journal is damaged; names the file.
@@ -158,10 +158,10 @@ def read(folder: Path) -> list[Row]:
 
 
 def write(path: Path, rows: list[Row]) -> None:
-    """Write rows as Parquet, whole or not at all.
+    """Write rows as a Parquet file, atomically.
 
     Raises:
-        StorageError: see `files.whole`.
+        StorageError: see `files.atomic_write`.
     """
     with files.atomic_write(path) as partial:
         pq.write_table(pa.Table.from_pylist([dataclasses.asdict(row) for row in rows], schema=_SCHEMA), partial)
@@ -174,21 +174,21 @@ def _read_table(path: Path) -> list[Row]:
         table = pq.read_table(path)
     except (pa.ArrowException, OSError) as error:
         reason = str(error).splitlines()[0]
-        raise InputError(f"{path}: is no manifest ({reason}); remove it or choose another folder") from error
+        raise InputError(f"{path}: is not a manifest ({reason}); remove it or choose another folder") from error
     if not table.schema.equals(_SCHEMA):
         given = ", ".join(table.schema.names)
-        raise InputError(f"{path}: is no manifest (its columns are {given}); remove it or choose another folder")
+        raise InputError(f"{path}: is not a manifest (its columns are {given}); remove it or choose another folder")
     return [Row(**fields) for fields in table.to_pylist()]
 
 
 def _read_journal(path: Path) -> list[Row]:
     if not path.exists():
         return []
-    lines = path.read_text(encoding="utf-8").split("\n")[:-1]  # what follows the last line's end was never finished
+    lines = path.read_text(encoding="utf-8").split("\n")[:-1]  # the text after the last newline is incomplete
     rows = []
     for number, line in enumerate(lines, start=1):
         try:
             rows.append(Row(**json.loads(line)))
         except (ValueError, TypeError) as error:
-            raise InputError(f"{path}: line {number} is no row of a manifest; remove the file") from error
+            raise InputError(f"{path}: line {number} is not a row of a manifest; remove the file") from error
     return rows

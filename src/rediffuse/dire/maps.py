@@ -1,13 +1,13 @@
-"""What is kept of a reconstruction, as files below one folder.
+"""Store reconstructions as files in one folder.
 
     settings.json                 the `DireSettings` of everything in the folder
     maps/NAME.png                 |x_0 - x_0_hat| in 16 bits, or NAME.safetensors: float32, exact
-    maps_8bit/NAME.png            the same as the original DIRE writes it, to look at
+    maps_8bit/NAME.png            the map as an 8-bit image, as the original DIRE writes it
     reconstructions/NAME.png      x_0_hat in 8 bits, rounded down as the original does
     latents/NAME.safetensors      x_T, float32
 
-NAME is the input's name with its suffix (`photo.jpg.png`): `photo.jpg` and `photo.png` stand side by side, and the
-format of a map never depends on the format of its input.
+NAME is the input's name with its suffix (`photo.jpg.png`), so that `photo.jpg` and `photo.png` have different results.
+The format of a map does not depend on the format of its input.
 """
 
 import hashlib
@@ -29,12 +29,12 @@ from rediffuse.images.encode import png16_bytes, png_bytes, read_png16
 from rediffuse.images.tensors import map_to_uint8_floor, to_uint8_floor
 
 _LONGEST_PART = 200
-"""Bytes of one part of a name. File systems take 255; the suffix and that of a temporary file have to fit as well."""
+"""Most bytes of one part of a name. File systems allow 255; suffixes of results and temporary files need the rest."""
 
 
 @dataclass(frozen=True)
 class _Output:
-    """One file that is made of a reconstruction."""
+    """One file that is written for a reconstruction."""
 
     folder: str
     suffix: str
@@ -42,7 +42,7 @@ class _Output:
 
 
 class MapStore:
-    """The results of one `DireSettings` below a folder. Threads may share it."""
+    """The results with one `DireSettings` in a folder. Several threads may use it."""
 
     def __init__(
         self,
@@ -52,16 +52,16 @@ class MapStore:
         kinds: tuple[Kind, ...] = ("maps",),
         map_format: MapFormat = "png16",
     ) -> None:
-        """Prepare to fill `folder`; nothing is written yet.
+        """Open `folder` for writing; nothing is written yet.
 
         Args:
-            folder: made with the first result.
-            settings: those of all results.
-            kinds: what is kept of each reconstruction.
-            map_format: `png16` is off by at most 1/65535, `safetensors` is exact and larger.
+            folder: the folder, which is created with the first result.
+            settings: the settings of all results.
+            kinds: the parts of each reconstruction that are stored.
+            map_format: `png16` has an error of at most 1/65535, `safetensors` is exact and larger.
 
         Raises:
-            SettingsMismatch: the folder holds results made under other settings.
+            SettingsMismatch: the folder holds results made with other settings.
             ConfigError: its `settings.json` does not hold settings.
         """
         self.folder = folder
@@ -73,7 +73,7 @@ class MapStore:
 
     @classmethod
     def open(cls, folder: Path) -> "MapStore":
-        """A folder that was filled before, to read from.
+        """Open an existing folder of results for reading.
 
         Raises:
             InputError: there is no `settings.json` in it.
@@ -82,11 +82,11 @@ class MapStore:
         return cls(folder, _read_settings(folder))
 
     def holds(self, name: str) -> bool:
-        """Whether every file that `write` would make for `name` is there."""
+        """Whether every file that `write` makes for `name` exists."""
         return all(self._path(output, name).exists() for output in self._outputs)
 
     def write(self, name: str, reconstruction: Reconstruction) -> None:
-        """Keep the reconstruction of one image; each file is written whole or not at all.
+        """Write the files of one image's reconstruction, each of them atomically.
 
         Raises:
             StorageError: the disk is full, or the folder cannot be written to.
@@ -101,16 +101,16 @@ class MapStore:
             files.write_bytes(self._path(output, name), output.encode(reconstruction))
 
     def remove(self, name: str) -> None:
-        """Remove every file of `name`, of whatever kind and format.
+        """Remove every file of `name`, of all kinds and formats.
 
         Raises:
-            StorageError: a file is there and cannot be removed.
+            StorageError: a file exists and cannot be removed.
         """
         for output in _ALL:
             files.remove(self._path(output, name))
 
     def remove_partial(self) -> None:
-        """Remove what a killed process had half written. Nobody may be writing to the folder.
+        """Remove incomplete files of a killed process. No other process may write to the folder at the same time.
 
         Raises:
             StorageError: a file cannot be removed.
@@ -120,7 +120,7 @@ class MapStore:
             files.remove_partial(self.folder / name)
 
     def read(self, name: str) -> DireMap:
-        """The map of one image, (1, 3, S, S), with its settings; the exact one where there are two.
+        """The map of one image, (1, 3, S, S), with its settings; if it is stored in both formats, the exact one.
 
         Raises:
             InputError: there is no map of `name`, or its file is damaged; names the file.
@@ -153,7 +153,7 @@ def _exact(reconstruction: Reconstruction) -> bytes:
     return safetensors.torch.save({"map": reconstruction.map.values[0].contiguous()})
 
 
-def _to_look_at(reconstruction: Reconstruction) -> bytes:
+def _eight_bits(reconstruction: Reconstruction) -> bytes:
     return png_bytes(map_to_uint8_floor(reconstruction.map.values[0]))
 
 
@@ -167,7 +167,7 @@ def _latent(reconstruction: Reconstruction) -> bytes:
 
 _PNG16_MAP = _Output("maps", ".png", _png16)
 _EXACT_MAP = _Output("maps", ".safetensors", _exact)
-_8BIT_MAP = _Output("maps_8bit", ".png", _to_look_at)
+_8BIT_MAP = _Output("maps_8bit", ".png", _eight_bits)
 _RECONSTRUCTION = _Output("reconstructions", ".png", _image)
 _LATENT = _Output("latents", ".safetensors", _latent)
 _ALL = (_PNG16_MAP, _EXACT_MAP, _8BIT_MAP, _RECONSTRUCTION, _LATENT)
@@ -184,7 +184,7 @@ def _outputs(kind: Kind, map_format: MapFormat) -> tuple[_Output, ...]:
 
 
 def _shortened(part: str) -> str:
-    """A part of a name that is too long for a file system, cut and told apart by its hash."""
+    """Shorten a part of a name that is too long for a file system; a hash keeps it unique."""
     content = part.encode()
     if len(content) <= _LONGEST_PART:
         return part
@@ -198,7 +198,7 @@ def _settings_file(folder: Path) -> Path:
 def _read_settings(folder: Path) -> DireSettings:
     path = _settings_file(folder)
     if not path.exists():
-        raise InputError(f"{path}: does not exist; a folder that `rediffuse dire` filled is needed")
+        raise InputError(f"{path}: does not exist; a folder of results of `rediffuse dire` is needed")
     try:
         fields = json.loads(path.read_bytes())
     except (OSError, ValueError) as error:

@@ -32,7 +32,7 @@ def class_labels(
     num_classes = model.num_classes
     if num_classes is None and not guided:
         if labels is not None:
-            raise ConfigError("labels: this model is not class-conditional; give none")
+            raise ConfigError("labels: this model is not class-conditional; leave them out")
         return None
     classes = "one class of 0 or more" if num_classes is None else f"one class from 0 to {num_classes - 1}"
     needed = f"{classes} per image ({num_images})"
