@@ -18,7 +18,7 @@ from rediffuse.models.flops import flops
 from rediffuse.models.unet import UNetModel
 from rediffuse.training.config import LoopConfig
 from rediffuse.training.estimate import estimate
-from rediffuse.zoo.model import DiffusionModel, load, skeleton
+from rediffuse.zoo.model import DiffusionModel, load, meta_network
 
 HEADING: tuple[str, ...] = (
     "",
@@ -61,7 +61,7 @@ def rows(model: DiffusionModel, batch_size: int, rounds: int) -> list[tuple[str,
     loop = LoopConfig(num_steps=1, batch_size=batch_size, ema_rates=())
     table = [HEADING]
     for name in calls:
-        network = skeleton("unet", config if name == BASE or name.startswith("`") else gated_config)
+        network = meta_network("unet", config if name == BASE or name.startswith("`") else gated_config)
         if "frozen" in name:
             network.freeze_all_but_gates()
         needed = estimate(network, loop)

@@ -31,7 +31,7 @@ from rediffuse.training.config import DiffusionTraining, GridConfig
 from rediffuse.training.diffusion import DiffusionTask
 from rediffuse.training.loop import train
 from rediffuse.training.recipes import clothing32
-from rediffuse.zoo.model import DiffusionModel, load, skeleton
+from rediffuse.zoo.model import DiffusionModel, load, meta_network
 
 TIMESTEPS = (5, 10, 20, 50, 100, 200)
 """The timesteps of 1,000 at which the error is measured, least noise first."""
@@ -127,7 +127,7 @@ def trained(args: Flags, name: str, config: DiffusionTraining) -> DiffusionModel
 
 def operations(network: UNetConfig) -> int:
     """Operations of one forward pass on one image."""
-    return flops(skeleton("unet", network), (1, 3, network.image_size, network.image_size))
+    return flops(meta_network("unet", network), (1, 3, network.image_size, network.image_size))
 
 
 def measured(args: Flags, model: DiffusionModel) -> dict[str, object]:

@@ -1,6 +1,6 @@
 """rediffuse: guided diffusion, diffusion inversion, and the detection of generated images by reconstruction error.
 
-The names below are the public ones. Each is imported when it is first asked for: importing rediffuse loads no torch.
+The names below are the public ones. Each is imported when it is first used, so `import rediffuse` does not load torch.
 """
 
 import importlib
@@ -76,7 +76,7 @@ _HOMES = {
     "upscale": "rediffuse.sampling.sample",
     "write_image": "rediffuse.images.tensors",
 }
-"""The module that each name is defined in."""
+"""The module in which each name is defined."""
 _MODULES = {"errors": "rediffuse.errors", "samplers": "rediffuse.diffusion.samplers"}
 """The names that are modules themselves."""
 

@@ -52,7 +52,7 @@ def test_what_is_missing_is_named_as_flags(folder: str, tmp_path: Path, capsys: 
 @pytest.mark.parametrize(
     ("flags", "line"),
     [
-        ((), "is there already; --force replaces it"),
+        ((), "exists already; --force replaces it"),
         (("--ema", "0.9", "--force"), "--ema 0.9: {folder} is no checkpoint of a training run"),
         (("--image-size", "8", "--force"), "has its own configuration"),
     ],

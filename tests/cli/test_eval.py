@@ -153,7 +153,7 @@ def test_bits_per_dimension_are_the_sum_of_the_printed_terms(
     with np.load(out) as saved:
         assert saved["total_bpd"].mean() == pytest.approx(total, abs=1e-3)
     assert nll(pictures, "--model", model, "--out", out) == 2
-    assert "terms.npz: is there already; --force replaces it" in capsys.readouterr().err
+    assert "terms.npz: exists already; --force replaces it" in capsys.readouterr().err
     assert nll(pictures, "--model", model, "--steps", "1", "--out", out, "--force") == 0
 
 

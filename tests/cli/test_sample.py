@@ -115,7 +115,7 @@ def test_other_settings_are_refused_by_name_and_forced_by_removing_the_old(
     other = (*words, "2", "--sampler", "ddpm")
     assert call(*other, steps=3) == 2
     [line] = capsys.readouterr().err.splitlines()[-1:]
-    assert "sampler=ddpm (there ddim), steps=3 (there 2); --force makes it anew" in line
+    assert "sampler=ddpm (there ddim), steps=3 (there 2); --force replaces its images" in line
     assert names(tmp_path / "images") == ["000000.png", "000001.png"]
     assert call(*other, "--force", steps=3) == 0
     assert names(tmp_path / "images") == ["000002.png"]
@@ -227,13 +227,13 @@ def test_a_preset_changes_samples_and_is_recorded(
         ("plain", ("--class", "0"), "neither the model nor a classifier has classes"),
         ("plain", ("--scale", "2"), "--classifier is not given"),
         ("plain", ("--eta", "2"), "eta=2.0: from 0 to 1 is allowed"),
-        ("plain", ("--seeds", "5-1"), "5-1 runs backwards"),
+        ("plain", ("--seeds", "5-1"), "5-1 is reversed"),
         ("plain", ("--batch-size", "0"), "batch_size=0: at least 1"),
         ("upsampler", (), "is a superres model; sample takes a unet"),
         (
             "begun",
             (),
-            "begun: this training has written no model yet; `rediffuse convert` makes one of a checkpoint in",
+            "begun: this training has not written a model yet; `rediffuse convert` makes one from a checkpoint in",
         ),
         ("weights.pt", (), "weights.pt FOLDER` with --image-size, --attention-order, --num-heads or"),
         (

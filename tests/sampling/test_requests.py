@@ -33,7 +33,7 @@ def test_numbers_and_ranges_are_listed_once_each(text: str, numbers: tuple[int, 
         ("", "numbers and ranges such as 7, 0-63 or 0-9,20 are allowed, not ''"),
         ("a-b", "not 'a-b'"),
         ("-1", "not '-1'"),
-        ("9-0", "9-0 runs backwards; 0-9 does not"),
+        ("9-0", "9-0 is reversed; write 0-9"),
         ("0-10", "10 is too large; 0 to 9 are allowed"),
     ],
 )

@@ -97,7 +97,7 @@ def test_wrong_scales_and_classes_beyond_the_classifier_are_refused() -> None:
     with pytest.raises(ConfigError, match="scale=-1: 0 or more"):
         guide(unet(), classifier(), -1)
     guidance = guide(unet(), classifier(), 1.0)
-    with pytest.raises(ConfigError, match="class 3 is given; the classifier knows 0 to 2"):
+    with pytest.raises(ConfigError, match="class 3 is given; the classifier has 0 to 2"):
         next(sample(unet(), [0], QUICK, labels=[3], guidance=guidance))
 
 

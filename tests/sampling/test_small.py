@@ -30,7 +30,7 @@ def test_the_size_comes_from_the_model_or_from_the_user() -> None:
         small_size(model, 4)
     silent = replace(model, training={})
     assert small_size(silent, 4) == 4
-    with pytest.raises(ConfigError, match="tiny: does not say what it enlarges; --small-size has to"):
+    with pytest.raises(ConfigError, match="tiny: does not record the size of its small images; give --small-size"):
         small_size(silent, None)
     with pytest.raises(ConfigError, match="--small-size 32: from 1 to 16"):
         small_size(silent, 32)

@@ -85,11 +85,11 @@ def test_a_state_dict_is_no_larger_than_its_tensors(folder: Path, tmp_path: Path
 def test_nothing_is_replaced_without_force(folder: Path, tmp_path: Path) -> None:
     path = tmp_path / "w.pt"
     path.write_bytes(b"mine")
-    with pytest.raises(InputError, match=r"w\.pt: is there already; --force replaces it"):
+    with pytest.raises(InputError, match=r"w\.pt: exists already; --force replaces it"):
         convert(find(folder), path)
     assert path.read_bytes() == b"mine"
     convert(find(folder), path, force=True)
-    with pytest.raises(InputError, match="is what would be converted; give another name"):
+    with pytest.raises(InputError, match="is the source itself; give another name"):
         convert(find(folder), folder, force=True)
 
 

@@ -65,7 +65,7 @@ def test_the_first_download_is_recorded_and_later_ones_are_held_against_it(model
 
     path.unlink()
     server.content = CONTENT[::-1]
-    with pytest.raises(FetchError, match=f"but {SHA256} is expected; what came was deleted"):
+    with pytest.raises(FetchError, match=f"but {SHA256} is expected; the file was deleted"):
         fetch_published(model, tmp_path)
     assert not path.exists()
 
@@ -89,7 +89,7 @@ def test_without_a_known_checksum_a_file_that_is_no_whole_checkpoint_is_refused(
     content: bytes, fault: str, model, server, tmp_path: Path
 ) -> None:
     server.content = content
-    with pytest.raises(FetchError, match=rf"weights\.pt: {fault}; what came was deleted"):
+    with pytest.raises(FetchError, match=rf"weights\.pt: {fault}; the file was deleted"):
         fetch_published(model, tmp_path)
     assert [path.name for path in (tmp_path / "published").iterdir()] == [".64x64_classifier.pt.lock"]
 
@@ -121,13 +121,13 @@ def test_a_network_of_features_is_fetched_as_models_are(script: PublishedFile, t
 
 def test_a_network_of_features_that_is_cut_is_refused(script: PublishedFile, server, tmp_path: Path) -> None:
     server.content = CONTENT[:-1]
-    with pytest.raises(FetchError, match="is not a TorchScript file, or not a complete one; what came was deleted"):
+    with pytest.raises(FetchError, match="is not a TorchScript file, or not a complete one; the file was deleted"):
         fetch_published(replace(script, min_bytes=1000), tmp_path)
     assert not published_path(script, tmp_path).exists()
 
 
 def test_a_file_is_kept_only_if_it_is_what_the_user_says(script: PublishedFile, tmp_path: Path) -> None:
-    with pytest.raises(FetchError, match=f"has sha256 {SHA256}, but 0+ is expected; what came was deleted"):
+    with pytest.raises(FetchError, match=f"has sha256 {SHA256}, but 0+ is expected; the file was deleted"):
         fetch_published(script, tmp_path, sha256="0" * 64)
     assert not published_path(script, tmp_path).exists()
     path = fetch_published(script, tmp_path, sha256=SHA256.upper())

@@ -105,7 +105,7 @@ def test_a_folder_that_lacks_the_gates_of_its_config_is_refused(gated: Diffusion
 @pytest.mark.parametrize(
     ("state", "line"),
     [
-        ({"out.2.bias": torch.zeros(3)}, "holds out.2.bias; spectral gates alone"),
+        ({"out.2.bias": torch.zeros(3)}, "holds out.2.bias; only spectral gates"),
         ({"frequency.0.offset": torch.zeros(3)}, "do not have the shapes of spectral gates"),
         ({"frequency.0.offset": torch.zeros(8, 4), "frequency.0.embed.weight": torch.zeros(5, 4)}, "missing"),
     ],

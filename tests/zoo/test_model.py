@@ -176,7 +176,9 @@ def test_the_run_folder_of_a_training_is_its_model(folder: Path, tmp_path: Path)
     run = tmp_path / "run"
     run.mkdir()
     (run / "config.json").write_text(json.dumps({"task": "diffusion", "network": asdict(UNET)}))
-    with pytest.raises(InputError, match=r"run: this training has written no model yet; `rediffuse convert` makes one"):
+    with pytest.raises(
+        InputError, match=r"run: this training has not written a model yet; `rediffuse convert` makes one"
+    ):
         load(run)
     folder.rename(run / "model")
     assert load(run).provenance.source == str(run)
@@ -184,7 +186,7 @@ def test_the_run_folder_of_a_training_is_its_model(folder: Path, tmp_path: Path)
 
 
 def test_a_folder_without_a_model_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"not a model's folder: there is no config\.json"):
+    with pytest.raises(InputError, match=r"not a model folder: there is no config\.json"):
         load(tmp_path)
 
 

@@ -49,7 +49,7 @@ def run(args: EvalNllFlags) -> Result:
     if args.out is not None and args.out.suffix != ".npz":
         raise ConfigError(f"--out {args.out}: a name that ends in .npz is needed")
     if args.out is not None and args.out.exists() and not args.force:
-        raise InputError(f"{args.out}: is there already; --force replaces it")
+        raise InputError(f"{args.out}: exists already; --force replaces it")
 
     from rediffuse.dire.job import check_labels
     from rediffuse.evaluation.likelihood import likelihoods

@@ -142,9 +142,9 @@ def dry_run(config: DiffusionTraining | ClassifierTraining, kind: Kind, listing:
     """The whole config, what a step costs, and what would be taken of `init`."""
     from rediffuse.training.estimate import estimate
     from rediffuse.training.initial import compare_with, read_initial
-    from rediffuse.zoo.model import skeleton
+    from rediffuse.zoo.model import meta_network
 
-    network = skeleton(kind, config.network)
+    network = meta_network(kind, config.network)
     if isinstance(config, DiffusionTraining) and config.only == "frequency":
         network.freeze_all_but_gates()
     cost = estimate(network, config.loop)

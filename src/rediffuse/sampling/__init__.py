@@ -1,1 +1,1 @@
-"""Images out of a model: sampling, guidance, enlarging, latents and what lies between two of them."""
+"""Generate images with a model: sampling, guidance, super-resolution, latents and their interpolation."""

@@ -1,10 +1,10 @@
-"""A folder of images that a model made: what it lacks, and what it is all made with.
+"""A folder of images that a model made, with their settings.
 
-settings.json           what all images in it depend on, besides seed and class
+settings.json           the settings of all images, except seed and class
 images/NAME.png         the images
-small/NAME.png          what each was enlarged from, if it was
-progressive/NAME.png    the way from noise to each (or NAME.gif), where it was asked for
-grid.png                the images of the last call in one, where it was asked for
+small/NAME.png          the images from which they were enlarged, for super-resolution
+progressive/NAME.png    the intermediate steps of each image (or NAME.gif), with --progressive
+grid.png                the images of the last call in one picture, with --grid
 """
 
 import filecmp
@@ -25,24 +25,24 @@ from rediffuse.records import dump
 from rediffuse.sampling.config import Progressive, SampleRecord, UpscaleRecord
 
 MAX_IN_GRID = 1024
-"""A grid shows the first so many images."""
+"""Largest number of images in a grid; the first ones are shown."""
 
 _FOLDERS = ("images", "small", "progressive")
 _SUFFIXES = {"strip": ".png", "gif": ".gif"}
 
 
 class ImageFolder:
-    """Results of one record below a folder.
+    """The results with one record of settings in a folder.
 
     Args:
-        path: made with the first result.
-        record: what all of them depend on.
-        progressive: whether, and how, the way to each is kept as well.
-        force: take over a folder of another record; its images are removed when the first result is written.
+        path: the folder, which is created with the first result.
+        record: the settings of all images.
+        progressive: the format of pictures of the intermediate steps; None writes none.
+        force: use a folder with another record; its images are removed when the first result is written.
 
     Raises:
-        SettingsMismatch: the folder holds images of another record, and `force` is not given; names the fields.
-        InputError: it holds images and no record: whose they are is not known, so they are not removed.
+        SettingsMismatch: the folder holds images with another record, and `force` is not given; names the fields.
+        InputError: it holds images without a record; they may be the user's own, so they are not removed.
         ConfigError: its `settings.json` cannot be read.
     """
 
@@ -60,11 +60,11 @@ class ImageFolder:
         self._differing = _differing(self._record, self._written_record())
         if self._differing and not force:
             raise SettingsMismatch(
-                f"{path} was made with other settings: {', '.join(self._differing)}; --force makes it anew"
+                f"{path} was made with other settings: {', '.join(self._differing)}; --force replaces its images"
             )
 
     def holds(self, name: str, small: np.ndarray | None = None) -> bool:
-        """Whether everything that `write` makes for `name` is there, of this record and enlarged from `small`."""
+        """Whether all files that `write` makes for `name` exist, with this record and enlarged from `small`."""
         wanted = [self._image(name)] + ([self._way(name)] if self.progressive else [])
         if self._differing or not all(path.exists() for path in wanted):
             return False
@@ -73,13 +73,13 @@ class ImageFolder:
     def write(
         self, name: str, pixels: np.ndarray, *, way: np.ndarray | None = None, small: np.ndarray | None = None
     ) -> None:
-        """Keep one image.
+        """Write one image.
 
         Args:
-            name: of its files, without the suffix; may hold folders.
-            pixels: uint8 (S, S, 3).
-            way: uint8 (F, H, W, 3), the moments on its way, where the folder is progressive.
-            small: uint8 (s, s, 3), what it was enlarged from, if it was.
+            name: name of its files, without the suffix; may contain folders.
+            pixels: the image, uint8 (S, S, 3).
+            way: the intermediate steps, uint8 (F, H, W, 3), if the folder is progressive.
+            small: the image from which it was enlarged, uint8 (s, s, 3), for super-resolution.
 
         Raises:
             StorageError: the disk is full, or the folder cannot be written to.
@@ -90,7 +90,7 @@ class ImageFolder:
             content = gif_bytes(way) if self.progressive == "gif" else png_bytes(tile(way, columns=len(way)))
             write_bytes(self._way(name), content)
         write_bytes(self._image(name), png_bytes(pixels))
-        if small is not None:  # the last, so that what stands beside it is always enlarged from it
+        if small is not None:  # written last: if this file exists, the image was enlarged from it
             write_bytes(self._small(name), png_bytes(small))
 
     def read(self, name: str) -> np.ndarray:
@@ -102,7 +102,7 @@ class ImageFolder:
         return _read(self._image(name))
 
     def write_grid(self, names: Sequence[str]) -> Path:
-        """Put the first `MAX_IN_GRID` images of these names into one; returns its path."""
+        """Write the first `MAX_IN_GRID` images of these names as one picture; returns its path."""
         path = self.path / "grid.png"
         write_bytes(path, png_bytes(tile(np.stack([self.read(name) for name in names[:MAX_IN_GRID]]))))
         return path
@@ -111,7 +111,7 @@ class ImageFolder:
         """Write the images of these names as a batch in guided-diffusion's format.
 
         Raises:
-            InputError: there is another file under `path`, and `force` is not given.
+            InputError: `path` exists with other content, and `force` is not given.
         """
         shape = (len(names), *self.read(names[0]).shape)
         with atomic_write(path) as partial:
@@ -120,7 +120,7 @@ class ImageFolder:
                 raise InputError(f"{path}: holds other samples already; --force replaces it")
 
     def _claim(self) -> None:
-        """Write the record; remove what was made under another one."""
+        """Write the record, and remove images of another record."""
         if self._differing:
             for folder in _FOLDERS:
                 for old in (self.path / folder).rglob("*.*"):
@@ -132,13 +132,13 @@ class ImageFolder:
         write_bytes(self._settings, (json.dumps(self._record, indent=2) + "\n").encode())
 
     def _written_record(self) -> dict[str, Any]:
-        """The record of what is there; ours where nothing is."""
-        # In this order: another process that begins with us writes the settings before its first image.
+        """The record in the folder; this object's own record for a new folder."""
+        # In this order, because another process that starts at the same time writes the record before its first image.
         has_images = any((self.path / "images").glob("*"))
         if not self._settings.exists():
             if has_images:
                 raise InputError(
-                    f"{self.path}: holds images/ of unknown origin (no settings.json); name another folder"
+                    f"{self.path}: holds images/ of unknown origin (no settings.json); give another folder"
                 )
             return self._record
         try:
@@ -165,11 +165,11 @@ class ImageFolder:
 
 
 def _read(path: Path) -> np.ndarray:
-    return decode(path, Limits(min_side=1)).pixels  # our own files: a small image may be smaller than a photograph
+    return decode(path, Limits(min_side=1)).pixels  # written by rediffuse, so images may be small
 
 
 def _differing(given: dict[str, Any], there: dict[str, Any]) -> list[str]:
-    """`field=value (there value)` of every field that is not the same, nested ones under their own names."""
+    """`field=value (there value)` for every field that differs; nested fields have their own names."""
     given, there = _flat(given), _flat(there)
     absent = object()
     return [

@@ -1,4 +1,4 @@
-"""A classifier of noisy images as the guide of a diffusion model."""
+"""Classifier guidance: a classifier of noisy images guides a diffusion model."""
 
 import math
 
@@ -14,13 +14,13 @@ def guide(model: DiffusionModel, classifier: ClassifierModel, scale: float) -> G
     """Guidance of `model` by `classifier` (ADM, arXiv:2105.05233, Sec. 4), for `sample`.
 
     Args:
-        model: class-conditional, with the same classes, or unconditional.
-        classifier: of noisy images; on the model's device.
-        scale: 0 or more; 1 follows the classifier's own posterior.
+        model: a class-conditional model with the same classes, or an unconditional one.
+        classifier: a classifier of noisy images, on the model's device.
+        scale: factor of the classifier's gradient, 0 or more; 1 samples from the posterior given the class.
 
     Raises:
         ConfigError: the scale is not allowed, or the two differ in image size, channels, classes or noise; names both
-            values. Later, from the guidance itself: a label is out of range.
+            values. The guidance raises it for a label out of range.
     """
     if not 0 <= scale < math.inf:
         raise ConfigError(f"scale={scale}: 0 or more is needed")
@@ -32,7 +32,7 @@ def guide(model: DiffusionModel, classifier: ClassifierModel, scale: float) -> G
     if model.num_classes is not None:
         fits["number of classes"] = (classifier.num_classes, model.num_classes)
         names = [", ".join(trained.training.get("classes", ())) for trained in (classifier, model)]
-        if all(names):  # a file of another program has none
+        if all(names):  # files of other programs have no names
             fits["classes"] = (names[0], names[1])
     for name, (given, needed) in fits.items():
         if given != needed:
@@ -42,15 +42,15 @@ def guide(model: DiffusionModel, classifier: ClassifierModel, scale: float) -> G
     largest = classifier.num_classes - 1
 
     def guidance(x_t: Tensor, timesteps: Tensor, *, y: Tensor, **_: object) -> Tensor:
-        # On an accelerator this look would wait for the device; there the gradient itself refuses.
+        # On an accelerator this check would synchronise with the device; there the gradient itself raises.
         if y.device.type == "cpu" and y.max() > largest:
-            raise ConfigError(f"labels: class {y.max().item()} is given; the classifier knows 0 to {largest}")
+            raise ConfigError(f"labels: class {y.max().item()} is given; the classifier has 0 to {largest}")
         return gradient(x_t, timesteps, y=y)
 
     return guidance
 
 
 def _noise(process: ProcessConfig) -> str:
-    """What a network has to know of a process to read its x_t and its timesteps."""
+    """The properties of a process on which the x_t and timesteps of a network depend."""
     rescaled = " (rescaled)" if process.rescale_timesteps and process.num_timesteps != 1000 else ""
     return f"{process.schedule} over {process.num_timesteps}{rescaled}"

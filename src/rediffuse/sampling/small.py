@@ -1,4 +1,4 @@
-"""What a super-resolution model enlarges: small images, out of image files or out of a batch of samples."""
+"""The small images that a super-resolution model enlarges, from image files or from a batch of samples."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -23,14 +23,14 @@ class SmallImage:
     """One image to enlarge."""
 
     name: str
-    """Of its result, without the suffix."""
+    """Name of the result, without the suffix."""
     pixels: np.ndarray
-    """uint8, (s, s, 3)."""
+    """The image, uint8 (s, s, 3)."""
     label: int | None = None
     """Its class, for a class-conditional model."""
 
     def seed(self, base: int) -> int:
-        """The seed of its noise: of its pixels and of `base`, whatever other images there are, and in what order."""
+        """The seed of its noise. It depends only on the pixels and on `base`, not on other images or their order."""
         return int.from_bytes(hashlib.sha256(base.to_bytes(8) + self.pixels.tobytes()).digest()[:4])
 
 
@@ -38,11 +38,11 @@ def small_size(model: DiffusionModel, given: int | None) -> int:
     """The side of the images that a super-resolution model enlarges, in pixels.
 
     Args:
-        model: what it was trained on says so, or does not (a checkpoint of another program).
-        given: by the user; None where the model has to know.
+        model: the model; its record of the training holds the size, unless another program trained it.
+        given: the size given by the user; None to use that of the record.
 
     Raises:
-        ConfigError: the model enlarges nothing, it does not say what and neither does the user, the two differ, or the
+        ConfigError: the model is not a super-resolution model, the size is in neither of the two, they differ, or the
             size is not allowed.
     """
     if model.kind != "superres":
@@ -50,7 +50,7 @@ def small_size(model: DiffusionModel, given: int | None) -> int:
     known: Mapping[str, Any] = model.training
     recorded = known.get("small_size")
     if given is None and recorded is None:
-        raise ConfigError(f"{model.provenance.source}: does not say what it enlarges; --small-size has to")
+        raise ConfigError(f"{model.provenance.source}: does not record the size of its small images; give --small-size")
     if None not in (given, recorded) and given != recorded:
         raise ConfigError(f"--small-size {given}: {model.provenance.source} was trained to enlarge {recorded} px")
     size = given if recorded is None else int(recorded)
@@ -61,13 +61,13 @@ def small_size(model: DiffusionModel, given: int | None) -> int:
 
 
 def from_npz(path: Path, size: int, label: int | None, num_classes: int | None) -> list[SmallImage]:
-    """The images of a batch of samples, named by their class, if any, and their place in it.
+    """The images of a batch of samples; their names consist of the class, if any, and the position in the batch.
 
     Args:
-        path: in guided-diffusion's format.
-        size: that its images have to have, in pixels.
-        label: the class of all of them; None takes those of the file.
-        num_classes: of the model; None where it has none, and those of the file do not matter.
+        path: an `.npz` file in guided-diffusion's format.
+        size: the size that its images must have, in pixels.
+        label: the class of all images; None uses the classes in the file.
+        num_classes: number of the model's classes; None if it has none, and the classes in the file are not used.
 
     Raises:
         InputError: the file cannot be read, its images are of another size, or a class is missing or out of range.
@@ -79,7 +79,9 @@ def from_npz(path: Path, size: int, label: int | None, num_classes: int | None) 
     of_place: Sequence[int | None] = [label] * len(pixels)
     if num_classes is not None and label is None:
         if labels is None:
-            raise InputError(f"{path}: has no classes (arr_1), which this model needs; --class can give one to all")
+            raise InputError(
+                f"{path}: has no classes (arr_1), which this model needs; give one class for all with --class"
+            )
         if labels.min() < 0 or labels.max() >= num_classes:
             given = f"{labels.min()} to {labels.max()}"
             raise InputError(f"{path}: its classes (arr_1) span {given}; 0 to {num_classes - 1} are allowed")
@@ -93,16 +95,16 @@ def from_npz(path: Path, size: int, label: int | None, num_classes: int | None) 
 def from_files(
     files: Sequence[FoundImage], size: int, crop: Crop, label: int | None
 ) -> tuple[list[SmallImage], list[str]]:
-    """Image files as squares of `size` pixels, named after themselves; and why some could not be read.
+    """Read image files as squares of `size` pixels.
 
     Args:
         files: from `find_images`.
         size: in pixels.
-        crop: `center` scales the shorter side to `size` and cuts the middle; `squash` scales both sides.
-        label: the class of all of them, for a class-conditional model.
+        crop: `center` scales the shorter side to `size` and cuts out the middle; `squash` scales both sides.
+        label: the class of all images, for a class-conditional model.
 
     Returns:
-        The images, and one line for each file that is none.
+        The images with the names of their files, and one error line for each file that cannot be read.
     """
     images, reasons = [], []
     for found in files:

@@ -33,7 +33,7 @@ class Estimate:
 
 
 def estimate(model: Trunk, loop: LoopConfig) -> Estimate:
-    """The cost of training `model`, a network on the meta device (`zoo.model.skeleton`), with the settings `loop`."""
+    """The cost of training `model`, a network on the meta device (`zoo.model.meta_network`), with `loop`."""
     num_parameters = sum(parameter.numel() for parameter in model.parameters())
     num_trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     shape = (1, model.config.in_channels, *(model.config.image_size,) * model.config.dims)

@@ -1,1 +1,1 @@
-"""Whole models: a network with its process and its provenance, and where published ones come from."""
+"""Complete models: a network with its process and provenance, in folders, files, downloads and on the hub."""

@@ -11,7 +11,7 @@ CARD_FILE = "README.md"
 GENERATED = (
     "<!-- Written by rediffuse and replaced when the model is saved again; delete this line to keep changes. -->"
 )
-"""The line that tells a generated card from one that somebody wrote."""
+"""The line that marks a generated card; cards without it were written by a person and are not replaced."""
 
 _TITLES: Mapping[Kind, str] = {
     "unet": "Diffusion model",
@@ -23,7 +23,7 @@ _TASKS: Mapping[Kind, str] = {
     "superres": "image-to-image",
     "encoder": "image-classification",
 }
-"""The hub's names of what a model does."""
+"""The hub's names for the tasks of models."""
 
 
 def model_card(
@@ -37,22 +37,22 @@ def model_card(
 ) -> str:
     """The text of the card.
 
-    The licence is left out: it is not known.
+    The card names no licence, because it is not known.
 
     Args:
         kind: as in the folder's `config.json`.
         network: as in the folder's `config.json`.
         process: as in the folder's `config.json`.
         training: as in the folder's `config.json`.
-        num_parameters: of the network.
-        name: of the repository on the hub, if it is for one.
+        num_parameters: number of parameters of the network.
+        name: name of the repository on the hub; None for a card that is not for the hub.
     """
     from huggingface_hub import ModelCardData
 
     is_conditional = isinstance(network, UNetConfig) and network.num_classes is not None
     fields = ModelCardData(
         library_name="rediffuse",
-        pipeline_tag=None if is_conditional else _TASKS[kind],  # the hub has no name for images of a class
+        pipeline_tag=None if is_conditional else _TASKS[kind],  # the hub has no name for class-conditional models
         tags=["diffusion", "guided-diffusion", "arxiv:2105.05233"],
     )
     load = "load_classifier" if kind == "encoder" else "load"
@@ -65,7 +65,7 @@ def model_card(
 
 # {_TITLES[kind]}, {network.image_size} px
 
-Of the architecture of guided-diffusion (ADM, arXiv:2105.05233). `config.json` has every field.
+The architecture is that of guided-diffusion (ADM, arXiv:2105.05233). `config.json` has every field.
 
 {_table(_model_rows(network, process, num_parameters))}
 
@@ -106,7 +106,7 @@ def _model_rows(network: UNetConfig | EncoderConfig, process: ProcessConfig, num
 
 
 def _training_rows(training: Mapping[str, Any]) -> dict[str, Any]:
-    """The values that fit into a line, the folder of images and the loop's settings among them."""
+    """The training settings that fit into a line of the table, such as the folder of images."""
     data, loop = (value if isinstance(value := training.get(name), Mapping) else {} for name in ("data", "loop"))
     lists = {name: ", ".join(map(str, value)) for name, value in training.items() if isinstance(value, list | tuple)}
     of_loop = {name: loop[name] for name in ("batch_size", "learning_rate", "precision") if name in loop}

@@ -1,7 +1,7 @@
-"""A file over HTTP, complete and verified, or the reason why not.
+"""Download a file over HTTP, continue interrupted transfers, and verify the file.
 
-A transfer that breaks off is continued where it stopped: what came lies in `<name>.partial`, and beside it its ETag or
-Last-Modified, without which two halves might come from two versions of the file.
+An interrupted transfer continues where it stopped. The bytes so far are in `<name>.partial`, with the file's ETag or
+Last-Modified next to it; without these two halves might come from two versions of the file.
 """
 
 import re
@@ -17,12 +17,12 @@ from rediffuse.errors import FetchError, StorageError
 from rediffuse.files import write_bytes
 
 Progress = Callable[[int, int | None], None]
-"""Called with the bytes that have come and the bytes of the whole file, where that is known."""
+"""Called with the number of bytes so far, and the number of bytes of the file, if it is known."""
 
 _RETRIED = frozenset({408, 425, 429, 500, 502, 503, 504})
-"""HTTP statuses that may pass by themselves (RFC 9110; 425: RFC 8470, 429: RFC 6585)."""
+"""Temporary HTTP errors, after which the request is repeated (RFC 9110; 425: RFC 8470, 429: RFC 6585)."""
 _TIMEOUT = 30.0
-"""Seconds without a connection or without a byte."""
+"""Seconds without a connection, or without any data, after which an attempt ends."""
 
 
 def download(
@@ -34,20 +34,20 @@ def download(
     attempts: int = 5,
     pause: float = 1.0,
 ) -> None:
-    """Download a file that is not here yet.
+    """Download a file, if it does not exist yet.
 
     Args:
         url: http or https; a redirection from https to http is refused.
-        destination: the file; its folder is made.
-        find_fault: says what is wrong with a complete file, or an empty string where nothing is.
-        progress: called with how far it is.
-        attempts: failures in a row without a single new byte.
+        destination: the file; its folder is created.
+        find_fault: checks a complete file, and returns an error message, or an empty string if the file is correct.
+        progress: called with the number of bytes.
+        attempts: number of consecutive failures without new data after which the download is given up.
         pause: seconds before the second attempt; doubled each time.
 
     Raises:
-        FetchError: the server does not have it or cannot be reached (what came stays, and the next call continues
-            there), or what came has a fault (then it is deleted).
-        StorageError: no room or no permission; what came is deleted.
+        FetchError: the server does not have the file or cannot be reached (the next call continues the transfer), or
+            the file is wrong (it is deleted).
+        StorageError: no space or no permission; the incomplete file is deleted.
     """
     try:
         destination.parent.mkdir(parents=True, exist_ok=True)
@@ -56,7 +56,7 @@ def download(
             _persist(url, partial, progress, attempts, pause)
             try:
                 if fault := find_fault(partial.path):
-                    raise FetchError(f"{url}: {fault}; what came was deleted")
+                    raise FetchError(f"{url}: {fault}; the file was deleted")
                 partial.path.replace(destination)
             finally:
                 partial.delete()
@@ -67,11 +67,11 @@ def download(
 
 
 class _BrokenOff(Exception):
-    """The transfer failed in a way that another attempt may mend."""
+    """The transfer failed, and another attempt may succeed."""
 
 
 class _Partial:
-    """What came of a file, and the ETag or Last-Modified that it came with."""
+    """The incomplete file, and its ETag or Last-Modified."""
 
     def __init__(self, destination: Path) -> None:
         self.path = destination.with_name(f"{destination.name}.partial")
@@ -95,7 +95,7 @@ class _Partial:
 
 
 def _persist(url: str, partial: _Partial, progress: Progress | None, attempts: int, pause: float) -> None:
-    """Attempt after attempt, until all has come or nothing new came for too long."""
+    """Repeat attempts until the file is complete, or too many consecutive attempts gave no new data."""
     failures, most = 0, partial.size
     headers = {"User-Agent": "rediffuse", "Accept-Encoding": "identity"}
     with httpx2.Client(headers=headers, timeout=_TIMEOUT, follow_redirects=True) as client:
@@ -110,18 +110,18 @@ def _persist(url: str, partial: _Partial, progress: Progress | None, attempts: i
                 most = max(most, partial.size)
                 if failures >= attempts:
                     reason = " ".join(str(error).split()) or type(error).__name__
-                    raise FetchError(f"{url}: {reason} (given up after {failures} failures in a row)") from None
+                    raise FetchError(f"{url}: {reason} (given up after {failures} consecutive failures)") from None
                 time.sleep(pause * 2 ** (failures - 1))
 
 
 def _receive(client: httpx2.Client, url: str, partial: _Partial, progress: Progress | None) -> None:
-    """One request for the rest. It begins with the last byte that came, so that a complete file has a rest, too."""
+    """Request the missing part. It begins with the last received byte, so that it is never empty."""
     start = max(partial.size - 1, 0) if partial.version else 0
     with client.stream("GET", url, headers={"Range": f"bytes={start}-"} if start else {}) as response:
         if url.startswith("https:") and response.url.scheme != "https":
-            raise FetchError(f"{url}: leads to {response.url}, which is not https")
+            raise FetchError(f"{url}: redirects to {response.url}, which is not https")
         status, header = response.status_code, response.headers
-        etag = header.get("ETag", "")  # a weak one (W/) may stand for other bytes
+        etag = header.get("ETag", "")  # a weak one (W/) may be equal for different bytes
         version = (etag if etag.startswith('"') else header.get("Last-Modified", "")).encode()
         is_rest = header.get("Content-Range", "").startswith(f"bytes {start}-") and version == partial.version
         if status == 416 or (status == 206 and not is_rest):

@@ -1,4 +1,4 @@
-"""Published files, downloaded over plain HTTPS into a cache and verified."""
+"""Download published files over HTTPS to a cache, and verify them."""
 
 import re
 import zipfile
@@ -17,19 +17,19 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 def default_cache() -> Path:
-    """Beside the Hugging Face hub's cache, wherever that was told to be."""
+    """The folder of downloads, next to the cache of the Hugging Face hub (see `HF_HOME`)."""
     from huggingface_hub import constants
 
     return Path(constants.HF_HOME) / "rediffuse"
 
 
 def published_path(published: PublishedFile, cache: Path) -> Path:
-    """Where a published file lies once it is fetched."""
+    """The path of a published file in the cache."""
     return cache / "published" / published.file
 
 
 def known_sha256(published: PublishedFile, path: Path) -> str | None:
-    """The checksum in the list of what is published, or else the one recorded when `path` was first downloaded.
+    """The checksum in the list of published files, or else the one that was recorded at the first download of `path`.
 
     Raises:
         InputError: the record is damaged.
@@ -39,7 +39,7 @@ def known_sha256(published: PublishedFile, path: Path) -> str | None:
         return published.sha256
     sha256 = record.read_text(errors="replace").partition(" ")[0]
     if not _SHA256.fullmatch(sha256):
-        raise InputError(f"{record}: does not begin with a SHA-256; delete it and {path.name}, and fetch it again")
+        raise InputError(f"{record}: does not begin with a SHA-256; delete it and {path.name}, and download again")
     return sha256
 
 
@@ -50,21 +50,21 @@ def fetch_published(
     sha256: str | None = None,
     progress: "Progress | None" = None,
 ) -> Path:
-    """A published file: downloaded, or found in the cache, and in both cases verified.
+    """Download a published file, or find it in the cache; verify it in both cases.
 
-    Without a known checksum its content is verified: that the file is complete, and a model has all its parameters.
+    Without a known checksum the content is checked: the file must be complete, and a model must have all parameters.
 
     Args:
-        published: what.
+        published: the file.
         cache: a folder of downloads, such as `default_cache()`.
-        sha256: what the file has to be, for a file whose checksum nobody publishes; 64 hexadecimal digits.
+        sha256: the expected checksum of a file without a published one; 64 hexadecimal digits.
         progress: see `download`.
 
     Raises:
-        FetchError: it cannot be had or does not verify.
-        ConfigError: `sha256` is none, or another one is known.
+        FetchError: the download failed, or the file is wrong.
+        ConfigError: `sha256` has another form, or another checksum is known.
         InputError: the recorded checksum is damaged.
-        StorageError: the disk refuses.
+        StorageError: the file could not be written.
     """
     path = published_path(published, cache)
     known = known_sha256(published, path)
@@ -72,18 +72,18 @@ def fetch_published(
         known = _agreed(sha256.lower(), known, published, path)
     find_fault = partial(_fault, published, known)
     if not path.is_file():
-        from rediffuse.zoo.download import download  # with its HTTP client, which takes half a second to import
+        from rediffuse.zoo.download import download  # imports an HTTP client, which takes half a second
 
         download(published.address, path, find_fault, progress=progress)
     elif fault := find_fault(path):
         raise FetchError(f"{path}: {fault}; delete it to download it again")
     if not _record(path).is_file():
-        write_bytes(_record(path), f"{known or sha256_of(path)}  {path.name}\n".encode())  # as sha256sum writes it
+        write_bytes(_record(path), f"{known or sha256_of(path)}  {path.name}\n".encode())  # the format of sha256sum
     return path
 
 
 def _agreed(given: str, known: str | None, published: PublishedFile, path: Path) -> str:
-    """The checksum that the user gives, where no other is known."""
+    """The checksum that the user gives, after a check that no other one is known."""
     if not _SHA256.fullmatch(given):
         raise ConfigError(f"sha256={given}: 64 hexadecimal digits are needed")
     if known not in (None, given):
@@ -93,14 +93,14 @@ def _agreed(given: str, known: str | None, published: PublishedFile, path: Path)
 
 
 def _fault(published: PublishedFile, sha256: str | None, path: Path) -> str:
-    """What is wrong with a downloaded file; empty where nothing is."""
+    """The error of a downloaded file; empty if it is correct."""
     size = path.stat().st_size
     if size < published.min_bytes:
         return f"has {size} bytes, but at least {published.min_bytes} are expected"
     if sha256 is not None:
         found = sha256_of(path)
         return "" if found == sha256 else f"has sha256 {found}, but {sha256} is expected"
-    if not isinstance(published, PublishedModel):  # a program: it is not opened, but its directory stands at its end
+    if not isinstance(published, PublishedModel):  # a program: not loaded, but its zip directory is at its end
         return "" if zipfile.is_zipfile(path) else "is not a TorchScript file, or not a complete one"
     from rediffuse.models.checkpoints import read_state_dict
 

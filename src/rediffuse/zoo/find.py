@@ -1,4 +1,4 @@
-"""From what a user calls a model to its tensors and what describes them, wherever they lie."""
+"""Find a model by the user's name or path: its tensors, configuration and provenance."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -22,10 +22,10 @@ def find(
     process: ProcessConfig | None = None,
     cache: Path | None = None,
 ) -> Found:
-    """The tensors of a model and what is known of it; arguments and errors are those of `model.load`.
+    """Read a model's tensors and configuration; arguments and errors are those of `model.load`.
 
-    Two things are left to the caller: of a file of weights something may still be unknown (`Layout.unknown`), and
-    whether the tensors of a folder fit its configuration was not looked at.
+    The caller must check two things: fields of a file of weights may be unknown (`Layout.unknown`), and the tensors of
+    a folder may not fit its configuration.
     """
     if source in PUBLISHED:
         model = PUBLISHED[str(source)]
@@ -35,7 +35,9 @@ def find(
         found = _from_weights(path, network, process)
         expected = known_sha256(model, path)
         if expected not in (None, found.provenance.sha256):
-            raise CheckpointError(f"{path}: sha256 is {found.provenance.sha256}, but {expected} was fetched; delete it")
+            raise CheckpointError(
+                f"{path}: sha256 is {found.provenance.sha256}, but {expected} is expected; delete the file"
+            )
         return found
     if source == DEFAULT:
         folder, origin = default_folder(), DEFAULT
@@ -45,17 +47,17 @@ def find(
         return _from_weights(Path(source), network, process)
     elif isinstance(source, str) and hub.NAME.fullmatch(source):
         folder = hub.fetch_from_hub(source, cache and cache / "hub")
-        origin = f"{source.partition('@')[0]}@{folder.name}"  # the hub's client names the folder after the commit
+        origin = f"{source.partition('@')[0]}@{folder.name}"  # the folder's name in the hub's cache is the commit
     else:
         hint = nearest(str(source), [DEFAULT, *PUBLISHED])
         raise InputError(f"{source}: no such folder or file, and no model of that name{hint}")
     if network or process:
-        raise ConfigError(f"{source}: has its own configuration; network and process are for files of weights alone")
+        raise ConfigError(f"{source}: has its own configuration; give network and process only for files of weights")
     return read_folder(folder, origin)
 
 
 def _from_weights(path: Path, network: Mapping[str, Any] | None, process: ProcessConfig | None) -> Found:
-    """A file without a configuration: its name may be a published one's, its tensors tell much, the user the rest."""
+    """A file of weights: its configuration comes from the list of published files, the tensors, and the user."""
     known = dict(network or {})
     published = PUBLISHED.get(path.stem)
     if published:

@@ -1,7 +1,7 @@
-"""The folder that a model is kept in, and what is known of weights once they are found.
+"""Read and write model folders.
 
 A folder holds `model.safetensors`, a model card `README.md`, and `config.json`:
-`{"kind": "unet", "network": {...}, "process": {...}, "training": {...}}`, the last of these free.
+`{"kind": "unet", "network": {...}, "process": {...}, "training": {...}}`; `training` may hold any fields.
 """
 
 import json
@@ -28,40 +28,40 @@ WEIGHTS_FILE = "model.safetensors"
 
 @dataclass(frozen=True, kw_only=True)
 class Provenance:
-    """Where weights come from."""
+    """The source and checksum of weights."""
 
     source: str
-    """What was asked for: a name, a path, or a hub's `owner/name@revision`."""
+    """The source as given: a name, a path, or `owner/name@revision` on the hub."""
     sha256: str
-    """Of the file of weights, in hex."""
+    """SHA-256 of the file of weights, in hex."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
-    """Tensors, and what describes them."""
+    """The tensors of a model, with its configuration and provenance."""
 
     layout: Layout
-    """The network, as far as it is known; `process` is among its unknowns where the process is."""
+    """The known fields of the network's configuration. If the process is unknown, `layout.unknown` holds `process`."""
     process: ProcessConfig | None
     training: Mapping[str, Any]
-    """How it was trained; free, JSON values."""
+    """The record of the training: any JSON values."""
     state: Mapping[str, Tensor]
     provenance: Provenance
 
 
 def read_folder(folder: Path, source: str) -> Found:
-    """What the folder holds; `source` is what it is called in errors and in the provenance.
+    """Read a model folder; `source` is its name in errors and in the provenance.
 
-    The run folder of a training holds the model that the training has written into it.
+    The folder may also be the run folder of a training, which holds the model.
 
     Raises:
-        InputError: it is no model's folder, the training has written no model yet, or a file is missing.
-        ConfigError: the configuration is none; names the field.
-        CheckpointError: the weights are damaged. That they fit the network is not looked at here.
+        InputError: it is not a model folder, the training has not written a model yet, or a file is missing.
+        ConfigError: the configuration is wrong; names the field.
+        CheckpointError: the weights are damaged. Their fit to the network is not checked here.
     """
     path = folder / CONFIG_FILE
     if not path.is_file():
-        raise InputError(f"{folder}: not a model's folder: there is no {CONFIG_FILE}")
+        raise InputError(f"{folder}: not a model folder: there is no {CONFIG_FILE}")
     try:
         fields = json.loads(path.read_bytes())
     except ValueError as error:
@@ -84,22 +84,23 @@ def read_folder(folder: Path, source: str) -> Found:
 
 
 def write_folder(folder: Path, found: Found, dtype: torch.dtype | None = None, name: str | None = None) -> None:
-    """Write a folder that `read_folder` reads.
+    """Write a model folder, which `read_folder` reads.
 
-    The configuration is written last: a folder that has one is complete. A model card that somebody wrote stays.
+    The configuration is written last, so a folder with a configuration is complete. A model card that a person wrote is
+    not replaced.
 
     Args:
-        folder: made if it is missing; a model in it is replaced.
-        found: everything about it is known.
-        dtype: precision on disk; None keeps each tensor's.
-        name: of the repository on the hub, if the folder is for one.
+        folder: the folder, which is created if missing; a model in it is replaced.
+        found: a model without unknown fields.
+        dtype: precision on disk; None keeps that of each tensor.
+        name: name of the repository on the hub; None for a folder that is not for the hub.
 
     Raises:
-        ConfigError: something is not known; names it.
+        ConfigError: a field is unknown; names it.
         StorageError: the disk is full, or the folder cannot be written to.
     """
     network = found.layout.config()
-    assert found.process is not None  # otherwise it is unknown, and the line above raises
+    assert found.process is not None  # if it is unknown, the line above raises
     config = {
         "kind": found.layout.kind,
         "network": records.dump(network),
@@ -123,15 +124,15 @@ def _read_run(run: Path, source: str) -> Found:
     model = run / "model"
     if not (model / CONFIG_FILE).is_file():
         raise InputError(
-            f"{run}: this training has written no model yet; "
-            f"`rediffuse convert` makes one of a checkpoint in {run / 'checkpoints'}"
+            f"{run}: this training has not written a model yet; "
+            f"`rediffuse convert` makes one from a checkpoint in {run / 'checkpoints'}"
         )
     return read_folder(model, source)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelRecord:
-    """`config.json` as it is written."""
+    """The fields of `config.json`."""
 
     kind: Kind
     network: dict[str, Any]

@@ -1,4 +1,4 @@
-"""The spectral gates of a network alone, as a small file that belongs to the network they were trained on."""
+"""Spectral gates in a separate small file, for use with the network on which they were trained."""
 
 import hashlib
 from dataclasses import replace
@@ -14,14 +14,14 @@ from rediffuse.models.layout import infer_gates
 from rediffuse.zoo.folder import Found, Provenance
 
 GATES_FILE = "frequency.safetensors"
-"""Beside the weights of a model that was trained with gates."""
+"""The file of gates in the folder of a model that was trained with gates."""
 
 
 def write_gates(path: Path, network: nn.Module) -> None:
-    """Write the tensors `frequency.*` of a network, under these names.
+    """Write the tensors `frequency.*` of a network with these names.
 
     Raises:
-        ConfigError: it has none.
+        ConfigError: the network has no gates.
         StorageError: the file cannot be written.
     """
     gates = {name: tensor for name, tensor in network.state_dict().items() if name.startswith(GATES)}
@@ -31,18 +31,18 @@ def write_gates(path: Path, network: nn.Module) -> None:
 
 
 def with_gates(found: Found, path: Path) -> Found:
-    """A model with the gates that `write_gates` wrote, in the place of any that it has.
+    """A model with the gates in a file of `write_gates`, which replace its own gates.
 
-    Its provenance names both files, and its sha256 is that of the two checksums: another pair is another model.
+    Its provenance names both files, and its sha256 is a hash of both checksums.
 
     Raises:
         InputError: there is no such file.
-        CheckpointError: it holds something else.
+        CheckpointError: the file holds other tensors.
     """
     gates = read_state_dict(path)
     for name in gates:
         if not name.startswith(GATES):
-            raise CheckpointError(f"{path}: holds {name}; spectral gates alone ({GATES}*) are needed")
+            raise CheckpointError(f"{path}: holds {name}; only spectral gates ({GATES}*) are allowed")
     fields = {**found.layout.fields, **infer_gates({name: tuple(t.shape) for name, t in gates.items()}, str(path))}
     base = {name: tensor for name, tensor in found.state.items() if not name.startswith(GATES)}
     both = f"{found.provenance.sha256}\n{sha256_of(path)}\n"

@@ -1,4 +1,4 @@
-"""Models on the Hugging Face hub, through its own client: its cache, its login, and its addresses."""
+"""Models on the Hugging Face hub, through huggingface_hub with its cache, login and addresses."""
 
 import re
 from pathlib import Path
@@ -7,19 +7,19 @@ from rediffuse.errors import FetchError, StorageError
 from rediffuse.zoo.card import CARD_FILE, is_generated
 
 NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*(@[\w./-]+)?")
-"""`owner/name`, and after an @ a branch, a tag or a commit."""
+"""`owner/name`, optionally followed by `@` and a branch, a tag or a commit."""
 
 
 def fetch_from_hub(name: str, cache: Path | None = None, endpoint: str | None = None) -> Path:
-    """The folder of a model on the Hugging Face hub; without a network, as it was last fetched.
+    """Download a model of the Hugging Face hub and return its folder; without a connection use the last download.
 
     Args:
         name: `owner/name`, or `owner/name@revision`.
-        cache: another folder than the hub's own cache.
-        endpoint: another server than the hub.
+        cache: a folder to use instead of the hub's own cache.
+        endpoint: the address of another server.
 
     Raises:
-        FetchError: there is no such repository, or no connection and nothing in the cache.
+        FetchError: there is no such repository, or no connection and no earlier download.
     """
     from huggingface_hub import HfApi
 
@@ -28,7 +28,7 @@ def fetch_from_hub(name: str, cache: Path | None = None, endpoint: str | None = 
     try:
         api = HfApi(endpoint=endpoint)
         return Path(api.snapshot_download(repository, revision=revision or None, allow_patterns=files, cache_dir=cache))
-    except Exception as error:  # its own errors and those of its HTTP library, which changes with its version
+    except Exception as error:  # also errors of its HTTP library, which depends on its version
         raise FetchError(f"{name}: could not be fetched from the hub: {_one_line(error)}") from error
 
 
@@ -40,17 +40,17 @@ def push_folder(
     token: str | None = None,
     endpoint: str | None = None,
 ) -> str:
-    """Upload a model folder in one commit; returns the commit's address. A model card that somebody wrote stays.
+    """Upload a model folder in one commit; returns the commit's address. A model card that a person wrote is kept.
 
     Args:
         folder: from `write_folder`.
-        repository: `owner/name`; it is made if it is missing.
-        private: whether only its owner sees a repository that is made; None is the owner's default.
-        token: None is the login that `hf auth login` has kept.
-        endpoint: another server than the hub.
+        repository: `owner/name`; it is created if missing.
+        private: whether a new repository is visible only to its owner; None is the owner's default.
+        token: an access token; None uses the login of `hf auth login`.
+        endpoint: the address of another server.
 
     Raises:
-        StorageError: the hub refuses, or cannot be reached.
+        StorageError: the hub refuses the upload, or cannot be reached.
     """
     from huggingface_hub import HfApi
 

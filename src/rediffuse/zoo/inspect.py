@@ -1,4 +1,4 @@
-"""What is known of weights before anything is computed with them, be it much or little."""
+"""Inspect weights without computing with them: configuration, sizes, costs, and differences."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,27 +17,27 @@ from rediffuse.models.layout import Layout
 from rediffuse.models.memory import peak_activation_bytes
 from rediffuse.zoo.find import find
 from rediffuse.zoo.folder import Found, Provenance
-from rediffuse.zoo.model import skeleton
+from rediffuse.zoo.model import meta_network
 
-_UNTOLD = {"image_size": 64, "use_new_attention_order": False}
-"""Where the tensors do not tell these, any value gives a network with the same names and shapes."""
+_ARBITRARY = {"image_size": 64, "use_new_attention_order": False}
+"""Values for fields that the tensors do not determine: the names and shapes of a network do not depend on them."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """What one call of the network takes, in float32."""
+    """The cost of one call of the network in float32."""
 
     batch_size: int
     operations: int
     """Multiplications and additions of convolutions, linear maps and attention, of the whole batch."""
     weight_bytes: int
     activation_bytes: int
-    """The most that lie in activations at one time; an estimate (`models.memory`)."""
+    """Peak memory of the activations; an estimate (`models.memory`)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Totals:
-    """The tensors, counted."""
+    """The numbers of tensors and parameters."""
 
     num_tensors: int
     num_parameters: int
@@ -46,20 +46,20 @@ class Totals:
 
 @dataclass(frozen=True, kw_only=True)
 class Inspection:
-    """What a source of weights tells."""
+    """The facts about a source of weights."""
 
     provenance: Provenance
     totals: Totals
     layout: Layout | None = None
-    """None where the tensors are of no network that is known."""
+    """None if the tensors are those of no supported network."""
     reason: str = ""
-    """Why there is no layout."""
+    """The reason why there is no layout."""
     process: ProcessConfig | None = None
     training: Mapping[str, Any] = field(default_factory=dict)
     difference: str = ""
-    """Names that are missing or unexpected, and other shapes; empty where the tensors fit the layout."""
+    """Missing and unexpected tensors, and those of other shapes; empty if the tensors fit the layout."""
     cost: Cost | None = None
-    """None where the image size is not known, or the tensors do not fit."""
+    """None if the image size is unknown, or if the tensors do not fit."""
 
 
 def inspect(
@@ -69,7 +69,7 @@ def inspect(
     batch_size: int = 1,
     cache: Path | None = None,
 ) -> Inspection:
-    """Look at everything that `model.load` accepts, and at files of weights that it does not.
+    """Inspect a source that `model.load` accepts, or a file of weights that it does not accept.
 
     Args:
         source: see `model.load`.
@@ -79,7 +79,7 @@ def inspect(
 
     Raises:
         InputError: there is no such file, folder or model.
-        CheckpointError: it holds no tensors, or what is in a folder is damaged.
+        CheckpointError: it holds no tensors, or a file in a folder is damaged.
         ConfigError: `batch_size` is below 1, or the configuration in a folder is wrong.
     """
     if batch_size < 1:
@@ -95,7 +95,7 @@ def inspect(
 
 
 def inspect_found(found: Found, batch_size: int = 1) -> Inspection:
-    """Look at weights that were found already; see `inspect`."""
+    """Inspect weights that were read before; see `inspect`."""
     layout = found.layout
     difference = misfit(found)
     is_known = not difference and "image_size" in layout.fields
@@ -111,13 +111,13 @@ def inspect_found(found: Found, batch_size: int = 1) -> Inspection:
 
 
 def misfit(found: Found) -> str:
-    """How the tensors differ from those of the network that they are said to be; empty where they fit."""
-    return compare(skeleton(found.layout.kind, _any_config(found.layout)).state_dict(), found.state)
+    """How the tensors differ from those of the network of their configuration; empty if they fit."""
+    return compare(meta_network(found.layout.kind, _any_config(found.layout)).state_dict(), found.state)
 
 
 def _cost(layout: Layout, batch_size: int) -> Cost:
     config = _any_config(layout)
-    network = skeleton(layout.kind, config)
+    network = meta_network(layout.kind, config)
     shape = (batch_size, config.in_channels, *(config.image_size,) * config.dims)
     return Cost(
         batch_size=batch_size,
@@ -128,9 +128,9 @@ def _cost(layout: Layout, batch_size: int) -> Cost:
 
 
 def _any_config(layout: Layout) -> UNetConfig | EncoderConfig:
-    """A configuration whose network has the layout's tensors, whatever is unknown."""
+    """A configuration whose network has the layout's tensors; unknown fields get arbitrary values."""
     kind = EncoderConfig if layout.kind == "encoder" else UNetConfig
-    return kind(**{**_UNTOLD, **layout.fields})
+    return kind(**{**_ARBITRARY, **layout.fields})
 
 
 def _totals(state: Mapping[str, Tensor]) -> Totals:

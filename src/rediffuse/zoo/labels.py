@@ -1,4 +1,4 @@
-"""The classes of images, as a model takes them."""
+"""Check the class labels of images, and convert them for a model."""
 
 from collections.abc import Sequence
 
@@ -18,16 +18,16 @@ def class_labels(
     """The labels of `num_images` images for `model`.
 
     Args:
-        model: decides whether labels are needed, and which.
+        model: the model; it needs labels if and only if it is class-conditional.
         labels: whole numbers from 0 to `model.num_classes` - 1, one per image.
         num_images: N.
-        guided: whether a guidance needs the labels as well.
+        guided: whether a guidance also needs labels.
 
     Returns:
-        (N,) int64 on the model's device; None where neither model nor guidance takes labels.
+        (N,) int64 on the model's device; None if neither model nor guidance needs labels.
 
     Raises:
-        ConfigError: labels are missing, superfluous, out of range, no whole numbers, or not N.
+        ConfigError: labels are missing, not allowed, out of range, not whole numbers, or not N.
     """
     num_classes = model.num_classes
     if num_classes is None and not guided:

@@ -1,4 +1,4 @@
-"""A trained network with everything needed to use it, from wherever it lies, and back to a folder."""
+"""Complete models: a trained network with its process and provenance; loading and saving."""
 
 import logging
 from collections.abc import Callable, Mapping
@@ -40,13 +40,13 @@ Network = TypeVar("Network", bound=UNetModel | SuperResModel | EncoderUNetModel)
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class TrainedModel(Generic[Network]):
-    """Abstract: a network, the process it was trained on, and where it comes from."""
+    """Abstract: a network, the process on which it was trained, and its provenance."""
 
     network: Network
     process_config: ProcessConfig
     provenance: Provenance
     training: Mapping[str, Any] = field(default_factory=dict)
-    """How it was trained; free, JSON values."""
+    """The record of the training: any JSON values."""
 
     def __repr__(self) -> str:
         """Source and size, not the layers of the network."""
@@ -60,7 +60,7 @@ class TrainedModel(Generic[Network]):
 
     @property
     def image_size(self) -> int:
-        """Side of the images it was trained on, in pixels."""
+        """Side of the training images, in pixels."""
         return self.network.config.image_size
 
     @property
@@ -68,7 +68,7 @@ class TrainedModel(Generic[Network]):
         return next(self.network.parameters()).device
 
     def process(self, respacing: str = "") -> GaussianDiffusion:
-        """The diffusion process, on all timesteps or on those that `respacing` keeps (`"ddim20"`, `"250"`)."""
+        """The diffusion process on all timesteps, or on those of `respacing` (such as `"ddim20"` or `"250"`)."""
         return self.process_config.build(respacing)
 
     def to(self, device: torch.device | str) -> Self:
@@ -77,11 +77,11 @@ class TrainedModel(Generic[Network]):
         return self
 
     def save(self, folder: Path, dtype: torch.dtype | None = None) -> None:
-        """Write a folder that `load` reads, with a model card (README.md) unless somebody wrote one.
+        """Write a model folder for `load`, with a model card (README.md); a card that a person wrote is not replaced.
 
         Args:
-            folder: made if it is missing; a model in it is replaced.
-            dtype: precision on disk; None keeps the network's. Half precision is used as float32 when it is loaded.
+            folder: the folder, which is created if missing; a model in it is replaced.
+            dtype: precision on disk; None keeps the network's. `load` converts half precision to float32.
 
         Raises:
             StorageError: the disk is full, or the folder cannot be written to.
@@ -96,17 +96,17 @@ class TrainedModel(Generic[Network]):
         private: bool | None = None,
         token: str | None = None,
     ) -> str:
-        """Upload what `save` writes to the Hugging Face hub; returns the commit's address.
+        """Upload the files of `save` to the Hugging Face hub; returns the commit's address.
 
         Args:
-            repository: `owner/name`, made if it is missing; then `load("owner/name")` loads the model. A model card
-                that somebody wrote stays.
+            repository: `owner/name`, created if missing; then `load("owner/name")` loads the model. A model card that
+                a person wrote is not replaced.
             dtype: as in `save`.
-            private: whether only its owner sees a repository that is made; None is the owner's default.
-            token: None is the login that `hf auth login` has kept.
+            private: whether a new repository is visible only to its owner; None is the owner's default.
+            token: an access token; None uses the login of `hf auth login`.
 
         Raises:
-            StorageError: the hub refuses, or cannot be reached.
+            StorageError: the hub refuses the upload, or cannot be reached.
         """
         with TemporaryDirectory() as folder:
             write_folder(Path(folder), self._found(), dtype, name=repository)
@@ -141,14 +141,14 @@ class DiffusionModel(TrainedModel[UNetModel | SuperResModel]):
 
     @property
     def num_classes(self) -> int | None:
-        """Classes that it is conditioned on, if any."""
+        """Number of classes of a class-conditional model; None for an unconditional one."""
         return self.network.config.num_classes
 
     def require_rgb_unet(self, purpose: str) -> None:
-        """Refuse any other network than a U-Net of RGB images, with ConfigError.
+        """Raise ConfigError unless the network is a U-Net of RGB images.
 
         Args:
-            purpose: what it would be used for, for the error ("reconstruct images").
+            purpose: the intended use, for the error, such as "reconstruct images".
         """
         config = self.network.config
         if self.kind != "unet" or config.dims != 2 or config.in_channels != 3:
@@ -159,18 +159,19 @@ class DiffusionModel(TrainedModel[UNetModel | SuperResModel]):
 
     @classmethod
     def from_pretrained(cls, source: str | Path, *, revision: str | None = None, **options: Any) -> "DiffusionModel":
-        """`load` by the name that it has in libraries of the Hugging Face hub; `options` are those of `load`.
+        """The same as `load`, under the usual name in libraries for the Hugging Face hub.
 
         Args:
             source: see `load`.
-            revision: of a model on the hub: a branch, a tag or a commit.
+            revision: a branch, a tag or a commit of a model on the hub.
+            options: other arguments of `load`.
         """
         return load(source if revision is None else f"{source}@{revision}", **options)
 
     def denoiser(self, frequency: str) -> Callable[..., Tensor]:
-        """The network as samplers call it, its skip connections under a preset (`models.config.Preset`).
+        """The network as a function for samplers, with a preset for its skip connections (`models.config.Preset`).
 
-        Raises ConfigError where `frequency` names none.
+        Raises ConfigError if `frequency` is not a preset.
         """
         preset = Preset.parse(frequency)
         return self.network if preset == AS_TRAINED else partial(self.network, frequency=preset)
@@ -178,16 +179,16 @@ class DiffusionModel(TrainedModel[UNetModel | SuperResModel]):
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class ClassifierModel(TrainedModel[EncoderUNetModel]):
-    """A classifier of noisy images, and the process whose noise it knows: what guides a diffusion model."""
+    """A classifier of noisy images with its noise process, for classifier guidance."""
 
     @classmethod
     def from_pretrained(cls, source: str | Path, *, revision: str | None = None, **options: Any) -> "ClassifierModel":
-        """`load_classifier`, as `DiffusionModel.from_pretrained` is `load`."""
+        """The same as `load_classifier`; arguments as in `DiffusionModel.from_pretrained`."""
         return load_classifier(source if revision is None else f"{source}@{revision}", **options)
 
     @property
     def num_classes(self) -> int:
-        """Classes that it tells apart."""
+        """Number of classes."""
         return self.network.config.out_channels
 
 
@@ -200,30 +201,30 @@ def load(
     frequency: Path | None = None,
     cache: Path | None = None,
 ) -> DiffusionModel:
-    """A diffusion model in eval mode and float32.
+    """Load a diffusion model in eval mode and float32.
 
     Args:
-        source: `"default"`; the name of a published model that has been fetched; a model folder, or the
-            run folder of a training that has written its model; a `.pt` or
-            `.safetensors` file; or `owner/name` on the Hugging Face hub, which is fetched (`owner/name@revision`: a
-            branch, a tag or a commit). An existing path comes before a name on the hub, a published name before both.
-        device: where the network goes; `"auto"` is the machine's accelerator, or the CPU if it has none.
-        network: for a file of weights alone: what its tensors do not tell, by the fields of `UNetConfig`, and `kind`
-            (`models.layout.infer`). A file that has a published file's name needs none of it. With the field
-            `frequency`, spectral gates are added that do nothing until they are trained.
-        process: likewise the process that it was trained on.
-        frequency: a file of trained spectral gates (`frequency.safetensors`) for this very model.
-        cache: where downloads lie; None is `fetch.default_cache()`, and for the hub its own cache.
+        source: `"default"`; the name of a published model that was downloaded; a model folder; the run folder of a
+            finished training; a `.pt` or `.safetensors` file; or `owner/name` on the Hugging Face hub, which is
+            downloaded (`owner/name@revision` for a branch, a tag or a commit). A published name has priority over an
+            existing path, and a path over a name on the hub.
+        device: the device of the network; `"auto"` is the machine's accelerator, or the CPU if it has none.
+        network: only for a file of weights: the fields of `UNetConfig`, and `kind`, that its tensors do not determine
+            (`models.layout.infer`). A file with the name of a published file needs none. The field `frequency` adds
+            spectral gates, which have no effect until they are trained.
+        process: only for a file of weights: the process on which the network was trained.
+        frequency: a file of trained spectral gates (`frequency.safetensors`) for this model.
+        cache: the folder of downloads; None is `fetch.default_cache()`, and for the hub its own cache.
 
     Raises:
-        InputError: there is no such file, folder or model, or a published one is not fetched yet.
-        CheckpointError: the weights are damaged, changed, of another architecture, or a classifier's.
-        ConfigError: a configuration is wrong, or something about the network has to be given.
-        FetchError: the hub does not have it or cannot be reached.
+        InputError: there is no such file, folder or model, or a published model is not downloaded yet.
+        CheckpointError: the weights are damaged, changed, of another architecture, or those of a classifier.
+        ConfigError: a configuration is wrong, or a field of the network must be given.
+        FetchError: the hub does not have the model, or cannot be reached.
     """
     found = find(source, network, process, cache)
     if found.layout.kind == "encoder":
-        raise CheckpointError(f"{source}: a classifier, not a diffusion model; load_classifier loads it")
+        raise CheckpointError(f"{source}: a classifier, not a diffusion model; use load_classifier")
     if frequency is not None:
         found = with_gates(found, frequency)
     loaded, process = _network(found, device, new_gates="frequency" in (network or {}))
@@ -239,25 +240,25 @@ def load_classifier(
     process: ProcessConfig | None = None,
     cache: Path | None = None,
 ) -> ClassifierModel:
-    """A classifier of noisy images; arguments and errors are those of `load`."""
+    """Load a classifier of noisy images; arguments and errors are those of `load`."""
     found = find(source, network, process, cache)
     if found.layout.kind != "encoder":
-        raise CheckpointError(f"{source}: a diffusion model, not a classifier; load loads it")
+        raise CheckpointError(f"{source}: a diffusion model, not a classifier; use load")
     loaded, process = _network(found, device, new_gates="frequency" in (network or {}))
     assert isinstance(loaded, EncoderUNetModel)
     return ClassifierModel(network=loaded, process_config=process, provenance=found.provenance, training=found.training)
 
 
-def skeleton(kind: Kind, config: UNetConfig | EncoderConfig) -> UNetModel | SuperResModel | EncoderUNetModel:
-    """The network on the meta device: every name and shape of its tensors, and no numbers."""
+def meta_network(kind: Kind, config: UNetConfig | EncoderConfig) -> UNetModel | SuperResModel | EncoderUNetModel:
+    """The network on the meta device: its tensors have names and shapes, but no values."""
     with torch.device("meta"):
         return _NETWORKS[kind](config)
 
 
 def resolve_device(device: torch.device | str) -> torch.device:
-    """The device that a flag means: `"auto"` is the machine's accelerator, or the CPU if it has none.
+    """The device of a flag: `"auto"` is the machine's accelerator, or the CPU if it has none.
 
-    Raises ConfigError where torch knows no such device.
+    Raises ConfigError if torch does not support the device.
     """
     if device == "auto":
         return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
@@ -270,9 +271,9 @@ def resolve_device(device: torch.device | str) -> torch.device:
 def _network(
     found: Found, device: torch.device | str, *, new_gates: bool
 ) -> tuple[UNetModel | SuperResModel | EncoderUNetModel, ProcessConfig]:
-    """The network without the cost of initial weights: shaped on the meta device, then filled where it belongs."""
-    network = skeleton(found.layout.kind, found.layout.config())
-    assert found.process is not None  # otherwise it is unknown, and the line above raises
+    """Build the network on the meta device, which skips the initialisation, and load the weights on `device`."""
+    network = meta_network(found.layout.kind, found.layout.config())
+    assert found.process is not None  # if it is unknown, the line above raises
     try:
         network.to_empty(device=resolve_device(device))
     except (RuntimeError, AssertionError) as error:

@@ -1,7 +1,8 @@
-"""What has a name: the embedded default, the 15 checkpoints OpenAI published (arXiv:2105.05233), Inception features.
+"""Models with names: the embedded one, OpenAI's 15 published checkpoints (arXiv:2105.05233), Inception features.
 
-Networks and processes follow from the flags that OpenAI gives for each file. Nobody publishes checksums of these files:
-where `sha256` is None, the first download is trusted, recorded beside the file, and every later use is held against it.
+Networks and processes follow from the flags that OpenAI documents for each file. There are no published checksums of
+these files. If `sha256` is None, the checksum of the first download is recorded next to the file and checked at every
+later use.
 """
 
 from collections.abc import Mapping
@@ -20,11 +21,11 @@ DEFAULT = "default"
 
 
 class PublishedFile(Protocol):
-    """What fetching a file takes."""
+    """The facts that are needed to download a file."""
 
     @property
     def file(self) -> str:
-        """Its name on the disk."""
+        """The file's name on the disk."""
         ...
 
     @property
@@ -32,29 +33,29 @@ class PublishedFile(Protocol):
 
     @property
     def sha256(self) -> str | None:
-        """In hex; None where nobody says."""
+        """The checksum in hex; None if it is not published."""
         ...
 
     @property
     def min_bytes(self) -> int:
-        """What is shorter is another file, such as a page that asks to log in."""
+        """The smallest possible size; a smaller file is another one, such as a login page."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class PublishedModel:
-    """One checkpoint: where it is, and everything that its tensors do not tell."""
+    """One checkpoint: its address, and everything that its tensors do not determine."""
 
     name: str
     kind: Kind
     parameters: int
     network: UNetConfig | EncoderConfig
     process: ProcessConfig
-    """A classifier's is that of the diffusion model which it guides."""
+    """The process; for a classifier that of the diffusion model which it guides."""
     address: str
     sha256: str | None = None
     training: Mapping[str, Any] = field(default_factory=dict)
-    """What is known of how it was trained, by the names that our own runs give it."""
+    """Known facts about the training, with the field names of rediffuse's own runs."""
 
     @property
     def file(self) -> str:
@@ -68,7 +69,7 @@ class PublishedModel:
 
 @dataclass(frozen=True, kw_only=True)
 class PublishedScript:
-    """One TorchScript file. Such a file is a program, which whoever loads it runs."""
+    """One TorchScript file. Such a file is a program: loading it runs its code."""
 
     name: str
     address: str
@@ -81,7 +82,7 @@ class PublishedScript:
 
 
 def default_folder() -> Path:
-    """Where the embedded default lies."""
+    """The folder of the embedded model."""
     return Path(str(resources.files("rediffuse"))) / "weights"
 
 
@@ -164,7 +165,7 @@ PUBLISHED: Mapping[str, PublishedModel] = {
             "256x256_diffusion_uncond",
             552_814_086,
             _IMAGENET_256_UNCOND,
-            # As many projects that use this file have recorded it independently.
+            # Recorded independently by many projects that use this file.
             sha256="a37c32fffd316cd494cf3f35b339936debdc1576dad13fe57c42399a5dbc78b1",
         ),
         _diffusion("512x512_diffusion", 558_997_638, _IMAGENET_512),
@@ -184,7 +185,7 @@ PUBLISHED: Mapping[str, PublishedModel] = {
 FEATURE_NETWORKS: Mapping[str, PublishedScript] = {
     script.name: script
     for script in (
-        # NVIDIA's translation of the network that TensorFlow published in 2015: 24 million weights of 4 bytes.
+        # NVIDIA's conversion of the network that TensorFlow published in 2015: 24 million weights of 4 bytes.
         PublishedScript(
             name="inception-2015-12-05",
             address="https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics/inception-2015-12-05.pt",
@@ -192,4 +193,4 @@ FEATURE_NETWORKS: Mapping[str, PublishedScript] = {
         ),
     )
 }
-"""What `evaluation.features` can be asked for by name."""
+"""The feature networks of `evaluation.features`, by name."""
