@@ -75,7 +75,7 @@ def test_respacing_twice_tells_the_network_the_first_chains_timesteps():
 @pytest.mark.parametrize("indices", [[], [-1, 3], [3, 10]])
 def test_indices_outside_the_chain_are_refused(indices: list[int]):
     assert NoiseSchedule.cosine(10).keep([9, 0, 9]).timesteps.tolist() == [0, 9]
-    with pytest.raises(ConfigError, match="^timesteps=.*: numbers from 0 to 9 are needed$"):
+    with pytest.raises(ConfigError, match=r"^timesteps=.*: numbers from 0 to 9 are needed$"):
         NoiseSchedule.cosine(10).keep(indices)
 
 
