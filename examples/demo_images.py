@@ -1,4 +1,4 @@
-"""Gather images to judge: some that the embedded model makes here, and photographs that installed packages carry.
+"""Collect images to judge: samples of the embedded model, and photographs that installed packages include.
 
 python examples/demo_images.py FOLDER
 """
@@ -18,14 +18,14 @@ CLOTHING = Path(__file__).parents[1] / ".." / "shared" / "data" / "clothing" / "
 
 
 def generated(folder: Path) -> None:
-    """DDIM samples of the embedded model in 50 steps; a seed gives the same image every time."""
+    """DDIM samples of the embedded model in 50 steps; the same seed gives the same image."""
     images = rediffuse.sample(rediffuse.load("default"), SEEDS, rediffuse.SamplingSettings(sampler="ddim", steps=50))
     for seed, x_0 in zip(SEEDS, images, strict=True):
         rediffuse.write_image(folder / f"seed-{seed}.png", x_0)
 
 
 def photographs(folder: Path) -> None:
-    """Real images of scikit-learn and scikit-image, and some of clothing where these lie beside the repository."""
+    """Photographs of scikit-learn and scikit-image, and some of clothing if their folder is beside the repository."""
     files = [Path(file) for file in sklearn.datasets.load_sample_images().filenames]
     files += [Path(skimage.__file__).parent / "data" / name for name in SCIKIT_IMAGE]
     files += sorted(CLOTHING.glob("*_0.*"))

@@ -1,8 +1,8 @@
-"""Judge images that lie in files and in memory with the embedded detector.
+"""Judge images in files and in memory with the embedded detector.
 
 python examples/detect.py FOLDER [IMAGE ...]
 
-Without images, two photographs of scikit-learn are taken.
+Without images, two photographs of scikit-learn are used.
 """
 
 import sys

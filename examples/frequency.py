@@ -1,8 +1,8 @@
-"""Read the reconstruction error of two photographs by frequency band, under presets for the skip connections.
+"""Print and plot the reconstruction error of two photographs by frequency band, with presets for the skip connections.
 
 python examples/frequency.py FOLDER [IMAGE IMAGE]
 
-Without images, two photographs of scikit-learn are taken.
+Without images, two photographs of scikit-learn are used.
 """
 
 import sys
@@ -27,7 +27,7 @@ def main(folder: Path, paths: list[str]) -> None:
     for preset in PRESETS:
         settings = rediffuse.DireSettings.for_model(model, depth=5, grid="aligned", frequency=preset, second_view=True)
         reconstruction = rediffuse.reconstruct(model, x_0, settings)
-        assert reconstruction.second is not None  # the settings ask for it
+        assert reconstruction.second is not None  # because of second_view=True
         for view, x_0_hat in (("", reconstruction.x_0_hat), (", without its middle bands", reconstruction.second)):
             energies = rediffuse.band_profile(x_0, x_0_hat).energies.mean(dim=0)  # (K,), mean of the images
             print(f"{preset + view:<32}", *(f"{energy:6.2f}" for energy in energies))

@@ -1,8 +1,8 @@
-"""Turn two images into latents, decode them again, and walk the arc between them.
+"""Invert two images to latents, decode them again, and make the images between them by spherical interpolation.
 
 python examples/invert_and_interpolate.py FOLDER [IMAGE IMAGE]
 
-Without images, two photographs of scikit-learn are taken.
+Without images, two photographs of scikit-learn are used.
 """
 
 import sys

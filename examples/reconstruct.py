@@ -1,4 +1,4 @@
-"""Measure the reconstruction error of a photograph and of one of the model's own samples.
+"""Measure the reconstruction errors of a photograph and of a sample of the model.
 
 python examples/reconstruct.py FOLDER
 """
@@ -19,13 +19,13 @@ def main(folder: Path) -> None:
     [sample] = rediffuse.sample(model, [0], rediffuse.SamplingSettings(steps=25))
     x_0 = torch.cat([photograph, sample[None]])  # (2, 3, S, S) in [-1, 1]
 
-    settings = rediffuse.DireSettings.for_model(model, steps=20, depth=5)  # a quarter of the way to noise, and back
+    settings = rediffuse.DireSettings.for_model(model, steps=20, depth=5)  # 5 of 20 steps of inversion, and back
     reconstruction = rediffuse.reconstruct(model, x_0, settings)
     errors = reconstruction.map.values  # |x_0 - x_0_hat|, (2, 3, S, S) in [0, 2]
     for name, error in zip(("photograph", "sample"), errors, strict=True):
         print(f"{name:<10}  mean error {127.5 * error.mean():.2f} levels of 255")
 
-    # Below each other: images, reconstructions, and the error, ten times as strong.
+    # Three rows: images, reconstructions, and errors times ten.
     rows = torch.cat([x_0, reconstruction.x_0_hat, 10 * errors - 1])
     rediffuse.write_image(folder / "reconstruction.png", rows, columns=2)
 

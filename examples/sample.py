@@ -23,7 +23,7 @@ def main(folder: Path) -> None:
     for settings in SETTINGS:
         images = torch.stack(list(rediffuse.sample(model, SEEDS, settings)))  # (4, 3, S, S) in [-1, 1]
         rediffuse.write_image(folder / f"{settings.sampler}.png", images)
-        # A seed gives the same image in any batch, but for how convolutions round.
+        # A seed gives the same image in any batch, except for rounding in convolutions.
         [alone] = rediffuse.sample(model, [3], settings)
         assert (alone - images[3]).abs().max() < 1e-3
 

@@ -1,8 +1,8 @@
-"""Train a tiny super-resolution model for a few seconds, enlarge what it has not seen, and compare with bicubic.
+"""Train a tiny super-resolution model for a few seconds, and compare its enlargements with bicubic ones.
 
 python examples/train_and_upscale.py FOLDER [NUM_STEPS]
 
-A few seconds are far too short: the figures it prints say so.
+A few seconds are too short for good enlargements, as the printed figures show.
 """
 
 import subprocess
@@ -27,7 +27,7 @@ def main(folder: Path, num_steps: int) -> None:
         row, column = divmod(place * 45, 400)
         photo = rediffuse.read_image(seen[row * 4 :, column:][:SIZE, :SIZE], size=SIZE)
         rediffuse.write_image(folder / "photos" / f"{place}.png", photo)
-    # The same command again goes on, or is done already.
+    # A second call of the same command continues a stopped training.
     train = [sys.executable, "-m", "rediffuse", "train", "superres", *FLAGS, "--num-steps", str(num_steps)]
     subprocess.run([*train, "--data", folder / "photos", "--out", folder / "run"], check=True)
 
