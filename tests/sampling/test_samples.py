@@ -137,6 +137,12 @@ def test_a_sample_that_is_no_number_is_named() -> None:
         list(sample(model, [7], QUICK))
 
 
+def test_a_sample_far_outside_the_range_of_images_is_named() -> None:
+    settings = SamplingSettings(steps=4, clip=False)  # eps = 0 everywhere: nothing is denoised, and x grows
+    with pytest.raises(ConfigError, match=r"seed 7: the sample has an RMS of [\d.e+]+, at most 2 is allowed.*clip x_0"):
+        list(sample(without_noise(), [7], settings))
+
+
 def test_enlarged_images_depend_on_what_is_enlarged() -> None:
     model, low_res = upsampler(), torch.linspace(-1, 1, 2 * 3 * 64).view(2, 3, 8, 8)
     together = torch.stack(list(upscale(model, low_res, QUICK, seeds=[4, 4])))
