@@ -24,7 +24,7 @@ def main(folder: Path, paths: list[str]) -> None:
     for verdict in verdicts:
         print(verdict)  # sample.png: generated, probability 0.99
     settings = rediffuse.load_detector("default").settings
-    print(f"each reconstructed with {settings.network_calls} network calls at {settings.image_size} px")
+    print(f"each inverted in {settings.depth} of {settings.steps} steps at {settings.image_size} px, and reconstructed")
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ def dotted(path: Path) -> str:
 
 
 def part(module: str) -> str:
-    """`diffusion` of `rediffuse.diffusion.walk`; empty for the package itself."""
+    """`diffusion` of `rediffuse.diffusion.trajectory`; empty for the package itself."""
     return module.split(".")[1] if "." in module else ""
 
 

@@ -4,7 +4,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from golden_processes import GaussianData
-from rediffuse.diffusion import walk
+from rediffuse.diffusion import trajectory
 from rediffuse.diffusion.config import ProcessConfig
 from rediffuse.diffusion.guidance import classifier_guidance
 from rediffuse.diffusion.process import SamplerOptions
@@ -47,7 +47,7 @@ def test_guidance_moves_the_mean_of_a_gaussian_as_bayes_says(sampler: str):
     # Every step is linear: without noise, x_0 is the mean.
     options = SamplerOptions(clip_denoised=False, guidance=guidance, noise=torch.zeros_like)
     x_T = torch.tensor([0.0, 1.0], dtype=torch.float64).view(1, 1, 2)
-    x_0 = walk.last(walk.sample(sampler, process, data.eps, x_T, options))
+    x_0 = trajectory.last(trajectory.sample(sampler, process, data.eps, x_T, options))
     if sampler != "ddpm":
         assert (x_0[..., 1] - x_0[..., 0]).item() == pytest.approx(c, rel=0.02)
     assert x_0[..., 0].item() == pytest.approx(scale * c**2 * g, rel=0.02)

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from golden_processes import GaussianData, GoldenProcess
-from rediffuse.diffusion import guidance, noise, walk
+from rediffuse.diffusion import guidance, noise, trajectory
 from rediffuse.diffusion.config import ProcessConfig
 from rediffuse.diffusion.process import SamplerOptions
 from rediffuse.diffusion.samplers import SAMPLERS, Path, Step, register_sampler
@@ -67,17 +67,25 @@ def test_guided_ddim_and_inversion_steps_equal_the_original(golden: GoldenProces
 def test_whole_sampling_loops_equal_the_original(golden_loop: GoldenProcess):
     g = golden_loop
     drawing = SamplerOptions(clip_denoised=g.options.clip_denoised, noise=g.noise("loop"))
-    assert g.error("p_loop", walk.last(walk.sample("ddpm", g.process, g.model, g.values["xt"], drawing))) < 1e-5
-    assert g.error("ddim_loop", walk.last(walk.sample("ddim", g.process, g.model, g.values["xt"], g.options))) < 1e-5
+    assert (
+        g.error("p_loop", trajectory.last(trajectory.sample("ddpm", g.process, g.model, g.values["xt"], drawing)))
+        < 1e-5
+    )
+    assert (
+        g.error("ddim_loop", trajectory.last(trajectory.sample("ddim", g.process, g.model, g.values["xt"], g.options)))
+        < 1e-5
+    )
 
 
 @pytest.mark.parametrize(("depth", "suffix"), DEPTHS)
 def test_inversion_and_reconstruction_equal_the_original(golden_loop: GoldenProcess, depth: int | None, suffix: str):
     g = golden_loop
-    x_T = walk.last(walk.invert("ddim", g.process, g.model, g.values["x0"], g.options, grid="compat", depth=depth))
+    x_T = trajectory.last(
+        trajectory.invert("ddim", g.process, g.model, g.values["x0"], g.options, grid="compat", depth=depth)
+    )
     assert g.error("ddim_invert" + suffix, x_T) < 1e-5
     x_T = g.values["ddim_invert" + suffix]
-    x_0_hat = walk.last(walk.sample("ddim", g.process, g.model, x_T, g.options, depth=depth))
+    x_0_hat = trajectory.last(trajectory.sample("ddim", g.process, g.model, x_T, g.options, depth=depth))
     assert g.error("ddim_roundtrip" + suffix, x_0_hat) < 1e-5
 
 
@@ -108,7 +116,7 @@ def test_solvers_converge_to_the_odes_solution_at_their_order(solver: str):
     for count in COUNTS:
         data, z = gaussian(count)
         first, last = data.process.schedule.alpha_bar[[0, -1]]
-        x_0 = walk.last(walk.sample(solver, data.process, data.eps, z * data.spread(last), UNCLIPPED))
+        x_0 = trajectory.last(trajectory.sample(solver, data.process, data.eps, z * data.spread(last), UNCLIPPED))
         # The last step, from the first timestep to no noise, is the same on every grid: it belongs to the solution.
         at_first = z * data.spread(first)
         t = torch.zeros(1, dtype=torch.int64)
@@ -127,19 +135,19 @@ def test_both_directions_converge_at_their_order_between_two_noise_levels(solver
         process = ProcessConfig(num_timesteps=8000, variance="fixed_small").build(spec)
         data, z = GaussianData(0.5, process), torch.linspace(-1, 1, 8, dtype=torch.float64).view(1, 1, 8)
         low, *_, high = (data.spread(alpha_bar) for alpha_bar in process.schedule.alpha_bar)
-        predict = walk.Predictor(process=process, network=data.eps, options=UNCLIPPED)
-        path = walk.inversion_path(process, "aligned")[1:]  # without the clean image
+        predict = trajectory.Predictor(process=process, network=data.eps, options=UNCLIPPED)
+        path = trajectory.inversion_path(process, "aligned")[1:]  # without the clean image
         for direction, way, start, end in (("inversion", path, low, high), ("sampling", path[::-1], high, low)):
-            x = walk.last(SAMPLERS[solver].function(predict, z * start, way))
+            x = trajectory.last(SAMPLERS[solver].function(predict, z * start, way))
             errors[direction].append((x - z * end).abs().max().item())
     for direction in errors:
         assert order(errors[direction], counts) == pytest.approx(ORDERS[solver], abs=0.2), direction
 
 
-def invert_error(count: int, grid: walk.Grid) -> float:
+def invert_error(count: int, grid: trajectory.Grid) -> float:
     data, z = gaussian(count)
     last = data.process.schedule.alpha_bar[-1]
-    x_T = walk.last(walk.invert("ddim", data.process, data.eps, z * data.c, UNCLIPPED, grid=grid))
+    x_T = trajectory.last(trajectory.invert("ddim", data.process, data.eps, z * data.c, UNCLIPPED, grid=grid))
     return (x_T - z * data.spread(last)).abs().max().item()
 
 
@@ -153,14 +161,19 @@ def test_the_originals_inversion_ends_many_times_further_from_the_odes_solution(
         assert invert_error(count, "compat") > 10 * invert_error(count, "aligned")
 
 
-def round_trip_error(count: int, grid: walk.Grid, solver: str = "ddim") -> float:
+def round_trip_error(count: int, grid: trajectory.Grid, solver: str = "ddim") -> float:
     data, z = gaussian(count)
-    x_T = walk.last(walk.invert(solver, data.process, data.eps, z * data.c, UNCLIPPED, grid=grid))
-    return (walk.last(walk.sample(solver, data.process, data.eps, x_T, UNCLIPPED)) - z * data.c).abs().max().item()
+    x_T = trajectory.last(trajectory.invert(solver, data.process, data.eps, z * data.c, UNCLIPPED, grid=grid))
+    return (
+        (trajectory.last(trajectory.sample(solver, data.process, data.eps, x_T, UNCLIPPED)) - z * data.c)
+        .abs()
+        .max()
+        .item()
+    )
 
 
 def test_the_aligned_round_trip_returns_at_first_order_and_closer_than_the_originals():
-    # `compat` starts as if the clean image were already at the first timestep, so it walks one step too far.
+    # `compat` starts as if the clean image were already at the first timestep, so it goes one step too far.
     aligned = [round_trip_error(count, "aligned") for count in COUNTS]
     compat = [round_trip_error(count, "compat") for count in COUNTS]
     assert order(aligned, COUNTS) == pytest.approx(1, abs=0.1)
@@ -184,7 +197,7 @@ def test_heun_is_stable_from_the_noisiest_level_of_the_cosine_schedule():
         return (1 - alpha_bar).sqrt() * x / (alpha_bar * 0.25 + 1 - alpha_bar)
 
     x_T = torch.linspace(-2, 2, 8, dtype=torch.float64).view(1, 8)
-    x_0 = walk.last(walk.sample("heun", process, eps, x_T, UNCLIPPED))
+    x_0 = trajectory.last(trajectory.sample("heun", process, eps, x_T, UNCLIPPED))
     assert (x_0 - 0.5 * x_T).abs().max().item() < 0.05
 
 
@@ -193,16 +206,16 @@ def test_heun_is_stable_from_the_noisiest_level_of_the_cosine_schedule():
 
 def test_the_compat_inversion_ends_at_pure_noise_and_the_aligned_one_at_the_last_timestep():
     data, _ = gaussian(20)
-    compat, aligned = (walk.inversion_path(data.process, grid) for grid in ("compat", "aligned"))
+    compat, aligned = (trajectory.inversion_path(data.process, grid) for grid in ("compat", "aligned"))
     assert (compat[0].t, compat[-1].t, compat[-1].alpha_bar.item()) == (0, None, 0)
     assert (aligned[0].t, aligned[0].alpha_bar.item(), aligned[-1].t) == (None, 1, 19)
-    assert walk.sampling_path(data.process) == aligned[::-1]
+    assert trajectory.sampling_path(data.process) == aligned[::-1]
 
 
 def test_a_step_of_sampling_undoes_an_aligned_step_of_inversion_with_the_same_eps():
     process = ProcessConfig(num_timesteps=100, variance="fixed_small").build("10")
     x, eps = torch.randn(2, 1, 4, dtype=torch.float64), torch.randn(2, 1, 4, dtype=torch.float64)
-    for start, end in pairwise(walk.inversion_path(process, "aligned")):
+    for start, end in pairwise(trajectory.inversion_path(process, "aligned")):
         x_next = ddim_inverse_update(x, eps, start.alpha_bar, end.alpha_bar)
         x_0 = process.x_0_from_eps(x_next, end.t, eps)
         torch.testing.assert_close(ddim_update(x_0, eps, start.alpha_bar), x)
@@ -212,8 +225,10 @@ def test_a_step_of_sampling_undoes_an_aligned_step_of_inversion_with_the_same_ep
 def test_with_equal_eps_everywhere_the_round_trip_is_exact(solver: str):
     process = ProcessConfig(num_timesteps=100, variance="fixed_small").build("10")
     x_0, eps = torch.randn(2, 1, 4, dtype=torch.float64), torch.randn(2, 1, 4, dtype=torch.float64)
-    x_T = walk.last(walk.invert(solver, process, lambda x, t: eps, x_0, UNCLIPPED))
-    torch.testing.assert_close(walk.last(walk.sample(solver, process, lambda x, t: eps, x_T, UNCLIPPED)), x_0)
+    x_T = trajectory.last(trajectory.invert(solver, process, lambda x, t: eps, x_0, UNCLIPPED))
+    torch.testing.assert_close(
+        trajectory.last(trajectory.sample(solver, process, lambda x, t: eps, x_T, UNCLIPPED)), x_0
+    )
 
 
 # --- noise ---------------------------------------------------------------------------------------------------------
@@ -228,14 +243,14 @@ def test_ddim_at_eta_one_has_the_variance_of_ddpm():
 
 def test_ddim_draws_noise_only_where_eta_asks_for_it():
     data, z = gaussian(20)
-    still = walk.last(walk.sample("ddim", data.process, data.eps, z))
+    still = trajectory.last(trajectory.sample("ddim", data.process, data.eps, z))
     draws = []
 
     def ones(x: Tensor) -> Tensor:
         draws.append(1)
         return torch.ones_like(x)
 
-    noisy = walk.last(walk.sample("ddim", data.process, data.eps, z, SamplerOptions(eta=0.5, noise=ones)))
+    noisy = trajectory.last(trajectory.sample("ddim", data.process, data.eps, z, SamplerOptions(eta=0.5, noise=ones)))
     assert len(draws) == 20
     assert (noisy - still).abs().max() > 0.01
 
@@ -245,7 +260,7 @@ def test_ancestral_sampling_reproduces_the_spread_of_gaussian_data():
     x_T = torch.randn(4000, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     draw = noise.from_generator(torch.Generator().manual_seed(1))
     options = SamplerOptions(clip_denoised=False, noise=draw)
-    x_0 = walk.last(walk.sample("ddpm", data.process, data.eps, x_T, options))
+    x_0 = trajectory.last(trajectory.sample("ddpm", data.process, data.eps, x_T, options))
     assert x_0.std().item() == pytest.approx(data.c, rel=4 / math.sqrt(2 * 4000))
 
 
@@ -254,7 +269,7 @@ def test_ancestral_sampling_reproduces_the_spread_of_gaussian_data():
 
 def test_a_new_sampler_is_one_function_that_flags_and_settings_then_know():
     @register_sampler("midpoint")
-    def midpoint(predict: walk.Predictor, x: Tensor, path: Path) -> Iterator[Step]:
+    def midpoint(predict: trajectory.Predictor, x: Tensor, path: Path) -> Iterator[Step]:
         """DDIM's steps, every two of them as one: eps at the level between them moves x over both."""
         for start, between, end in zip(path[:-2:2], path[1:-1:2], path[2::2], strict=True):
             eps = predict(x, between if start.t is None else start).eps
@@ -266,10 +281,10 @@ def test_a_new_sampler_is_one_function_that_flags_and_settings_then_know():
         assert SamplingSettings(sampler="midpoint", steps=20).sampler == "midpoint"
         settings = DireSettings(image_size=8, model_sha256="", solver="midpoint", grid="aligned")
         process = ProcessConfig(variance="fixed_small").build(settings.respacing)
-        assert walk.num_network_calls("midpoint", process, walk.sampling_path(process)) == 20
+        assert trajectory.num_network_calls("midpoint", process, trajectory.sampling_path(process)) == 20
         data, z = GaussianData(0.5, process), torch.linspace(-1, 1, 8, dtype=torch.float64).view(1, 8)
-        x_T = walk.last(walk.invert("midpoint", process, data.eps, z * data.c, UNCLIPPED))
-        x_0 = walk.last(walk.sample("midpoint", process, data.eps, x_T, UNCLIPPED))
+        x_T = trajectory.last(trajectory.invert("midpoint", process, data.eps, z * data.c, UNCLIPPED))
+        x_0 = trajectory.last(trajectory.sample("midpoint", process, data.eps, x_T, UNCLIPPED))
         assert (x_0 - z * data.c).abs().max().item() < 0.1
     finally:
         del SAMPLERS["midpoint"]
@@ -284,26 +299,26 @@ def test_the_registry_needs_no_torch():
 @pytest.mark.parametrize("depth", [0, -1, 21])
 def test_a_depth_outside_the_chain_is_refused(depth: int):
     process = ProcessConfig(num_timesteps=100, variance="fixed_small").build("20")
-    for direction, sampler in ((walk.invert, "ddim"), (walk.sample, "ddpm")):
+    for direction, sampler in ((trajectory.invert, "ddim"), (trajectory.sample, "ddpm")):
         with pytest.raises(ConfigError, match=f"depth={depth}: from 1 to 20"):
-            walk.last(direction(sampler, process, lambda x, t: x, torch.zeros(1, 1, 2), depth=depth))
+            trajectory.last(direction(sampler, process, lambda x, t: x, torch.zeros(1, 1, 2), depth=depth))
 
 
 @pytest.mark.parametrize("sampler", sorted(SAMPLERS))
 def test_walks_are_generators_of_every_step(sampler: str):
     data, z = gaussian(20)
     options = SamplerOptions(noise=torch.zeros_like)
-    steps = list(walk.sample(sampler, data.process, data.eps, z, options, depth=5))
+    steps = list(trajectory.sample(sampler, data.process, data.eps, z, options, depth=5))
     assert len(steps) == 5
-    again = walk.last(walk.sample(sampler, data.process, data.eps, z, options, depth=5))
+    again = trajectory.last(trajectory.sample(sampler, data.process, data.eps, z, options, depth=5))
     torch.testing.assert_close(steps[-1].x, again)
     if SAMPLERS[sampler].can_invert:
-        assert len(list(walk.invert(sampler, data.process, data.eps, z, depth=5))) == 5
+        assert len(list(trajectory.invert(sampler, data.process, data.eps, z, depth=5))) == 5
 
 
 def test_a_walk_leaves_gradients_on_for_whoever_reads_its_steps():
     data, z = gaussian(20)
-    for step in walk.sample("ddim", data.process, data.eps, z, depth=2):
+    for step in trajectory.sample("ddim", data.process, data.eps, z, depth=2):
         assert torch.is_grad_enabled()
         assert not step.x.requires_grad
 
@@ -318,8 +333,8 @@ def test_network_calls_are_those_that_happen(sampler: str):
         return torch.zeros(len(x), 2 * x.shape[1], *x.shape[2:])
 
     options = SamplerOptions(noise=torch.zeros_like)
-    walk.last(walk.sample(sampler, process, network, torch.zeros(3, 1, 2), options, depth=7))
-    assert walk.num_network_calls(sampler, process, walk.sampling_path(process, 7)) == len(calls)
+    trajectory.last(trajectory.sample(sampler, process, network, torch.zeros(3, 1, 2), options, depth=7))
+    assert trajectory.num_network_calls(sampler, process, trajectory.sampling_path(process, 7)) == len(calls)
     assert len(calls) == (13 if sampler == "heun" else 7)
     assert all(timesteps.shape == (3,) for timesteps in calls)
 
@@ -350,8 +365,8 @@ def test_a_step_copies_casts_and_transfers_nothing(sampler: str):
         return x * 0.1
 
     x_T = torch.ones(4, 3, 8, 8)
-    walk.last(walk.sample(sampler, process, network, x_T))  # tables are made once
-    steps = walk.sample(sampler, process, network, x_T)
+    trajectory.last(trajectory.sample(sampler, process, network, x_T))  # tables are made once
+    steps = trajectory.sample(sampler, process, network, x_T)
     for _ in range(5):
         with Operations() as operations:
             next(steps)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from rediffuse.diffusion import walk
+from rediffuse.diffusion import trajectory
 from rediffuse.diffusion.config import ProcessConfig, ScheduleName
 from rediffuse.diffusion.process import GaussianDiffusion, SamplerOptions
 from rediffuse.dire.settings import Grid
@@ -46,14 +46,14 @@ def process(schedule: ScheduleName, steps: int) -> GaussianDiffusion:
 def inversion_error(grid: Grid, schedule: ScheduleName, c: float, steps: int) -> float:
     """Relative error of x_T at the noise level at which the sampler starts."""
     chain = process(schedule, steps)
-    x_T = walk.last(walk.invert("ddim", chain, exact_eps(c, schedule), X_0, UNCLIPPED, grid=grid))
+    x_T = trajectory.last(trajectory.invert("ddim", chain, exact_eps(c, schedule), X_0, UNCLIPPED, grid=grid))
     return abs(x_T / exact_solution(chain.schedule.alpha_bar[-1], c) - 1).item()
 
 
 def round_trip_error(grid: Grid, schedule: ScheduleName, c: float, steps: int, depth: int | None = None) -> float:
     chain, model = process(schedule, steps), exact_eps(c, schedule)
-    x_T = walk.last(walk.invert("ddim", chain, model, X_0, UNCLIPPED, grid=grid, depth=depth))
-    return abs(walk.last(walk.sample("ddim", chain, model, x_T, UNCLIPPED, depth=depth)) / X_0 - 1).item()
+    x_T = trajectory.last(trajectory.invert("ddim", chain, model, X_0, UNCLIPPED, grid=grid, depth=depth))
+    return abs(trajectory.last(trajectory.sample("ddim", chain, model, x_T, UNCLIPPED, depth=depth)) / X_0 - 1).item()
 
 
 def order(errors: Sequence[float]) -> float:
@@ -88,7 +88,7 @@ def test_aligned_returns_closer_than_compat(schedule: ScheduleName, c: float, st
 def test_compat_ends_one_stretch_above_where_the_sampler_starts() -> None:
     chain, model = process("cosine", 20), exact_eps(2.0, "cosine")
     one_step = {
-        grid: walk.last(walk.invert("ddim", chain, model, X_0, UNCLIPPED, grid=grid, depth=1))
+        grid: trajectory.last(trajectory.invert("ddim", chain, model, X_0, UNCLIPPED, grid=grid, depth=1))
         for grid in ("aligned", "compat")
     }
     first, second = chain.schedule.alpha_bar[:2]
@@ -98,6 +98,6 @@ def test_compat_ends_one_stretch_above_where_the_sampler_starts() -> None:
 
 def test_compat_at_full_depth_ends_at_alpha_bar_0_and_holds_eps_alone() -> None:
     chain, model = process("cosine", 20), exact_eps(2.0, "cosine")
-    before = walk.last(walk.invert("ddim", chain, model, X_0, UNCLIPPED, grid="compat", depth=19))
-    x_T = walk.last(walk.invert("ddim", chain, model, X_0, UNCLIPPED, grid="compat"))
+    before = trajectory.last(trajectory.invert("ddim", chain, model, X_0, UNCLIPPED, grid="compat", depth=19))
+    x_T = trajectory.last(trajectory.invert("ddim", chain, model, X_0, UNCLIPPED, grid="compat"))
     assert torch.allclose(x_T, model(before, torch.from_numpy(chain.schedule.timesteps[-1:])))

@@ -30,11 +30,8 @@ def test_values_beyond_them_are_refused_by_name(given: dict[str, int | str], mes
         replace(SETTINGS, **given)
 
 
-def test_the_network_is_called_for_every_step_there_and_back_and_for_both_views() -> None:
+def test_the_grid_is_that_of_ddim() -> None:
     assert SETTINGS.respacing == "ddim20"
-    assert SETTINGS.network_calls == 40
-    assert replace(SETTINGS, depth=5).network_calls == 10
-    assert replace(SETTINGS, depth=5, second_view=True).network_calls == 20
 
 
 def test_every_setting_that_differs_is_named_with_both_values() -> None:

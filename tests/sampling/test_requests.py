@@ -12,7 +12,7 @@ from rediffuse.sampling.numbers import parse_classes, parse_numbers, requests
         ({"steps": 0}, "steps=0: at least 1"),
         ({"eta": 1.5}, "eta=1.5: from 0 to 1"),
         ({"eta": float("nan")}, "eta=nan: from 0 to 1"),
-        ({"sampler": "ddpm", "eta": 0.5}, "sampler=ddpm has none; ddim has"),
+        ({"sampler": "ddpm", "eta": 0.5}, "sampler=ddpm has no eta; only ddim has"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(fields: dict, line: str) -> None:

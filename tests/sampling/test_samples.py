@@ -4,13 +4,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from rediffuse.diffusion import walk
+from rediffuse.diffusion import trajectory
 from rediffuse.diffusion.noise import PerSampleNoise
 from rediffuse.diffusion.process import SamplerOptions
 from rediffuse.errors import ConfigError
 from rediffuse.sampling.config import SamplingSettings
 from rediffuse.sampling.guide import guide
-from rediffuse.sampling.sample import denoise, moments, sample, upscale
+from rediffuse.sampling.sample import denoise, sample, select_steps, upscale
 from sampling.tiny import classifier, unet, upsampler, without_noise
 
 QUICK = SamplingSettings(steps=2)
@@ -41,19 +41,21 @@ def test_samplers_are_those_of_the_diffusion_package() -> None:
         noise = PerSampleNoise(seeds)
         x_T = noise.normal((3, 16, 16))
         options = SamplerOptions(eta=settings.eta, noise=noise)
-        expected = walk.last(walk.sample(settings.sampler, model.process(respacing), model.network, x_T, options))
+        expected = trajectory.last(
+            trajectory.sample(settings.sampler, model.process(respacing), model.network, x_T, options)
+        )
         x_0 = torch.stack(list(sample(model, seeds, settings)))
         torch.testing.assert_close(x_0, expected, rtol=0, atol=0)
 
 
-def test_moments_are_evenly_spaced_and_end_with_the_sample() -> None:
+def test_selected_steps_are_evenly_spaced_and_end_with_the_sample() -> None:
     model, settings = unet(), SamplingSettings(sampler="dpm_solver", steps=7)
     steps = list(denoise(model, [0], settings))
-    kept = moments(denoise(model, [0], settings), 7, 3)
+    kept = select_steps(denoise(model, [0], settings), 7, 3)
     assert len(kept) == 3
     for step, place in zip(kept, (0, 3, 6), strict=True):
         torch.testing.assert_close(step.x, steps[place].x)
-    assert len(moments(iter(steps), 7, 50)) == 7
+    assert len(select_steps(iter(steps), 7, 50)) == 7
 
 
 @pytest.mark.parametrize("num_classes", [None, 3], ids=["unconditional", "class-conditional"])

@@ -1,1 +1,1 @@
-"""The mathematics of diffusion: no networks, no files, no devices chosen."""
+"""The mathematics of diffusion: processes, samplers, losses. It contains no networks, and does not choose devices."""

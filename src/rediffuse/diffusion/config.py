@@ -1,4 +1,4 @@
-"""What defines a diffusion process, as data that needs no torch."""
+"""The configuration of a diffusion process, as a dataclass. Imports no torch."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,16 +17,16 @@ Variance = Literal["fixed_small", "fixed_large", "learned", "learned_range"]
 
 
 def respacing(spacing: str, steps: int, even: str) -> str:
-    """How `ProcessConfig.build` writes the grid of a sampler.
+    """The argument of `ProcessConfig.build` for the grid of a sampler.
 
     Args:
         spacing: `"even"`; `"karras"` (arXiv:2206.00364, Eq. 5); or the grid itself, `"timesteps:0,50,400"` or
             `"sigmas:0.02,0.5,40"`.
         steps: length of the grid.
-        even: the grid where the spacing is even.
+        even: the result for even spacing.
 
     Raises:
-        ConfigError: there is no such spacing, or it lists another number of levels than `steps`.
+        ConfigError: the spacing is unknown, or it lists another number of levels than `steps`.
     """
     if spacing == EVEN:
         return even
@@ -43,18 +43,18 @@ def respacing(spacing: str, steps: int, even: str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class ProcessConfig:
-    """The diffusion process a network was trained on."""
+    """The diffusion process on which a network was trained."""
 
     schedule: ScheduleName = "linear"
-    """How noise grows with t."""
+    """The noise schedule: how the noise increases with t."""
     num_timesteps: int = 1000
-    """T, the length of the chain in training."""
+    """T, the number of timesteps in training."""
     prediction: Prediction = "eps"
-    """What the network's output means."""
+    """What the network predicts."""
     variance: Variance = "learned_range"
-    """Where the variance of p(x_{t-1} | x_t) comes from; a learned one doubles the network's output channels."""
+    """The variance of p(x_{t-1} | x_t): fixed or learned. If learned, the network has twice the output channels."""
     rescale_timesteps: bool = False
-    """Tell the network t * 1000 / T instead of t."""
+    """Give the network t * 1000 / T instead of t."""
 
     def __post_init__(self) -> None:
         if self.num_timesteps < 1:
@@ -65,11 +65,11 @@ class ProcessConfig:
         return self.variance in ("learned", "learned_range")
 
     def build(self, respacing: str = "") -> "GaussianDiffusion":
-        """The process, on all T timesteps or on those of `respacing` (see `NoiseSchedule.respace`)."""
+        """The process on all T timesteps, or on those of `respacing` (see `NoiseSchedule.respace`)."""
         return _build(self, respacing)
 
 
-@lru_cache(maxsize=64)  # every batch asks again, and the process keeps its coefficients on the device
+@lru_cache(maxsize=64)  # called for every batch; the process keeps its tables on the device
 def _build(config: ProcessConfig, respacing: str) -> "GaussianDiffusion":
     from rediffuse.diffusion.process import GaussianDiffusion
     from rediffuse.diffusion.schedule import NoiseSchedule

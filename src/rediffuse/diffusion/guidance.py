@@ -1,4 +1,4 @@
-"""Steering a sample towards a class: the gradient of log p(y | x_t) moves the mean, or the score."""
+"""Classifier guidance: the gradient of log p(y | x_t) shifts the mean or the score of a sampling step."""
 
 from collections.abc import Callable
 
@@ -34,7 +34,7 @@ def condition_score(
     t: Index,
     conditioning: Conditioning = UNCONDITIONAL,
 ) -> Tensor:
-    """The x_0 (N, C, ...) that follows where the gradient moves eps: for DDIM (ADM, arXiv:2105.05233, Alg. 2)."""
+    """The predicted x_0 (N, C, ...) after the gradient has shifted eps, for DDIM (ADM, arXiv:2105.05233, Alg. 2)."""
     gradient = guidance(x_t, process.network_timesteps(t, x_t), **conditioning)
     eps = process.eps_from_x_0(x_t, t, x_0) - process.schedule.at("sqrt_one_minus_alpha_bar", t, x_t) * gradient
     return process.x_0_from_eps(x_t, t, eps)
@@ -45,10 +45,10 @@ def classifier_guidance(classifier: Model, scale: float) -> Guidance:
 
     Args:
         classifier: (x_t, timesteps) -> logits (N, classes).
-        scale: 1 follows the classifier's own posterior; larger values trade diversity for fidelity (ADM, Sec. 4.3).
+        scale: 1 samples from the posterior given the class; larger values trade diversity for fidelity (ADM, Sec. 4.3).
 
     Returns:
-        A guidance that wants `y` (N,) among the conditioning.
+        A guidance that needs `y` (N,) in the conditioning.
     """
 
     def gradient(x_t: Tensor, timesteps: Tensor, *, y: Tensor, **_: object) -> Tensor:

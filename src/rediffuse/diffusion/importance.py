@@ -1,4 +1,4 @@
-"""Which timesteps to train on: all alike, little noise more often, or larger losses (arXiv:2102.09672, Sec. 3.3)."""
+"""Distributions of training timesteps: uniform, more low noise, or by the losses (arXiv:2102.09672, Sec. 3.3)."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def importance_weights(probabilities: Tensor, t: Tensor) -> Tensor:
-    """(N,) float32: what to multiply losses at t (N,) with, drawn with `probabilities` (T,), for an unbiased mean."""
+    """Weights (N,) float32 for losses at t (N,) drawn with `probabilities` (T,), which make the mean loss unbiased."""
     return (1 / (len(probabilities) * probabilities[t])).float()
 
 
@@ -23,13 +23,13 @@ class UniformSampler:
         return np.full(self.num_timesteps, 1 / self.num_timesteps)
 
     def sample(self, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """n timesteps (n,) int64 and the weights (n,) float32 that keep the expected loss what it was."""
+        """Draw timesteps (n,) int64, and weights (n,) float32 with which the expected loss is unchanged."""
         p = torch.from_numpy(self.probabilities())
         t = torch.multinomial(p, n, replacement=True, generator=generator)
         return t, importance_weights(p, t)
 
     def update(self, t: Tensor, losses: Tensor) -> None:
-        """Take notice of the losses (N,) at the timesteps t (N,): nothing to learn here."""
+        """Give the losses (N,) at timesteps t (N,). A uniform sampler does not use them."""
 
     def state_dict(self) -> dict[str, Any]:
         return {}
@@ -41,7 +41,7 @@ class UniformSampler:
 class LowNoiseSampler(UniformSampler):
     """Half of the timesteps from the quarter with the least noise, the other half from all of them.
 
-    What a detector asks a network for lies in that quarter, and most of the loss of a prediction of eps does.
+    Detectors use timesteps in that quarter, and it has most of the loss of a network that predicts eps.
     """
 
     def probabilities(self) -> np.ndarray:
@@ -50,14 +50,14 @@ class LowNoiseSampler(UniformSampler):
 
 
 class LossSecondMomentSampler(UniformSampler):
-    """Timesteps in proportion to the root of the mean square of their last losses (Eq. 18).
+    """Draw timesteps in proportion to the root mean square of their last losses (Eq. 18).
 
-    Until every timestep has `history` losses, all are alike.
+    Until every timestep has `history` losses, all have the same probability.
 
     Args:
         num_timesteps: T.
-        history: losses remembered per timestep.
-        uniform: share of the probability that is spread over all timesteps.
+        history: number of stored losses per timestep.
+        uniform: share of the probability that is uniform over all timesteps.
     """
 
     def __init__(self, num_timesteps: int, history: int = 10, uniform: float = 0.001) -> None:
@@ -73,7 +73,7 @@ class LossSecondMomentSampler(UniformSampler):
         return weights / weights.sum() * (1 - self.uniform) + self.uniform / self.num_timesteps
 
     def update(self, t: Tensor, losses: Tensor) -> None:
-        """Remember the losses (N,) at the timesteps t (N,); with several processes, hand in those of all of them."""
+        """Store the losses (N,) at the timesteps t (N,); with several processes, give the losses of all of them."""
         for index, loss in zip(t.tolist(), losses.tolist(), strict=True):
             row = self.losses[index]
             if self.counts[index] == len(row):

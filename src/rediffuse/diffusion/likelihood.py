@@ -11,14 +11,14 @@ from rediffuse.diffusion.process import UNCONDITIONAL, Conditioning, Denoised, G
 
 
 class BitsPerDimension(NamedTuple):
-    """The bound on -log2 p(x_0) / dimensions and its terms; columns run from the noisiest timestep to the first."""
+    """The bound on -log2 p(x_0) / dimensions and its terms; columns are ordered from the noisiest timestep to t = 0."""
 
     total: Tensor
-    """(N,): the sum of `vb`, and `prior`."""
+    """(N,): the sum of all `vb` and `prior`."""
     prior: Tensor
     """(N,): KL of q(x_T | x_0) from the standard normal distribution."""
     vb: Tensor
-    """(N, T): KL of each posterior from the model's; for the first timestep the decoder's negative log-likelihood."""
+    """(N, T): KL of the posterior from the model's p; at t = 0 the negative log-likelihood of the decoder."""
     x_0_mse: Tensor
     """(N, T): mean squared error of the predicted x_0."""
     eps_mse: Tensor
@@ -70,7 +70,7 @@ def variational_term(process: GaussianDiffusion, p: Denoised, x_0: Tensor, x_t: 
 
 
 def prior_bits(process: GaussianDiffusion, x_0: Tensor) -> Tensor:
-    """(N,) bits per dimension that separate q(x_T | x_0) from the standard normal; not trainable."""
+    """KL of q(x_T | x_0) from the standard normal distribution, (N,) bits per dimension; it has no parameters."""
     t = torch.full((len(x_0),), process.num_timesteps - 1, device=x_0.device)
     q = process.q_mean_variance(x_0, t)
     zero = torch.zeros_like(q.mean)
@@ -79,7 +79,7 @@ def prior_bits(process: GaussianDiffusion, x_0: Tensor) -> Tensor:
 
 def normal_kl(mean_1: Tensor, log_variance_1: Tensor, mean_2: Tensor, log_variance_2: Tensor) -> Tensor:
     """KL(N_1 || N_2) of diagonal Gaussians, elementwise, in nats; the arguments broadcast."""
-    # The terms nearly cancel where the two are close: the order of summation is guided-diffusion's, to the last bit.
+    # The terms nearly cancel for similar Gaussians, so the order of summation must be that of guided-diffusion.
     return 0.5 * (
         -1
         + log_variance_2
@@ -90,11 +90,11 @@ def normal_kl(mean_1: Tensor, log_variance_1: Tensor, mean_2: Tensor, log_varian
 
 
 def discretized_gaussian_log_likelihood(x: Tensor, mean: Tensor, log_scale: Tensor) -> Tensor:
-    """log of the Gaussian's mass in the bin of each 8-bit value, in nats (DDPM, Eq. 13).
+    """log of the Gaussian's probability of the bin of each 8-bit value, in nats (DDPM, Eq. 13).
 
     Args:
-        x: values k / 127.5 - 1 in [-1, 1]; the bins at both ends reach to infinity.
-        mean: of the Gaussian, shaped like x.
+        x: values k / 127.5 - 1 in [-1, 1]; the first and the last bin extend to infinity.
+        mean: mean of the Gaussian, shaped like x.
         log_scale: log of its standard deviation, shaped like x.
     """
     inverse_scale = (-log_scale).exp()
@@ -105,7 +105,7 @@ def discretized_gaussian_log_likelihood(x: Tensor, mean: Tensor, log_scale: Tens
 
 
 def approx_standard_normal_cdf(x: Tensor) -> Tensor:
-    """The tanh approximation of the standard normal's distribution function (Page 1977), as guided-diffusion's."""
+    """The tanh approximation of the standard normal's distribution function (Page 1977), as in guided-diffusion."""
     return 0.5 * (1 + (math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)).tanh())
 
 

@@ -1,4 +1,4 @@
-"""What a network is trained on: the error of its prediction, the variational bound, or both."""
+"""Training losses: the error of the network's prediction, the variational bound, or both."""
 
 from typing import Literal, get_args
 
@@ -24,10 +24,10 @@ def training_losses(
 ) -> dict[str, Tensor]:
     """The losses of one batch, per sample.
 
-    `mse` and `rescaled_mse` are L_simple; where the variance is learned they are L_hybrid, whose bound trains the
-    variance alone, since the mean is detached in it (Improved DDPM, arXiv:2102.09672, Eq. 16). `rescaled_mse` weighs
-    that bound by T / 1000. `kl` is the bound of the sampled timestep, `rescaled_kl` that times T, an estimate of the
-    whole bound.
+    `mse` and `rescaled_mse` are L_simple, or L_hybrid if the variance is learned. The bound in L_hybrid trains only the
+    variance, because the mean is detached in it (Improved DDPM, arXiv:2102.09672, Eq. 16). `rescaled_mse` multiplies
+    this bound by T / 1000. `kl` is the term of the bound at the sampled timestep; `rescaled_kl` is T times that term,
+    an estimate of the whole bound.
 
     Args:
         process: the diffusion process.
@@ -39,7 +39,7 @@ def training_losses(
         conditioning: keyword arguments for the model.
 
     Returns:
-        `loss` (N,); for the first two types also its terms `mse` and, where the variance is learned, `vb`.
+        `loss` (N,); for the first two types also its terms `mse` and, if the variance is learned, `vb`.
     """
     assert loss_type in get_args(LossType), loss_type
     x_t = process.q_sample(x_0, t, noise)

@@ -1,4 +1,4 @@
-"""The Gaussian diffusion process: q forwards, p backwards, and what a network's output means."""
+"""The Gaussian diffusion process: q (adding noise), p (removing noise), and the meaning of a network's output."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -28,7 +28,7 @@ class Gaussian(NamedTuple):
 
 
 class Denoised(NamedTuple):
-    """p(x_{t-1} | x_t), and the x_0 that was predicted on the way; each tensor is (N, C, ...)."""
+    """p(x_{t-1} | x_t), and the predicted x_0; each tensor is (N, C, ...)."""
 
     mean: Tensor
     variance: Tensor
@@ -38,32 +38,32 @@ class Denoised(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class SamplerOptions:
-    """What a sampler can be asked for beside its path."""
+    """The options of a sampler beside its path."""
 
     clip_denoised: bool = True
     """Clip the predicted x_0 to [-1, 1]."""
     denoised_fn: Callable[[Tensor], Tensor] | None = None
-    """Applied to the predicted x_0, before clipping."""
+    """A function that is applied to the predicted x_0 before clipping."""
     guidance: Callable[..., Tensor] | None = None
     """(x_t, timesteps, **conditioning) -> gradient of log p(y | x_t) to x_t, (N, C, ...)."""
     conditioning: Conditioning = field(default_factory=dict)
     """Keyword arguments for the model and for `guidance`: `y`, `low_res`."""
     eta: float = 0.0
-    """Share of noise of a sampler that can do with or without: 0 is deterministic, 1 has the variance of DDPM."""
+    """Share of noise, for samplers with this option: 0 is deterministic, 1 has the variance of DDPM."""
     noise: Noise | None = None
-    """Where a sampler that draws noise takes it from."""
+    """The source of noise of a sampler that draws noise."""
 
 
 DEFAULT_OPTIONS = SamplerOptions()
-"""Clipped, unguided, unconditional, deterministic."""
+"""The defaults: clipped, unguided, unconditional, deterministic."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class GaussianDiffusion:
-    """A noise schedule, and what a network says about one step back along it.
+    """A diffusion process: a noise schedule, and the distributions q and p on it.
 
-    Throughout, x_0, x_t and noise are (N, C, ...). t holds indices into the schedule, 0 being the least noise: (N,)
-    int64, or one int for all samples, which needs no work on the device. The network itself is given
+    In all methods x_0, x_t and noise are (N, C, ...). t holds indices of the schedule, where 0 has the least noise:
+    (N,) int64, or one int for all samples, which needs no operation on the device. The network is given
     `network_timesteps`.
     """
 
@@ -80,7 +80,7 @@ class GaussianDiffusion:
     def learns_variance(self) -> bool:
         return self.variance in ("learned", "learned_range")
 
-    # --- forwards ---------------------------------------------------------------------------------------------------
+    # --- q: adding noise --------------------------------------------------------------------------------------------
 
     def q_mean_variance(self, x_0: Tensor, t: Index) -> Gaussian:
         """q(x_t | x_0) (DDPM, arXiv:2006.11239, Eq. 4)."""
@@ -105,7 +105,7 @@ class GaussianDiffusion:
             at("posterior_log_variance", t, x_t),
         )
 
-    # --- one and the same prediction, in its three forms ------------------------------------------------------------
+    # --- conversion between predictions of eps, x_0 and x_prev ------------------------------------------------------
 
     def x_0_from_eps(self, x_t: Tensor, t: Index, eps: Tensor) -> Tensor:
         """Solve x_t = sqrt(alpha_bar) x_0 + sqrt(1 - alpha_bar) eps for x_0."""
@@ -113,26 +113,26 @@ class GaussianDiffusion:
         return at("sqrt_recip_alpha_bar", t, x_t) * x_t - at("sqrt_recipm1_alpha_bar", t, x_t) * eps
 
     def eps_from_x_0(self, x_t: Tensor, t: Index, x_0: Tensor) -> Tensor:
-        """Solve the same equation for eps."""
+        """Solve x_t = sqrt(alpha_bar) x_0 + sqrt(1 - alpha_bar) eps for eps."""
         at = self.schedule.at
         return (at("sqrt_recip_alpha_bar", t, x_t) * x_t - x_0) / at("sqrt_recipm1_alpha_bar", t, x_t)
 
     def x_0_from_x_prev(self, x_t: Tensor, t: Index, x_prev: Tensor) -> Tensor:
-        """The x_0 whose posterior mean is x_prev."""
+        """The x_0 for which the posterior mean is x_prev."""
         at = self.schedule.at
         return (x_prev - at("posterior_mean_x_t", t, x_t) * x_t) / at("posterior_mean_x_0", t, x_t)
 
-    # --- backwards --------------------------------------------------------------------------------------------------
+    # --- p: removing noise ------------------------------------------------------------------------------------------
 
     def network_timesteps(self, t: Index, x_t: Tensor) -> Tensor:
-        """What the network is given at the indices t: its own training timesteps, (N,); times 1000 / T if rescaled."""
+        """The network's timesteps at the indices t: those of its training, (N,), times 1000 / T if rescaled."""
         return self.schedule.network_timesteps(t, x_t, rescaled=self.rescale_timesteps)
 
     def call(self, model: Model, x_t: Tensor, t: Index, conditioning: Conditioning = UNCONDITIONAL) -> Tensor:
-        """The network's output at index t, checked for its number of channels.
+        """The network's output at index t, after a check of its number of channels.
 
         Raises:
-            ConfigError: the output does not have C channels, or 2C where the variance is learned.
+            ConfigError: the output does not have C channels, or 2C if the variance is learned.
         """
         output = model(x_t, self.network_timesteps(t, x_t), **conditioning)
         expected = (len(x_t), x_t.shape[1] * (1 + self.learns_variance), *x_t.shape[2:])
@@ -153,16 +153,16 @@ class GaussianDiffusion:
             options: `clip_denoised`, `denoised_fn` and `conditioning` are used.
 
         Raises:
-            ConfigError: the model's output has another number of channels than the variance asks for.
+            ConfigError: the model's output has a wrong number of channels for this variance.
         """
         return self.denoised(self.call(model, x_t, t, options.conditioning), x_t, t, options)
 
     def predict_x_0(self, model: Model, x_t: Tensor, t: Index, options: SamplerOptions = DEFAULT_OPTIONS) -> Tensor:
-        """The x_0 of `predict` alone (N, C, ...); arguments and errors are the same."""
+        """Only the x_0 (N, C, ...) of `predict`; arguments and errors are the same."""
         return self._x_0(self._value(self.call(model, x_t, t, options.conditioning)), x_t, t, options)
 
     def denoised(self, output: Tensor, x_t: Tensor, t: Index, options: SamplerOptions = DEFAULT_OPTIONS) -> Denoised:
-        """`predict`, given the network's output (N, C or 2C, ...)."""
+        """As `predict`, given the network's prediction (N, C or 2C, ...)."""
         value = self._value(output)
         x_0 = self._x_0(value, x_t, t, options)
         mean = value if self.prediction == "x_prev" else self.posterior(x_0, x_t, t).mean

@@ -1,8 +1,8 @@
-"""The shape that all samplers share, and the registry that knows them by name. No torch is needed here.
+"""The interface of samplers, and their registry. Imports no torch.
 
-A sampler is a function (predict, x, path) -> iterator of `Step`. `path` is a sequence of noise levels; the sampler
-moves x from each level to the next one, in whichever direction the path leads: from noise to images (sampling) or from
-images to noise (inversion). `predict` gives what the network predicts at a level (`diffusion.walk.Predictor`).
+A sampler is a function (predict, x, path) -> iterator of `Step`. `path` is a sequence of noise levels, from noise to
+images (sampling) or from images to noise (inversion); the sampler moves x from each level to the next one. `predict`
+gives the network's prediction at a level (`diffusion.trajectory.Predictor`).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from rediffuse.errors import ConfigError, nearest
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from rediffuse.diffusion.walk import Predictor
+    from rediffuse.diffusion.trajectory import Predictor
 
 Draws = Literal["never", "eta", "always"]
 
@@ -28,9 +28,9 @@ class Level(NamedTuple):
     """A noise level: x_t = sqrt(alpha_bar) x_0 + sqrt(1 - alpha_bar) eps."""
 
     alpha_bar: Tensor
-    """0-dimensional, float64, on the CPU: arithmetic with it needs no transfer to a device."""
+    """A 0-dimensional float64 tensor on the CPU, so that arithmetic with it needs no transfer to a device."""
     t: int | None
-    """The level's place in the process's schedule; None for the clean image and for pure noise, which have none."""
+    """The level's index in the process's schedule; None for the clean image and for pure noise, which have none."""
 
     @property
     def signal(self) -> Tensor:
@@ -53,9 +53,9 @@ class Step(NamedTuple):
     """The result of one step of a sampler; each (N, C, ...)."""
 
     x: Tensor
-    """The sample at the level that the step led to."""
+    """The sample at the level where the step ends."""
     x_0: Tensor
-    """The x_0 that the network predicted on the way."""
+    """The x_0 that the network predicted in this step."""
 
 
 SamplerFunction = Callable[["Predictor", "Tensor", Path], Iterator[Step]]
@@ -67,20 +67,20 @@ class Sampler:
 
     function: SamplerFunction
     draws: Draws
-    """Whether it draws noise: never, only where eta > 0, or in every step. What draws noise cannot invert."""
+    """Whether it draws noise: never, only if eta > 0, or in every step. A sampler that draws noise cannot invert."""
 
     @property
     def can_invert(self) -> bool:
-        """Whether it solves the probability-flow ODE, which leads from images to noise as well."""
+        """Whether it can solve the probability-flow ODE, which also goes from images to noise."""
         return self.draws != "always"
 
 
 SAMPLERS: dict[str, Sampler] = {}
-"""All samplers by name, as `--sampler`, `SamplingSettings.sampler` and `DireSettings.solver` take them."""
+"""All samplers by name: the values of `--sampler`, `SamplingSettings.sampler` and `DireSettings.solver`."""
 
 
 def register_sampler(name: str, *, draws: Draws = "never") -> Callable[[SamplerFunction], SamplerFunction]:
-    """Make the decorated function known as the sampler `name`."""
+    """Register the decorated function as the sampler `name`."""
 
     def decorate(function: SamplerFunction) -> SamplerFunction:
         SAMPLERS[name] = Sampler(function=function, draws=draws)
@@ -90,10 +90,10 @@ def register_sampler(name: str, *, draws: Draws = "never") -> Callable[[SamplerF
 
 
 def get_sampler(field: str, name: str, *, inverts: bool = False) -> Sampler:
-    """The sampler called `name`; `field` is what the error calls the setting, `inverts` asks for an ODE solver.
+    """The sampler `name`; `field` is the name of the setting in errors, `inverts` requires a sampler that can invert.
 
     Raises:
-        ConfigError: there is none of that name, or it cannot invert; names those that can be given.
+        ConfigError: there is no such sampler, or it cannot invert; names the allowed ones.
     """
     allowed = [known for known, sampler in SAMPLERS.items() if sampler.can_invert or not inverts]
     if name not in allowed:
@@ -101,6 +101,6 @@ def get_sampler(field: str, name: str, *, inverts: bool = False) -> Sampler:
     return SAMPLERS[name]
 
 
-# Last, because the modules of that folder import the names above.
+# At the end, because the modules of that folder import the names above.
 for _module in sorted(module.name for module in pkgutil.iter_modules(solvers.__path__)):
     importlib.import_module(f"{solvers.__name__}.{_module}")

@@ -1,4 +1,4 @@
-"""How noise grows along the chain, and which timesteps of it are used."""
+"""Noise schedules: the noise at every timestep, and the timesteps that are used."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -19,19 +19,19 @@ Index = Tensor | int
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class NoiseSchedule:
-    """beta_t of q(x_t | x_{t-1}), and all that follows from it (DDPM, arXiv:2006.11239, Sec. 2).
+    """beta_t of q(x_t | x_{t-1}), and the coefficients that follow from it (DDPM, arXiv:2006.11239, Sec. 2).
 
-    Everything is float64 until `at` casts it for a tensor. A respaced schedule is another `NoiseSchedule`: shorter,
-    with the same alpha_bar at the timesteps it keeps.
+    All values are float64; `at` converts them to the precision of a tensor. A respaced schedule is a shorter
+    `NoiseSchedule` with the same alpha_bar at the timesteps that are kept.
     """
 
     betas: np.ndarray
     """(T,) float64 in (0, 1]."""
     timesteps: np.ndarray
-    """(T,): what the network is told at each index, in timesteps of the chain it was trained on; int64, or float64
-    where levels lie between them."""
+    """(T,): the network's timestep at each index, in timesteps of the training chain; int64, or float64 if levels are
+    between timesteps."""
     num_train_timesteps: int
-    """Length of the chain the network was trained on."""
+    """Number of timesteps of the training chain."""
     _tables: dict[tuple[str, torch.dtype, torch.device], Tensor] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -41,13 +41,13 @@ class NoiseSchedule:
 
     @classmethod
     def from_betas(cls, betas: Sequence[float] | np.ndarray) -> Self:
-        """The schedule of a whole chain. Raises ConfigError where a beta lies outside (0, 1]."""
+        """The schedule of a complete chain. Raises ConfigError if a beta is outside (0, 1]."""
         values = np.array(betas, dtype=np.float64)
         return cls(betas=values, timesteps=np.arange(len(values)), num_train_timesteps=len(values))
 
     @classmethod
     def linear(cls, num_timesteps: int) -> Self:
-        """beta from 1e-4 to 2e-2 at T = 1000, scaled so that other T reach the same noise (DDPM, Sec. 4).
+        """beta from 1e-4 to 2e-2 at T = 1000, scaled so that other T end at the same noise (DDPM, Sec. 4).
 
         Raises ConfigError for T below 20, where beta would exceed 1.
         """
@@ -63,9 +63,9 @@ class NoiseSchedule:
 
     @classmethod
     def from_alpha_bar(cls, alpha_bar: Callable[[float], float], num_timesteps: int, max_beta: float = 0.999) -> Self:
-        """The schedule whose alpha_bar after t of T steps is that of `alpha_bar` at t / T; no beta exceeds `max_beta`.
+        """The schedule whose alpha_bar after t of T steps is `alpha_bar(t / T)`; betas are limited to `max_beta`.
 
-        Raises ConfigError where `alpha_bar` rises.
+        Raises ConfigError if `alpha_bar` increases.
         """
         values = np.array([alpha_bar(t / num_timesteps) for t in range(num_timesteps + 1)], dtype=np.float64)
         return cls.from_betas(np.minimum(1 - values[1:] / values[:-1], max_beta))
@@ -75,19 +75,19 @@ class NoiseSchedule:
         """`linear` or `cosine`. Raises ConfigError for another name."""
         schedules = {"linear": cls.linear, "cosine": cls.cosine}
         if name not in schedules:
-            raise ConfigError(f"schedule={name!r}: linear and cosine are known{nearest(name, schedules)}")
+            raise ConfigError(f"schedule={name!r}: linear and cosine are allowed{nearest(name, schedules)}")
         return schedules[name](num_timesteps)
 
     def respace(self, spec: str | Sequence[int]) -> Self:
-        """The schedule on the grid that `spec` describes.
+        """The schedule on the grid of `spec`.
 
         Args:
-            spec: what `space_timesteps` takes; or `"timesteps:0,50,400"`, the timesteps to keep; or
-                `"sigmas:0.02,0.5,40"`, noise levels (see `at_sigmas`); or `"karras18"`, that many of them at the
+            spec: an argument of `space_timesteps`; or `"timesteps:0,50,400"`, the timesteps to keep; or
+                `"sigmas:0.02,0.5,40"`, noise levels (see `at_sigmas`); or `"karras18"`, 18 noise levels with the
                 spacing of Karras et al. (see `karras_sigmas`).
 
         Raises:
-            ConfigError: the text is no such specification, or a value lies outside the chain.
+            ConfigError: the text has another form, or a value is outside the chain.
         """
         kind, _, values = spec.partition(":") if isinstance(spec, str) else ("", "", "")
         if kind == "timesteps":
@@ -100,15 +100,15 @@ class NoiseSchedule:
         return self.keep(space_timesteps(self.num_timesteps, spec))
 
     def at_sigmas(self, sigmas: Sequence[float] | np.ndarray) -> Self:
-        """The schedule of these noise levels, which may lie between timesteps.
+        """The schedule of these noise levels, which may be between timesteps.
 
-        The network is told fractional timesteps, interpolated in log sigma.
+        The network is given fractional timesteps, interpolated in log sigma.
 
         Args:
             sigmas: sqrt(1 / alpha_bar - 1), ascending.
 
         Raises:
-            ConfigError: they do not ascend, or leave the range of the chain.
+            ConfigError: they are not ascending, or outside the range of the chain.
         """
         values = np.array(sigmas, dtype=np.float64)
         low, high = self.sigma[0], self.sigma[-1]
@@ -123,7 +123,7 @@ class NoiseSchedule:
         )
 
     def keep(self, indices: Sequence[int]) -> Self:
-        """The schedule of the given indices: alpha_bar there is kept, beta is what leads from one to the next."""
+        """The schedule on the given indices: alpha_bar is unchanged there, and beta is the step between two of them."""
         kept = np.array(sorted(set(indices)), dtype=np.int64)
         if not len(kept) or kept[0] < 0 or kept[-1] >= self.num_timesteps:
             raise ConfigError(
@@ -178,7 +178,7 @@ class NoiseSchedule:
 
     @cached_property
     def sigma(self) -> np.ndarray:
-        """Noise over signal, sqrt(1 / alpha_bar - 1): the sigma of Karras et al. (arXiv:2206.00364)."""
+        """The ratio of noise to signal, sqrt(1 / alpha_bar - 1): the sigma of Karras et al. (arXiv:2206.00364)."""
         return self.sqrt_recipm1_alpha_bar
 
     @cached_property
@@ -192,7 +192,7 @@ class NoiseSchedule:
 
     @cached_property
     def posterior_log_variance(self) -> np.ndarray:
-        """log of `posterior_variance`, whose first value, log 0, is replaced by the second."""
+        """log of `posterior_variance`; the first value, log 0, is replaced by the second."""
         if self.num_timesteps == 1:
             return self.log_betas
         return np.log(np.append(self.posterior_variance[1], self.posterior_variance[1:]))
@@ -204,12 +204,12 @@ class NoiseSchedule:
 
     @cached_property
     def posterior_mean_x_t(self) -> np.ndarray:
-        """The weight of x_t in the same mean."""
+        """The weight of x_t in the mean of q(x_{t-1} | x_t, x_0) (DDPM, Eq. 7)."""
         return (1 - self.alpha_bar_prev) * np.sqrt(1 - self.betas) / (1 - self.alpha_bar)
 
     @cached_property
     def large_variance(self) -> np.ndarray:
-        """beta, but for the first index, where the posterior's second value gives a better decoder likelihood."""
+        """beta, except at the first index, where `posterior_variance[1]` gives a better likelihood of the decoder."""
         return np.append(self.posterior_variance[1:2], self.betas[1:]) if self.num_timesteps > 1 else self.betas
 
     @cached_property
@@ -218,14 +218,14 @@ class NoiseSchedule:
 
     @cached_property
     def rescaled_timesteps(self) -> np.ndarray:
-        """(T,) float32: the timesteps as if the network had been trained on a chain of 1000."""
+        """(T,) float32: the timesteps, scaled to a chain of length 1000."""
         return self.timesteps.astype(np.float32) * np.float32(1000.0 / self.num_train_timesteps)
 
     def at(self, name: str, t: Index, x: Tensor) -> Tensor:
-        """The coefficient called `name` at the indices t, to multiply x (N, ...) with.
+        """The coefficient `name` at the indices t, as a factor of x (N, ...).
 
-        It has the precision of x, float32 at the least. For t (N,) it is (N, 1, ...), on the device of t; for an int it
-        is 0-dimensional and on the CPU, where torch takes it for a number that needs no transfer.
+        It has the precision of x, but at least float32. For t (N,) it is (N, 1, ...) on the device of t. For an int it
+        is 0-dimensional on the CPU, which torch treats as a number, so it needs no transfer.
         """
         dtype = torch.promote_types(x.dtype, torch.float32)
         if isinstance(t, int):
@@ -239,9 +239,9 @@ class NoiseSchedule:
         return self._table(name, dtype, x.device)[t].expand(len(x))
 
     def _table(self, name: str, dtype: torch.dtype, device: torch.device) -> Tensor:
-        """(T,): here float64 becomes another precision, once."""
+        """A table (T,) on a device, cached: the only place where float64 is converted to another precision."""
         key = (name, dtype, device)
         if key not in self._tables:
-            with torch.inference_mode(False):  # a training may use the table too
+            with torch.inference_mode(False):  # so that a training can use the table too
                 self._tables[key] = torch.from_numpy(getattr(self, name)).to(dtype).to(device)
         return self._tables[key]

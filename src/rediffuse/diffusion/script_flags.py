@@ -1,4 +1,4 @@
-"""The flags of guided-diffusion's scripts as a process configuration: the one place where they are translated."""
+"""A process configuration from the flags of guided-diffusion's scripts."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from rediffuse.diffusion.config import ProcessConfig, ScheduleName, Variance
 
 @dataclass(frozen=True, kw_only=True)
 class ProcessFlags:
-    """What the scripts ask of a process, under their names and with their defaults."""
+    """The scripts' flags for a process, with their names and defaults."""
 
     diffusion_steps: int = 1000
     noise_schedule: ScheduleName = "linear"
@@ -18,7 +18,7 @@ class ProcessFlags:
 
 
 def process_config(flags: ProcessFlags) -> ProcessConfig:
-    """The process that the flags ask for; a learned variance is always a range between the two fixed ones."""
+    """The process of these flags; a learned variance is always between the two fixed ones."""
     fixed: Variance = "fixed_small" if flags.sigma_small else "fixed_large"
     return ProcessConfig(
         schedule=flags.noise_schedule,

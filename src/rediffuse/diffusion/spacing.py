@@ -1,4 +1,4 @@
-"""Which timesteps or noise levels of a chain a sampler uses."""
+"""The timesteps or noise levels of a chain that a sampler uses."""
 
 from collections.abc import Iterator, Sequence
 from typing import TypeVar
@@ -11,15 +11,15 @@ N = TypeVar("N", int, float)
 
 
 def space_timesteps(num_timesteps: int, spec: str | Sequence[int]) -> tuple[int, ...]:
-    """Which of `num_timesteps` indices a respacing keeps, ascending.
+    """The indices of the timesteps that a respacing keeps, ascending.
 
     Args:
         num_timesteps: length of the chain.
-        spec: `"ddimN"`: N of them at the one integer stride that gives N (DDIM, arXiv:2010.02502, Sec. 4.2). Otherwise
-            counts per equal section of the chain, `"10,15,20"` or `[10, 15, 20]`, each section spaced evenly.
+        spec: `"ddimN"`: N timesteps with the integer stride that gives N (DDIM, arXiv:2010.02502, Sec. 4.2). Otherwise
+            numbers of timesteps in equal sections of the chain, `"10,15,20"` or `[10, 15, 20]`, evenly spaced in each.
 
     Raises:
-        ConfigError: no stride gives N, a section is shorter than its count, or the text is no such specification.
+        ConfigError: no stride gives N, a section is too short for its number, or the text has another form.
     """
     if isinstance(spec, str):
         if spec.startswith("ddim"):
@@ -29,7 +29,7 @@ def space_timesteps(num_timesteps: int, spec: str | Sequence[int]) -> tuple[int,
         except ValueError:
             raise ConfigError(f"respacing={spec!r}: counts such as 250 or 10,15,20, or ddim50, are allowed") from None
     if not len(spec) or min(spec) < 0 or max(spec) < 1:
-        raise ConfigError(f"respacing={list(spec)}: at least one timestep has to be kept")
+        raise ConfigError(f"respacing={list(spec)}: at least one timestep must be kept")
     return tuple(_sections(num_timesteps, spec))
 
 
@@ -39,8 +39,8 @@ def karras_sigmas(
     """Noise levels (count,), ascending: `count` values evenly spaced in sigma^(1/rho) (arXiv:2206.00364, Eq. 5).
 
     Args:
-        count: at least 1; a single level is the noisiest.
-        sigma_min, sigma_max: the range of the chain; what lies outside `limits`, the paper's range, is left out.
+        count: at least 1; a single level is the noisiest one.
+        sigma_min, sigma_max: the range of the chain; it is restricted to `limits`, the range of the paper.
     """
     if count < 1:
         raise ConfigError(f"karras{count}: at least 1 level is needed")
@@ -50,10 +50,10 @@ def karras_sigmas(
 
 
 def numbers(name: str, text: str, kind: type[N]) -> list[N]:
-    """The numbers of a list such as `"0,50,400"`; `name` is what the error calls it.
+    """Parse a list of numbers such as `"0,50,400"`; `name` is its name in errors.
 
     Raises:
-        ConfigError: the text is no such list.
+        ConfigError: the text is not a list of numbers.
     """
     try:
         return [kind(value) for value in text.split(",")]
@@ -82,7 +82,7 @@ def _sections(num_timesteps: int, counts: Sequence[int]) -> Iterator[int]:
         if size < count:
             raise ConfigError(f"respacing={list(counts)}: {count} timesteps do not fit in a section of {size}")
         stride = (size - 1) / (count - 1) if count > 1 else 1.0
-        place = 0.0  # summed, not multiplied: rounding then falls as it did in guided-diffusion
+        place = 0.0  # summed, not multiplied, to round as in guided-diffusion
         for _ in range(count):
             yield start + round(place)
             place += stride

@@ -1,4 +1,4 @@
-"""Invert an image with DDIM, reconstruct it, and look at what does not return (DIRE, arXiv:2303.09295)."""
+"""Invert images, reconstruct them, and measure the reconstruction error (DIRE, arXiv:2303.09295)."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rediffuse.diffusion import walk
+from rediffuse.diffusion import trajectory
 from rediffuse.diffusion.process import SamplerOptions
 from rediffuse.dire.bands import without_middle
 from rediffuse.dire.settings import DireSettings, Precision, require_same
@@ -29,30 +29,28 @@ class DireMap:
     def __post_init__(self) -> None:
         side = self.settings.image_size
         if self.values.dtype != torch.float32 or self.values.shape[1:] != (3, side, side):
-            raise ConfigError(
-                f"DireMap: values are {_describe(self.values)}; (N, 3, {side}, {side}) float32 is what the settings say"
-            )
+            raise ConfigError(f"DireMap: values are {_describe(self.values)}; (N, 3, {side}, {side}) float32 is needed")
         if not ((self.values >= 0) & (self.values <= 2)).all():  # NaN fails too
             raise ConfigError(f"DireMap: values span {_span(self.values)}; numbers from 0 to 2 are allowed")
 
     def __repr__(self) -> str:
-        """Shape and settings, not pixels."""
+        """Shape and settings, but not the pixels."""
         return f"DireMap(values={_describe(self.values)}, settings={self.settings})"
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Reconstruction:
-    """N images, the noise they were inverted to, and what the noise became; float32, all on one device."""
+    """N images with their latents and reconstructions; float32, all on one device."""
 
     x_0: Tensor
     """(N, 3, S, S) in [-1, 1]: the images."""
     x_T: Tensor
-    """(N, 3, S, S): where the inversion ended, after `settings.depth` steps."""
+    """(N, 3, S, S): the latents, which are the result of the inversion after `settings.depth` steps."""
     x_0_hat: Tensor
-    """(N, 3, S, S): the reconstructions; in [-1, 1] where the settings clip."""
+    """(N, 3, S, S): the reconstructions; in [-1, 1] if the settings clip."""
     settings: DireSettings
     second: Tensor | None = None
-    """(N, 3, S, S): what came back of the images without their middle frequencies; where the settings want it."""
+    """(N, 3, S, S): the reconstructions of the images without middle frequencies, if `settings.second_view` is set."""
 
     def __post_init__(self) -> None:
         assert self.x_0.shape == self.x_T.shape == self.x_0_hat.shape
@@ -60,7 +58,7 @@ class Reconstruction:
         assert self.second is None or self.second.shape == self.x_0.shape
 
     def __repr__(self) -> str:
-        """Shapes and settings, not pixels."""
+        """Shapes and settings, but not the pixels."""
         names = ("x_0", "x_T", "x_0_hat", "second") if self.second is not None else ("x_0", "x_T", "x_0_hat")
         tensors = "".join(f"{name}={_describe(getattr(self, name))}, " for name in names)
         return f"Reconstruction({tensors}settings={self.settings})"
@@ -69,7 +67,7 @@ class Reconstruction:
         return len(self.x_0)
 
     def __getitem__(self, images: slice) -> "Reconstruction":
-        """Some of the images; a slice, so that the batch dimension stays."""
+        """Some of the images; the index is a slice, so that the batch dimension is kept."""
         return self._each(lambda tensor: tensor[images])
 
     def to(self, device: torch.device | str) -> "Reconstruction":
@@ -82,7 +80,7 @@ class Reconstruction:
 
     @property
     def map(self) -> DireMap:
-        """|D|; where clipping is off, an error above 2 counts as 2, as in the original's images.
+        """|D|; without clipping an error above 2 counts as 2, as in the original's images.
 
         Raises:
             ConfigError: a reconstruction holds NaN (half precision overflowed).
@@ -91,7 +89,7 @@ class Reconstruction:
 
     @property
     def is_finite(self) -> Tensor:
-        """(N,) bool: which images came back as numbers; half precision can overflow."""
+        """(N,) bool: which reconstructions are finite; half precision can overflow."""
         both = self.x_0_hat if self.second is None else torch.cat([self.x_0_hat, self.second], dim=1)
         return torch.isfinite(both).flatten(1).all(dim=1)
 
@@ -106,16 +104,16 @@ def reconstruct(
 ) -> Reconstruction:
     """x_0 -> x_T by DDIM inversion -> x_0_hat by DDIM sampling, over the same timesteps (DIRE, section 3.2).
 
-    Half precision is autocast inside the network alone: the diffusion's arithmetic stays in float32, and the model is
-    left as it was. No randomness is involved, and an image's result depends on the batch it is in only by how
-    convolutions round (about 1e-5 in x_0_hat).
+    With half precision only the network is in autocast: the arithmetic of the sampler is float32, and the model is not
+    changed. The result is deterministic. The batch of an image affects its result only by rounding in convolutions
+    (about 1e-5 in x_0_hat).
 
     Args:
-        model: its network is in eval mode.
+        model: a model whose network is in eval mode.
         x_0: (N, 3, S, S) float32 in [-1, 1], S = settings.image_size; moved to the model's device.
-        settings: made for this model (`DireSettings.for_model`); None is `DireSettings.for_model(model)`.
-        labels: N classes from 0 to num_classes - 1, a tensor or a sequence: needed by a class-conditional model,
-            refused by any other.
+        settings: settings for this model (`DireSettings.for_model`); None is `DireSettings.for_model(model)`.
+        labels: N classes from 0 to num_classes - 1, a tensor or a sequence; needed by a class-conditional model, not
+            allowed for others.
 
     Returns:
         The reconstruction, on the model's device.
@@ -134,26 +132,31 @@ def reconstruct(
     network = _at_precision(model.denoiser(settings.frequency), settings.precision)
     options = SamplerOptions(clip_denoised=settings.clip, conditioning=conditioning)
 
-    def there_and_back(images: Tensor) -> tuple[Tensor, Tensor]:
+    def round_trip(images: Tensor) -> tuple[Tensor, Tensor]:
         with torch.inference_mode():
-            inversion = walk.invert(
+            inversion = trajectory.invert(
                 settings.solver, process, network, images, options, grid=settings.grid, depth=settings.depth
             )
-            x_T = walk.last(inversion)
-            returned = walk.last(walk.sample(settings.solver, process, network, x_T, options, depth=settings.depth))
-        # Tensors born in inference mode cannot enter a graph later (a detector that trains on the map): copies can.
-        return x_T.clone(), returned.clone()
+            x_T = trajectory.last(inversion)
+            x_0_hat = trajectory.last(
+                trajectory.sample(settings.solver, process, network, x_T, options, depth=settings.depth)
+            )
+        # Tensors made in inference mode cannot be used in a training later (of a detector on the map); copies can.
+        return x_T.clone(), x_0_hat.clone()
 
-    x_T, x_0_hat = there_and_back(x_0)
-    second = there_and_back(without_middle(x_0))[1] if settings.second_view else None
+    x_T, x_0_hat = round_trip(x_0)
+    second = round_trip(without_middle(x_0))[1] if settings.second_view else None
     return Reconstruction(x_0=x_0, x_T=x_T, x_0_hat=x_0_hat, settings=settings, second=second)
 
 
 def network_calls(model: DiffusionModel, settings: DireSettings) -> int:
-    """Calls of the network per image: inversion and reconstruction, for each view. Asked of the solver itself."""
+    """Network calls per image for inversion and reconstruction of each view, counted by running the solver."""
     process = model.process(settings.respacing)
-    paths = walk.inversion_path(process, settings.grid, settings.depth), walk.sampling_path(process, settings.depth)
-    calls = sum(walk.num_network_calls(settings.solver, process, path) for path in paths)
+    paths = (
+        trajectory.inversion_path(process, settings.grid, settings.depth),
+        trajectory.sampling_path(process, settings.depth),
+    )
+    calls = sum(trajectory.num_network_calls(settings.solver, process, path) for path in paths)
     return calls * (2 if settings.second_view else 1)
 
 

@@ -1,4 +1,4 @@
-"""How an image was reconstructed: the settings travel with every map, feature and detector."""
+"""The settings of a reconstruction, which are stored with every map and detector."""
 
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -16,37 +16,37 @@ if TYPE_CHECKING:
 Grid = Literal["compat", "aligned"]
 Precision = Literal["fp32", "fp16", "bf16"]
 Kind = Literal["maps", "reconstructions", "latents"]
-"""What a job keeps of a reconstruction."""
+"""The parts of a reconstruction that a job can store."""
 MapFormat = Literal["png16", "safetensors"]
-"""How maps are kept: in 16 bits, off by at most 1/65535, or exactly."""
+"""The format of stored maps: 16 bits, with an error of at most 1/65535, or exact."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DireSettings:
-    """Everything that a reconstruction error depends on, besides the image."""
+    """All settings on which the reconstruction error of an image depends."""
 
     image_size: int
-    """Side of the square that the network sees, in pixels."""
+    """Side of the network's input, in pixels."""
     model_sha256: str
     """SHA-256 of the weights."""
     solver: str = "ddim"
-    """A sampler that draws no noise: it inverts the image and reconstructs it."""
+    """The sampler that inverts and reconstructs the image; it must draw no noise."""
     steps: int = 20
-    """Length of the timestep grid; an even one has to divide the training chain into equal strides (`ddimN`)."""
+    """Length of the timestep grid; with even spacing it must divide the training chain into equal strides (`ddimN`)."""
     spacing: str = added_field(EVEN)
-    """Where the timesteps of the grid lie: see `SamplingSettings.spacing`."""
+    """The spacing of the timesteps; see `SamplingSettings.spacing`."""
     depth: int | None = None
-    """How many steps of the grid are walked before turning back (the original's `real_step`); None is all of them."""
+    """Number of steps of the inversion, and of the sampling back (the original's `real_step`); None is all steps."""
     clip: bool = True
     """Clip the predicted x_0 to [-1, 1] in every step."""
     precision: Precision = "fp32"
     grid: Grid = "compat"
-    """`compat`: the original's inversion grid, shifted by one step; for the solver ddim alone. `aligned`: the mirror of
-    the sampling grid."""
+    """`compat`: the original's inversion grid, shifted by one step; only for the solver ddim. `aligned`: the reversed
+    sampling grid."""
     crop: Crop = "center"
-    """`center`: shrink the shorter side to `image_size` and cut the middle. `squash`: shrink both sides."""
+    """`center`: scale the shorter side to `image_size` and cut out the middle. `squash`: scale both sides."""
     frequency: str = "trained"
-    """What is done to the skip connections, there and back: a preset of `models.config.Preset`."""
+    """The filter of the skip connections, in inversion and sampling: a preset of `models.config.Preset`."""
     second_view: bool = False
     """Also reconstruct the image without its middle frequencies (`bands.without_middle`): twice the network calls."""
 
@@ -59,9 +59,9 @@ class DireSettings:
             raise ConfigError(f"image_size={self.image_size}: at least 1 is needed")
         Preset.parse(self.frequency)
         get_sampler("solver", self.solver, inverts=True)
-        assert self.respacing  # a spacing that is none is refused here
+        assert self.respacing  # raises an error for a wrong spacing
         if self.grid == "compat" and self.solver != "ddim":
-            raise ConfigError(f"grid=compat: is the grid of solver=ddim; solver={self.solver} needs grid=aligned")
+            raise ConfigError(f"grid=compat: is only for solver=ddim; solver={self.solver} needs grid=aligned")
 
     @classmethod
     def for_model(cls, model: "DiffusionModel", **fields: Any) -> Self:
@@ -69,28 +69,30 @@ class DireSettings:
 
         Args:
             model: gives `image_size` and `model_sha256`.
-            fields: the other fields, by their names; each has a default.
+            fields: other fields by name; each has a default.
 
         Raises:
-            ConfigError: the model is not one of RGB images, a value is not allowed, or no integer stride gives `steps`
-                timesteps of the model's chain.
+            ConfigError: the model is not a U-Net of RGB images, a value is not allowed, or no integer stride gives
+                `steps` timesteps of the model's chain.
         """
         model.require_rgb_unet("reconstruct images")
         settings = cls(image_size=model.image_size, model_sha256=model.provenance.sha256, **fields)
-        model.process(settings.respacing)  # a grid that cannot be built fails here, not in the middle of a job
+        model.process(settings.respacing)  # raises an error for an impossible grid now, and not during a job
         return settings
 
     @property
     def respacing(self) -> str:
-        """The grid as `ProcessConfig.build` reads it."""
+        """The grid as an argument of `ProcessConfig.build`."""
         return respacing(self.spacing, self.steps, f"ddim{self.steps}")
 
 
 def require_same(*, given: DireSettings, expected: DireSettings, owner: str) -> None:
-    """Accept settings that are equal in every field.
+    """Check that two settings are equal in every field.
 
     Args:
-        owner: whose settings `expected` are, for the error ("the detector", a folder).
+        given: the settings to check.
+        expected: the settings that they must equal.
+        owner: the owner of `expected`, for the error, such as "the detector" or a folder.
 
     Raises:
         SettingsMismatch: names every field that differs, with both values.

@@ -1,4 +1,4 @@
-"""How images are sampled, as data that needs no torch."""
+"""The settings of sampling, as dataclasses. Imports no torch."""
 
 import math
 from dataclasses import dataclass
@@ -11,57 +11,57 @@ from rediffuse.images.config import Crop
 from rediffuse.models.config import Preset
 
 Progressive = Literal["strip", "gif"]
-"""How the way from noise to an image is shown: its moments side by side, or one after another."""
+"""The picture of the intermediate steps of an image: next to each other in a strip, or as an animation."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingSettings:
-    """What an image depends on, besides the model, its guidance, its seed and its class."""
+    """The settings on which a sample depends, besides model, guidance, seed and class."""
 
     sampler: str = "ddim"
     """ddpm (arXiv:2006.11239), ddim (arXiv:2010.02502), dpm_solver (DPM-Solver++ 2M, arXiv:2211.01095), heun
     (arXiv:2206.00364), or one that was registered (`diffusion.samplers.SAMPLERS`)."""
     steps: int = 50
-    """Length of the timestep grid. DDIM's even grid has one stride, so `steps` has to divide the chain (`ddimN`)."""
+    """Length of the timestep grid. The even grid of DDIM has one integer stride that must give `steps` (`ddimN`)."""
     spacing: str = EVEN
-    """Where the timesteps of the grid lie: even, karras (arXiv:2206.00364, Eq. 5), or listed, `timesteps:0,50,400` or
+    """Spacing of the timesteps: even, karras (arXiv:2206.00364, Eq. 5), or a list, `timesteps:0,50,400` or
     `sigmas:0.02,0.5,40`."""
     eta: float = 0.0
     """DDIM's share of noise: 0 is deterministic, 1 has DDPM's variance."""
     clip: bool = True
     """Clip the predicted x_0 to [-1, 1] in every step."""
     frequency: str = "trained"
-    """What is done to the skip connections: a preset of `models.config.Preset`."""
+    """The filter of the skip connections: a preset of `models.config.Preset`."""
 
     def __post_init__(self) -> None:
         sampler = get_sampler("sampler", self.sampler)
         Preset.parse(self.frequency)
         if self.steps < 1:
             raise ConfigError(f"steps={self.steps}: at least 1 is needed")
-        assert self.respacing  # a spacing that is none is refused here
+        assert self.respacing  # raises an error for a wrong spacing
         if not 0 <= self.eta <= 1:
             raise ConfigError(f"eta={self.eta}: from 0 to 1 is allowed")
         if self.eta and sampler.draws != "eta":
             takes = ", ".join(name for name, known in SAMPLERS.items() if known.draws == "eta")
-            raise ConfigError(f"eta={self.eta}: sampler={self.sampler} has none; {takes} has")
+            raise ConfigError(f"eta={self.eta}: sampler={self.sampler} has no eta; only {takes} has")
 
     @property
     def respacing(self) -> str:
-        """Which timesteps of the chain are used, as `ProcessConfig.build` reads it."""
+        """The timesteps of the chain, as an argument of `ProcessConfig.build`."""
         even = f"ddim{self.steps}" if self.sampler == "ddim" else str(self.steps)
         return respacing(self.spacing, self.steps, even)
 
 
 @dataclass(frozen=True, kw_only=True)
 class SampleRecord:
-    """Everything that all samples of one folder have in common."""
+    """The settings of all samples in one folder."""
 
     model_sha256: str
     settings: SamplingSettings
     classifier_sha256: str | None = None
-    """Of the classifier that guides, if any."""
+    """SHA-256 of the guiding classifier; None without guidance."""
     scale: float | None = None
-    """How strongly it does."""
+    """Scale of the guidance."""
 
     def __post_init__(self) -> None:
         assert (self.classifier_sha256 is None) == (self.scale is None)
@@ -71,29 +71,29 @@ class SampleRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class UpscaleRecord:
-    """Everything that all enlarged images of one folder have in common."""
+    """The settings of all enlarged images in one folder."""
 
     model_sha256: str
     settings: SamplingSettings
     small_size: int
     """Side of the images before they are enlarged, in pixels."""
     crop: Crop
-    """How images of another size become such squares."""
+    """How images of another size are cropped to this size."""
     seed: int
-    """Of the noise, together with an image's pixels."""
+    """Base of the random seeds; the seed of an image also depends on its pixels."""
     label: int | None = None
-    """The class that all images were given, if any."""
+    """The class of all images; None for an unconditional model."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """One sample that is wanted."""
+    """A sample to make."""
 
     seed: int
     label: int | None = None
-    """Its class, if it has one."""
+    """The class of the sample; None without classes."""
 
     @property
     def name(self) -> str:
-        """Of its file, without the suffix; the class comes first, as in the files that guided-diffusion trains on."""
+        """Name of the file, without the suffix; the class is first, as in the training files of guided-diffusion."""
         return f"{self.seed:06d}" if self.label is None else f"{self.label:03d}_{self.seed:06d}"

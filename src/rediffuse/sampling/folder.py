@@ -65,20 +65,20 @@ class ImageFolder:
 
     def holds(self, name: str, small: np.ndarray | None = None) -> bool:
         """Whether all files that `write` makes for `name` exist, with this record and enlarged from `small`."""
-        wanted = [self._image(name)] + ([self._way(name)] if self.progressive else [])
+        wanted = [self._image(name)] + ([self._intermediate(name)] if self.progressive else [])
         if self._differing or not all(path.exists() for path in wanted):
             return False
         return small is None or (self._small(name).exists() and np.array_equal(_read(self._small(name)), small))
 
     def write(
-        self, name: str, pixels: np.ndarray, *, way: np.ndarray | None = None, small: np.ndarray | None = None
+        self, name: str, pixels: np.ndarray, *, intermediate: np.ndarray | None = None, small: np.ndarray | None = None
     ) -> None:
         """Write one image.
 
         Args:
             name: name of its files, without the suffix; may contain folders.
             pixels: the image, uint8 (S, S, 3).
-            way: the intermediate steps, uint8 (F, H, W, 3), if the folder is progressive.
+            intermediate: the intermediate steps, uint8 (F, H, W, 3), if the folder is progressive.
             small: the image from which it was enlarged, uint8 (s, s, 3), for super-resolution.
 
         Raises:
@@ -86,9 +86,13 @@ class ImageFolder:
         """
         self._claim()
         if self.progressive is not None:
-            assert way is not None
-            content = gif_bytes(way) if self.progressive == "gif" else png_bytes(tile(way, columns=len(way)))
-            write_bytes(self._way(name), content)
+            assert intermediate is not None
+            content = (
+                gif_bytes(intermediate)
+                if self.progressive == "gif"
+                else png_bytes(tile(intermediate, columns=len(intermediate)))
+            )
+            write_bytes(self._intermediate(name), content)
         write_bytes(self._image(name), png_bytes(pixels))
         if small is not None:  # written last: if this file exists, the image was enlarged from it
             write_bytes(self._small(name), png_bytes(small))
@@ -159,7 +163,7 @@ class ImageFolder:
     def _small(self, name: str) -> Path:
         return self.path / "small" / f"{name}.png"
 
-    def _way(self, name: str) -> Path:
+    def _intermediate(self, name: str) -> Path:
         assert self.progressive is not None
         return self.path / "progressive" / f"{name}{_SUFFIXES[self.progressive]}"
 

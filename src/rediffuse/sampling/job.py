@@ -1,4 +1,4 @@
-"""Filling a folder with images, batch after batch: each is written as soon as it is made."""
+"""Make images and write them to a folder, batch by batch."""
 
 from collections.abc import Iterator, Sequence
 from typing import TypeVar
@@ -12,15 +12,15 @@ from rediffuse.errors import ConfigError
 from rediffuse.images.tensors import to_tensor, to_uint8
 from rediffuse.sampling.config import Progressive, Request, SamplingSettings
 from rediffuse.sampling.folder import ImageFolder
-from rediffuse.sampling.sample import check, check_range, denoise, moments, upscale
+from rediffuse.sampling.sample import check, check_range, denoise, select_steps, upscale
 from rediffuse.sampling.small import SmallImage
 from rediffuse.zoo.labels import class_labels
 from rediffuse.zoo.model import DiffusionModel
 
 T = TypeVar("T")
 
-NUM_MOMENTS: dict[Progressive, int] = {"strip": 10, "gif": 40}
-"""How much of the way from noise to an image is shown."""
+NUM_SHOWN: dict[Progressive, int] = {"strip": 10, "gif": 40}
+"""Largest number of intermediate steps in a picture."""
 
 
 def fill_with_samples(
@@ -32,18 +32,18 @@ def fill_with_samples(
     guidance: Guidance | None = None,
     batch_size: int = 16,
 ) -> Iterator[str]:
-    """Make and keep the requested samples.
+    """Make the requested samples and write them to a folder.
 
     Args:
         model: see `sample.sample`.
         settings: see `sample.sample`.
         guidance: see `sample.sample`.
         batch_size: see `sample.sample`.
-        todo: what is missing.
-        folder: of a `SampleRecord` of this model and these settings.
+        todo: the samples to make.
+        folder: a folder with the `SampleRecord` of this model and these settings.
 
     Yields:
-        The name of each image once it is on the disk.
+        The name of each image after it was written.
 
     Raises:
         ConfigError: see `sample.sample`; or the model's images are not RGB.
@@ -54,14 +54,14 @@ def fill_with_samples(
         seeds = [request.seed for request in batch]
         check(model, settings, "unet", num_samples=len(batch))
         labels = class_labels(model, _labels(batch), len(batch), guided=guidance is not None)
-        walk = denoise(model, seeds, settings, labels=labels, guidance=guidance)
-        num_moments = NUM_MOMENTS[folder.progressive] if folder.progressive else 1
-        kept = moments(walk, settings.steps, num_moments)
+        steps = denoise(model, seeds, settings, labels=labels, guidance=guidance)
+        num_shown = NUM_SHOWN[folder.progressive] if folder.progressive else 1
+        kept = select_steps(steps, settings.steps, num_shown)
         x_0 = kept[-1].x
         check_range(x_0, [f"seed {seed}" for seed in seeds])
-        ways = _ways(kept) if folder.progressive else [None] * len(batch)
-        for request, pixels, way in zip(batch, to_uint8(x_0), ways, strict=True):
-            folder.write(request.name, pixels, way=way)
+        shown = _intermediate(kept) if folder.progressive else [None] * len(batch)
+        for request, pixels, intermediate in zip(batch, to_uint8(x_0), shown, strict=True):
+            folder.write(request.name, pixels, intermediate=intermediate)
             yield request.name
 
 
@@ -74,7 +74,7 @@ def fill_with_enlarged(
     seed: int = 0,
     batch_size: int = 16,
 ) -> Iterator[str]:
-    """Enlarge images and keep the results; see `fill_with_samples`, and `SmallImage.seed` for the seeds."""
+    """Enlarge images and write the results; see `fill_with_samples`, and `SmallImage.seed` for the seeds."""
     _check_rgb(model)
     for batch in batches(todo, batch_size):
         low_res = to_tensor(np.stack([small.pixels for small in batch]))
@@ -86,7 +86,7 @@ def fill_with_enlarged(
 
 
 def batches(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
-    """Runs of `size` items, the last of which may be shorter.
+    """Batches of `size` items; the last one may be smaller.
 
     Raises:
         ConfigError: `size` is below 1.
@@ -102,8 +102,8 @@ def _labels(batch: Sequence[Request] | Sequence[SmallImage]) -> list[int] | None
     return labels or None
 
 
-def _ways(steps: Sequence[Step]) -> np.ndarray:
-    """(N, F, 2S, S, 3): at every moment x_t above, and below it the x_0 that the model sees ahead."""
+def _intermediate(steps: Sequence[Step]) -> np.ndarray:
+    """Pictures (N, F, 2S, S, 3): for every step x_t above, and the predicted x_0 below."""
     pixels = [to_uint8(torch.cat([step.x, step.x_0], dim=2)) for step in steps]
     return np.stack(pixels, axis=1)
 
@@ -113,5 +113,5 @@ def _check_rgb(model: DiffusionModel) -> None:
     if config.in_channels != 3 or config.dims != 2:
         raise ConfigError(
             f"{model.provenance.source}: makes {config.in_channels} channels in {config.dims} dimensions; "
-            "3 channels in 2 dimensions can be written as images"
+            "only 3 channels in 2 dimensions can be written as images"
         )

@@ -1,16 +1,16 @@
-"""Images to latents and back, and the images between two latents."""
+"""Invert images to latents, decode latents, and interpolate between two latents."""
 
 from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
-from rediffuse.diffusion import walk
+from rediffuse.diffusion import trajectory
 from rediffuse.diffusion.process import SamplerOptions
 from rediffuse.diffusion.samplers import get_sampler
 from rediffuse.errors import ConfigError
 from rediffuse.sampling.config import SamplingSettings
-from rediffuse.sampling.sample import check, check_range, denoise_from, moments
+from rediffuse.sampling.sample import check, check_range, denoise_from, select_steps
 from rediffuse.zoo.labels import Labels, class_labels
 from rediffuse.zoo.model import DiffusionModel
 
@@ -18,13 +18,12 @@ from rediffuse.zoo.model import DiffusionModel
 def invert(
     model: DiffusionModel, x_0: Tensor, settings: SamplingSettings | None = None, *, labels: Labels | None = None
 ) -> Tensor:
-    """The latents from which `decode` leads back to images, by the settings' sampler on its own grid, reversed.
+    """Invert images to latents with a sampler on the reversed sampling grid; `decode` does the reverse.
 
     Args:
         model: a U-Net.
         x_0: (N, C, S, S) float32 in [-1, 1], of the model's size.
-        settings: of a sampler that draws no noise (eta = 0), which leads from images to noise as well; None is
-            `SamplingSettings()`.
+        settings: settings with a sampler that can invert, and without noise (eta = 0); None is `SamplingSettings()`.
         labels: see `sample.sample`.
 
     Returns:
@@ -40,18 +39,18 @@ def invert(
     options = SamplerOptions(clip_denoised=settings.clip, conditioning=conditioning)
     process = model.process(settings.respacing)
     network = model.denoiser(settings.frequency)
-    return walk.last(walk.invert(settings.sampler, process, network, x_0.to(model.device), options))
+    return trajectory.last(trajectory.invert(settings.sampler, process, network, x_0.to(model.device), options))
 
 
 def decode(
     model: DiffusionModel, x_T: Tensor, settings: SamplingSettings | None = None, *, labels: Labels | None = None
 ) -> Tensor:
-    """The images x_0 (N, C, S, S), on the CPU, of latents x_T; arguments and errors are those of `invert`."""
+    """Sample images x_0 (N, C, S, S), on the CPU, from latents x_T; arguments and errors are those of `invert`."""
     settings = settings or SamplingSettings()
     _check(model, x_T, settings)
     y = class_labels(model, labels, len(x_T))
     steps = denoise_from(model, x_T.to(model.device), settings, noise=_no_noise, labels=y)
-    [last] = moments(steps, settings.steps, 1)
+    [last] = select_steps(steps, settings.steps, 1)
     check_range(last.x, [f"latent {index}" for index in range(len(last.x))])
     return last.x
 
@@ -59,16 +58,16 @@ def decode(
 def slerp(a: Tensor, b: Tensor, fraction: float) -> Tensor:
     """Spherical interpolation of two latents: the point at `fraction` of the arc from a to b.
 
-    A straight line would pass through latents shorter than noise ever is; the arc keeps the length of equally long
-    ones.
+    With linear interpolation the norm between a and b would be smaller than that of noise. If a and b have equal norms,
+    all points of the arc have the same norm.
 
     Args:
-        a: taken as one long vector.
+        a: a latent, treated as one vector.
         b: shaped like a.
         fraction: 0 gives a, 1 gives b.
 
     Raises:
-        ConfigError: a and b are exactly opposite, so that no arc is the shortest; or one of them is 0.
+        ConfigError: a and b are exactly opposite, so that there is no shortest arc; or one of them is 0.
     """
     # DDIM (arXiv:2010.02502), Eq. 67 (from Shoemake, "Animating rotation with quaternion curves", SIGGRAPH 1985):
     # sin((1 - f) theta) / sin(theta) a + sin(f theta) / sin(theta) b, cos(theta) = <a, b> / (|a| |b|)
@@ -78,7 +77,7 @@ def slerp(a: Tensor, b: Tensor, fraction: float) -> Tensor:
         raise ConfigError("slerp: a latent is 0, which has no direction")
     theta = torch.acos((u @ v / lengths).clamp(-1, 1))
     if torch.pi - theta < 1e-6:
-        raise ConfigError("slerp: the two latents are opposite: every arc between them is as short as any other")
+        raise ConfigError("slerp: the two latents are opposite, so there is no shortest arc between them")
     if theta < 1e-6:  # the limit, where sin(theta) vanishes
         return torch.lerp(a, b, fraction)
     weights = torch.sin(torch.stack([(1 - fraction) * theta, fraction * theta])) / torch.sin(theta)
@@ -95,14 +94,14 @@ def interpolate(
     label: int | None = None,
     batch_size: int = 16,
 ) -> Iterator[Tensor]:
-    """The images along the arc between two latents, both ends included.
+    """The images along the arc between two latents, including both ends.
 
     Args:
-        model: the one that the latents were inverted with.
-        a: (C, S, S), from `invert`.
-        b: shaped like a.
-        settings: those that the latents were inverted with; None is `SamplingSettings()`.
-        num_frames: at least 2.
+        model: the model of the inversion.
+        a: a latent (C, S, S), from `invert`.
+        b: another latent, shaped like a.
+        settings: the settings of the inversion; None is `SamplingSettings()`.
+        num_frames: number of images, at least 2.
         label: the class of all frames, for a class-conditional model.
         batch_size: frames per call of the network.
 
@@ -124,7 +123,7 @@ def interpolate(
 def _check(model: DiffusionModel, x: Tensor, settings: SamplingSettings) -> None:
     get_sampler("sampler", settings.sampler, inverts=True)
     if settings.eta:
-        raise ConfigError(f"eta={settings.eta}: latents need a sampler without noise, eta=0")
+        raise ConfigError(f"eta={settings.eta}: latents need sampling without noise, eta=0")
     check(model, settings, "unet", num_samples=len(x))
     config = model.network.config
     needed = (config.in_channels, *[config.image_size] * config.dims)
@@ -136,4 +135,4 @@ def _check(model: DiffusionModel, x: Tensor, settings: SamplingSettings) -> None
 
 
 def _no_noise(x: Tensor) -> Tensor:
-    raise AssertionError("a deterministic walk drew noise")
+    raise AssertionError("a deterministic sampler drew noise")

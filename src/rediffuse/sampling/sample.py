@@ -1,11 +1,11 @@
-"""Seeds to images: every sample is made of its own seed, whatever the batch it is in."""
+"""Sample images from seeds: a sample depends on its own seed, and not on its batch."""
 
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
 
-from rediffuse.diffusion import walk
+from rediffuse.diffusion import trajectory
 from rediffuse.diffusion.guidance import Guidance
 from rediffuse.diffusion.noise import Noise, PerSampleNoise
 from rediffuse.diffusion.process import SamplerOptions
@@ -17,7 +17,7 @@ from rediffuse.zoo.labels import Labels, class_labels
 from rediffuse.zoo.model import DiffusionModel
 
 MAX_RMS = 2.0
-"""Largest root mean square of a sample. Without clipping, and under guidance, images may leave [-1, 1] a little."""
+"""Largest allowed root mean square of a sample. Without clipping or with guidance, values may be outside [-1, 1]."""
 
 
 def sample(
@@ -31,24 +31,25 @@ def sample(
 ) -> Iterator[Tensor]:
     """Sample images, one per seed and in their order.
 
-    An image depends on its seed, its label and the settings. The batch it is in shows only in how convolutions round
+    An image depends on its seed, its label and the settings. Its batch affects it only by rounding in convolutions
     (about 1e-6).
 
     Args:
         model: a U-Net.
         seeds: from 0 to 2^32 - 1.
         settings: sampler, steps, eta, clipping; None is `SamplingSettings()`.
-        labels: the class of each sample: needed where the model is class-conditional or `guidance` is given, refused
-            elsewhere.
+        labels: the class of each sample; needed if the model is class-conditional or `guidance` is given, otherwise not
+            allowed.
         guidance: from `guide.guide`, or any other `diffusion.guidance.Guidance`.
         batch_size: images per call of the network, at least 1.
 
     Yields:
-        x_0 (C, S, S) float32 on the CPU; in [-1, 1] where the settings clip, but for what guidance adds.
+        x_0 (C, S, S) float32 on the CPU; in [-1, 1] if the settings clip, except for the effect of guidance.
 
     Raises:
-        ConfigError: the model is no U-Net, the labels do not fit, or no integer stride gives `settings.steps`: at once.
-            A sample is not finite, or a batch does not fit into the GPU's memory: at its turn.
+        ConfigError: immediately if the model is not a U-Net, the labels do not fit, or no integer stride gives
+            `settings.steps`; during the iteration if a sample is far outside [-1, 1] or NaN, or a batch does not fit
+            into the GPU's memory.
     """
     settings = settings or SamplingSettings()
     check(model, settings, "unet", num_samples=len(seeds))
@@ -108,9 +109,9 @@ def denoise(
     guidance: Guidance | None = None,
     low_res: Tensor | None = None,
 ) -> Iterator[Step]:
-    """Walk one batch from noise to images: `settings.steps` steps, the last of which holds the samples.
+    """Sample one batch: yields `settings.steps` steps, the last of which holds the samples.
 
-    For the arguments see `sample` and `upscale`, which check them; `labels` are from `class_labels`.
+    The arguments are those of `sample` and `upscale`, which check them; `labels` are from `class_labels`.
     """
     config = model.network.config
     noise = PerSampleNoise(seeds)
@@ -136,21 +137,21 @@ def denoise_from(
         conditioning["low_res"] = low_res.to(model.device)
     network = model.denoiser(settings.frequency)
     if model.num_classes is None:
-        network = _without_labels(network)  # they are the guidance's alone
+        network = _without_labels(network)  # only the guidance needs them
     options = SamplerOptions(
         clip_denoised=settings.clip, guidance=guidance, conditioning=conditioning, eta=settings.eta, noise=noise
     )
-    return walk.sample(settings.sampler, model.process(settings.respacing), network, x_T, options)
+    return trajectory.sample(settings.sampler, model.process(settings.respacing), network, x_T, options)
 
 
-def moments(steps: Iterator[Step], num_steps: int, num_moments: int) -> list[Step]:
-    """Up to `num_moments` of a walk's `num_steps` steps, evenly spaced, the last one always among them; on the CPU.
+def select_steps(steps: Iterator[Step], num_steps: int, num_selected: int) -> list[Step]:
+    """At most `num_selected` of `num_steps` steps, evenly spaced and including the last one, on the CPU.
 
     Raises:
         ConfigError: the batch does not fit into the GPU's memory.
     """
-    apart = (num_steps - 1) / max(1, num_moments - 1)
-    wanted = {num_steps - 1 - round(apart * place) for place in range(num_moments)}
+    apart = (num_steps - 1) / max(1, num_selected - 1)
+    wanted = {num_steps - 1 - round(apart * place) for place in range(num_selected)}
     try:
         return [Step(step.x.cpu(), step.x_0.cpu()) for index, step in enumerate(steps) if index in wanted]
     except torch.OutOfMemoryError:
@@ -158,7 +159,7 @@ def moments(steps: Iterator[Step], num_steps: int, num_moments: int) -> list[Ste
 
 
 def check(model: DiffusionModel, settings: SamplingSettings, kind: Kind, *, num_samples: int) -> None:
-    """Refuse what `sample` and `upscale` refuse, before any work (see there); `class_labels` refuses labels."""
+    """Raise the errors of `sample` and `upscale` that can be found before sampling, except those of `class_labels`."""
     if model.kind != kind:
         use = {"unet": "sample takes a unet", "superres": "upscale takes a superres model"}[kind]
         raise ConfigError(f"{model.provenance.source}: is a {model.kind} model; {use}")
@@ -166,21 +167,21 @@ def check(model: DiffusionModel, settings: SamplingSettings, kind: Kind, *, num_
         raise ConfigError("model.network is in training mode, where dropout is random: call .eval() first")
     if not num_samples:
         raise ConfigError("seeds: given none; at least 1 is needed")
-    model.process(settings.respacing)  # steps that the chain does not have fail here
+    model.process(settings.respacing)  # checks the number of steps
 
 
 def check_range(x_0: Tensor, names: Sequence[object]) -> None:
-    """Refuse samples x_0 (N, C, ...) that hold NaN or lie far outside [-1, 1]; `names` are what the error calls them.
+    """Check that samples x_0 (N, C, ...) hold no NaN and are not far outside [-1, 1]; `names` are for the error.
 
     Raises:
-        ConfigError: names the first one.
+        ConfigError: a sample fails the check; names the first one.
     """
     for image, name in zip(x_0, names, strict=True):
         rms = image.square().mean().sqrt().item()
         if not rms <= MAX_RMS:  # NaN too
             raise ConfigError(
-                f"{name}: the sample has an RMS of {rms:.3g}, at most {MAX_RMS:g} is allowed (images lie in [-1, 1]): "
-                "clip x_0 in every step, guide less, or take more steps"
+                f"{name}: the sample has an RMS of {rms:.3g}, at most {MAX_RMS:g} is allowed (images are in [-1, 1]): "
+                "clip x_0 in every step, reduce the guidance scale, or use more steps"
             )
 
 
@@ -193,7 +194,7 @@ def _images(
     def images() -> Iterator[Tensor]:
         for first in range(0, len(seeds), batch_size):
             batch = slice(first, first + batch_size)
-            [last] = moments(steps_of(batch), settings.steps, 1)
+            [last] = select_steps(steps_of(batch), settings.steps, 1)
             check_range(last.x, [f"seed {seed}" for seed in seeds[batch]])
             yield from last.x
 

@@ -24,7 +24,7 @@ class DetectorTraining:
     steps: int = DireSettings.steps
     """Length of the timestep grid."""
     depths: tuple[int, ...] = (5,)
-    """How many of those steps are walked; with several, validation chooses. `steps` is full depth."""
+    """Number of steps of the inversion; with several values, validation selects one. `steps` is full depth."""
     clip: bool = DireSettings.clip
     """Clip the predicted x_0 to [-1, 1] in every step."""
     precision: DirePrecision = DireSettings.precision

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rediffuse.diffusion import walk
+from rediffuse.diffusion import trajectory
 from rediffuse.diffusion.importance import LossSecondMomentSampler, LowNoiseSampler, UniformSampler
 from rediffuse.diffusion.losses import training_losses
 from rediffuse.diffusion.noise import PerSampleNoise
@@ -109,7 +109,9 @@ class DiffusionTask(Task):
         seeds = [derive(seed, GRID, index) for index in range(num_images)]
         shape = (config.in_channels, config.image_size, config.image_size)
         x_T = PerSampleNoise(seeds).normal(shape).to(next(network.parameters()).device)
-        return walk.last(walk.sample("ddim", process, network, x_T, SamplerOptions(conditioning=conditioning)))
+        return trajectory.last(
+            trajectory.sample("ddim", process, network, x_T, SamplerOptions(conditioning=conditioning))
+        )
 
     def export(self, network: nn.Module, folder: Path, training: Mapping[str, Any]) -> None:
         assert isinstance(network, UNetModel | SuperResModel)

@@ -1,7 +1,7 @@
-"""guided-diffusion's process under its old names, with the loops that DIRE added; `rediffuse.diffusion` computes.
+"""guided-diffusion's process with its old names, and the loops that DIRE added; `rediffuse.diffusion` computes.
 
-Noise comes from `torch.randn_like` and `torch.randn`, looked up when it is needed, in the old order and as often as
-before: a program that seeds torch gets its old numbers.
+Noise is drawn with `torch.randn_like` and `torch.randn`, in the same order and number as in the original, so a program
+that seeds torch gets the same numbers. The functions are looked up at every draw, so a program may replace them.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -44,7 +44,7 @@ def betas_for_alpha_bar(
 
 
 class ModelMeanType(Enum):
-    """What the network predicts; the values are this package's names."""
+    """What the network predicts; the values are the names in rediffuse."""
 
     PREVIOUS_X = "x_prev"
     START_X = "x_0"
@@ -52,7 +52,7 @@ class ModelMeanType(Enum):
 
 
 class ModelVarType(Enum):
-    """Where the variance of p(x_{t-1} | x_t) comes from; the values are this package's names."""
+    """The kind of variance of p(x_{t-1} | x_t); the values are the names in rediffuse."""
 
     LEARNED = "learned"
     FIXED_SMALL = "fixed_small"
@@ -61,7 +61,7 @@ class ModelVarType(Enum):
 
 
 class LossType(Enum):
-    """What `training_losses` computes; the values are this package's names."""
+    """The kind of loss of `training_losses`; the values are the names in rediffuse."""
 
     MSE = "mse"
     RESCALED_MSE = "rescaled_mse"
@@ -69,21 +69,21 @@ class LossType(Enum):
     RESCALED_KL = "rescaled_kl"
 
     def is_vb(self) -> bool:
-        """Whether it is the variational bound."""
+        """Whether the loss is the variational bound."""
         return self in (LossType.KL, LossType.RESCALED_KL)
 
 
 class GaussianDiffusion:
-    """The process of a whole chain. `respace.SpacedDiffusion` is the one that can skip timesteps.
+    """The process of a complete chain; `respace.SpacedDiffusion` can skip timesteps.
 
-    Every method that samples goes through the others as before: a loop through its step, a step through
-    `p_mean_variance`, `condition_mean` or `condition_score`, and these through `_wrap_model` and `_scale_timesteps`.
-    An override of any of them takes effect. `training_losses` and `calc_bpd_loop` go through the last two alone.
+    The sampling methods call each other as in the original: a loop calls its step, a step calls `p_mean_variance`,
+    `condition_mean` or `condition_score`, and these call `_wrap_model` and `_scale_timesteps`. So subclasses may
+    override any of them. `training_losses` and `calc_bpd_loop` call only the last two.
 
     In all methods x, x_start, x_t and noise are (N, C, ...), t is (N,) int64 and counts from 0, the least noise;
     a model is called as model(x, timesteps, **model_kwargs), and cond_fn in the same way. Steps return a dict of
-    `sample` and `pred_xstart`. `real_step` is DIRE's: only that many steps next to the image are walked, 0 (or more
-    than there are) meaning all.
+    `sample` and `pred_xstart`. `real_step` is DIRE's: the number of steps, counted from the image; 0 (or more than
+    there are) means all.
     """
 
     def __init__(
@@ -95,13 +95,13 @@ class GaussianDiffusion:
         loss_type: LossType,
         rescale_timesteps: bool = False,
     ) -> None:
-        """Raises ConfigError where a beta lies outside (0, 1]."""
+        """Raises ConfigError if a beta is outside (0, 1]."""
         self.model_mean_type = model_mean_type
         self.model_var_type = model_var_type
         self.loss_type = loss_type
         self.rescale_timesteps = rescale_timesteps
         schedule = NoiseSchedule.from_betas(betas)
-        # The index itself is the timestep here: `_wrap_model` and `_scale_timesteps` say what the network is told.
+        # Here the timestep is the index: `_wrap_model` and `_scale_timesteps` convert it for the network.
         self._process = Process(
             schedule=schedule,
             prediction=cast(Prediction, model_mean_type.value),
@@ -122,7 +122,7 @@ class GaussianDiffusion:
         self.posterior_mean_coef1 = schedule.posterior_mean_x_0
         self.posterior_mean_coef2 = schedule.posterior_mean_x_t
 
-    # --- what the network is told -----------------------------------------------------------------------------------
+    # --- the network's timesteps ------------------------------------------------------------------------------------
 
     def _wrap_model(self, model: Function) -> Function:
         return model
@@ -131,7 +131,7 @@ class GaussianDiffusion:
         return replace(self._process, rescale_timesteps=self.rescale_timesteps).network_timesteps(t, t)
 
     def _at_network_timesteps(self, function: Function) -> Function:
-        """A model or cond_fn that is called with indices, and is given the timesteps it was trained on."""
+        """Wrap a model or cond_fn so that it is called with indices, and gets the timesteps of its training."""
         wrapped = self._wrap_model(function)
         return lambda x, t, **kwargs: wrapped(x, self._scale_timesteps(t), **kwargs)
 
@@ -143,7 +143,7 @@ class GaussianDiffusion:
         return mean, variance.expand_as(mean), log_variance.expand_as(mean)
 
     def q_sample(self, x_start: Tensor, t: Tensor, noise: Tensor | None = None) -> Tensor:
-        """x_t from x_0; noise is drawn where none is given."""
+        """x_t from x_0; noise is drawn if none is given."""
         return self._process.q_sample(x_start, t, torch.randn_like(x_start) if noise is None else noise)
 
     def q_posterior_mean_variance(self, x_start: Tensor, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -221,7 +221,7 @@ class GaussianDiffusion:
         )
         if cond_fn is not None:
             out = self.condition_score(cond_fn, out, x, t, model_kwargs=model_kwargs)
-        noise = torch.randn_like(x)  # at eta = 0 too, as it always was: a later draw depends on it
+        noise = torch.randn_like(x)  # drawn also at eta = 0, as in the original, because later draws depend on it
         at = self._process.schedule.at
         eps = self._process.eps_from_x_0(x, t, out["pred_xstart"])
         alpha_bar_prev = at("alpha_bar_prev", t, x)
@@ -240,7 +240,7 @@ class GaussianDiffusion:
     ) -> Output:
         """One step of DDIM backwards, from x_t to x_{t+1}. Raises ConfigError unless eta is 0."""
         if eta != 0:
-            raise ConfigError(f"eta={eta}: only the deterministic path, eta=0, leads from an image to its noise")
+            raise ConfigError(f"eta={eta}: inversion needs eta=0")
         out = self.p_mean_variance(
             model, x, t, clip_denoised=clip_denoised, denoised_fn=denoised_fn, model_kwargs=model_kwargs
         )
@@ -372,7 +372,7 @@ class GaussianDiffusion:
         eta: float = 0.0,
         real_step: int = 0,
     ) -> Tensor:
-        """x_T (N, C, ...) of images by DDIM backwards: `noise` holds the images. cond_fn has no say, as in DIRE."""
+        """x_T (N, C, ...) by DDIM inversion of the images in `noise`. As in DIRE, cond_fn is not used."""
         return _last(
             self.ddim_reverse_sample_loop_progressive(
                 model, shape, noise, clip_denoised, denoised_fn, cond_fn, model_kwargs, device, progress, eta, real_step
@@ -463,7 +463,7 @@ class GaussianDiffusion:
     def _prior_bpd(self, x_start: Tensor) -> Tensor:
         return prior_bits(self._process, x_start)
 
-    # --- one prediction, in its three forms -------------------------------------------------------------------------
+    # --- conversion between predictions of eps, x_0 and x_prev ------------------------------------------------------
 
     def _predict_xstart_from_eps(self, x_t: Tensor, t: Tensor, eps: Tensor) -> Tensor:
         return self._process.x_0_from_eps(x_t, t, eps)
@@ -484,12 +484,14 @@ def _output(sample: Tensor, out: Output) -> Output:
 
 
 def _start(model: Any, shape: Sequence[int], noise: Tensor | None, device: torch.device | str | None) -> Tensor:
-    """`noise` as it is, or fresh noise where the model lives unless a device is named."""
+    """`noise` itself, or else new noise on `device`, by default the device of the model."""
     if noise is not None:
         return noise
     if device is None:
         if not isinstance(model, torch.nn.Module):
-            raise ConfigError("device=None: this model is no torch module that tells its device; name the device")
+            raise ConfigError(
+                "device=None: this model is not a torch module, so its device is unknown; give the device"
+            )
         device = next(model.parameters()).device
     return torch.randn(*shape, device=device)
 

@@ -1,1 +1,1 @@
-"""The samplers, one file each. `diffusion.samplers` imports every module of this folder, which registers its own."""
+"""The samplers, one file each. `diffusion.samplers` imports every module of this folder, which registers a sampler."""

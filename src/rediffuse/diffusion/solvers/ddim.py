@@ -1,4 +1,4 @@
-"""DDIM (arXiv:2010.02502): sampling with as much noise as asked for, and its deterministic form in both directions."""
+"""DDIM (arXiv:2010.02502): sampling with an adjustable share of noise; without noise also inversion."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from rediffuse.diffusion.samplers import Path, Step, register_sampler
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from rediffuse.diffusion.walk import Predictor
+    from rediffuse.diffusion.trajectory import Predictor
 
 
 @register_sampler("ddim", draws="eta")
 def ddim(predict: Predictor, x: Tensor, path: Path) -> Iterator[Step]:
-    """One network call per step, of first order.
+    """DDIM: first order, one network call per step.
 
-    The network is told the timestep of the level where a step starts. Only on a path that starts at the clean image,
-    an inversion on the sampling grid, it is told that of the level where the step ends: sampling is told the same one
-    on the way back, so that equal eps give exactly x again.
+    The network is given the timestep of the level where a step starts. There is one exception: on a path that starts at
+    the clean image (an inversion on the sampling grid) it is given the timestep of the level where the step ends.
+    Sampling uses the same timestep for the reverse step, so that equal eps give exactly the same x.
     """
     eta = predict.options.eta
     mirrored = path[0].t is None
     for start, end in pairwise(path):
         p = predict(x, end if mirrored else start)
-        # In the precision of x, as guided-diffusion computes: 1 - alpha_bar then has an error of 1e-3 near the image.
+        # In the precision of x, as in guided-diffusion; so 1 - alpha_bar has a relative error of 1e-3 near the image.
         alpha_bar, alpha_bar_next = start.alpha_bar.to(x.dtype), end.alpha_bar.to(x.dtype)
         if mirrored:
             x = ddim_inverse_update(x, p.eps, alpha_bar, alpha_bar_next)
@@ -40,18 +40,18 @@ def ddim(predict: Predictor, x: Tensor, path: Path) -> Iterator[Step]:
 def ddim_update(
     x_0: Tensor, eps: Tensor, alpha_bar: Tensor, sigma: Tensor | None = None, z: Tensor | None = None
 ) -> Tensor:
-    """x (N, C, ...) at the level `alpha_bar`, from the predicted x_0 and eps, and from noise z where sigma is given.
+    """x (N, C, ...) at the level `alpha_bar`, from the predicted x_0 and eps, and from noise z if sigma is given.
 
-    Eq. 12 as sampling uses it; with the alpha_bar of the next noisier level, guided-diffusion's inversion.
+    This is Eq. 12. With the alpha_bar of the next noisier level it is guided-diffusion's inversion step.
     """
     if sigma is None or z is None:
         return alpha_bar.sqrt() * x_0 + (1 - alpha_bar).sqrt() * eps
-    # At eta = 1 rounding can take the difference just below zero.
+    # At eta = 1 the difference can be slightly negative because of rounding.
     return alpha_bar.sqrt() * x_0 + (1 - alpha_bar - sigma**2).clamp(min=0).sqrt() * eps + sigma * z
 
 
 def ddim_inverse_update(x: Tensor, eps: Tensor, alpha_bar: Tensor, alpha_bar_next: Tensor) -> Tensor:
-    """x (N, C, ...) moved along eps from the level `alpha_bar` to `alpha_bar_next`: Eq. 12, solved for x_t."""
+    """Move x (N, C, ...) from the level `alpha_bar` to `alpha_bar_next` with a given eps: Eq. 12, solved for x_t."""
     x_0 = (x - (1 - alpha_bar).sqrt() * eps) / alpha_bar.sqrt()
     return ddim_update(x_0, eps, alpha_bar_next)
 

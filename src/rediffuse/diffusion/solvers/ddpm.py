@@ -12,12 +12,12 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from rediffuse.diffusion.process import Denoised
-    from rediffuse.diffusion.walk import Predictor
+    from rediffuse.diffusion.trajectory import Predictor
 
 
 @register_sampler("ddpm", draws="always")
 def ddpm(predict: Predictor, x: Tensor, path: Path) -> Iterator[Step]:
-    """Draw every x_{t-1} from p(x_{t-1} | x_t), with the variance that the process fixes or the network learned."""
+    """Draw every x_{t-1} from p(x_{t-1} | x_t), with the fixed variance of the process or the learned one."""
     for start, _ in pairwise(path):
         assert start.t is not None, "ancestral sampling starts at a timestep"
         p = predict.posterior(x, start)
@@ -26,7 +26,7 @@ def ddpm(predict: Predictor, x: Tensor, path: Path) -> Iterator[Step]:
 
 
 def ddpm_update(p: Denoised, t: Tensor | int, z: Tensor) -> Tensor:
-    """x_{t-1} (N, C, ...) from p with standard normal z; the mean of p where t, (N,) or one for all, is 0 (line 4)."""
+    """x_{t-1} (N, C, ...) from p with standard normal z; at t = 0 the mean of p (line 4). t: (N,), or one int."""
     if isinstance(t, int):
         return p.mean + (0.5 * p.log_variance).exp() * z if t else p.mean
     is_noisy = (t != 0).to(z.dtype).view(-1, *[1] * (z.ndim - 1))

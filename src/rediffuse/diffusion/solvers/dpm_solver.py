@@ -12,15 +12,15 @@ from rediffuse.diffusion.solvers.ddim import ddim_inverse_update, ddim_update
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from rediffuse.diffusion.walk import Predictor
+    from rediffuse.diffusion.trajectory import Predictor
 
 
 @register_sampler("dpm_solver")
 def dpm_solver(predict: Predictor, x: Tensor, path: Path) -> Iterator[Step]:
     """DPM-Solver++(2M) (Alg. 2), one network call per step, in either direction.
 
-    The first step has no history, and a step from or to the clean image has an infinite log-SNR at one end: these are
-    of first order.
+    Two kinds of steps are of first order: the first step, which has no earlier prediction, and a step from or to the
+    clean image, whose log-SNR is infinite.
     """
     x_0_before = h_before = None
     for start, end in pairwise(path):

@@ -12,20 +12,21 @@ from rediffuse.diffusion.solvers.ddim import ddim_inverse_update, ddim_update
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from rediffuse.diffusion.walk import Predictor
+    from rediffuse.diffusion.trajectory import Predictor
 
 MAX_SIGMA = 80.0
-"""Above this noise a step is DDIM's. There sigma falls by large factors in one step (the cosine schedule begins at
-20,291), and the mean of two slopes, one of them at the far end, is a worse estimate than the first alone. It is also
-the range of the paper (Table 1)."""
+"""For a larger sigma a step is that of DDIM. There sigma decreases by large factors in one step (it starts at 20,291
+for the cosine schedule), and the mean of the slopes at both ends is worse than the first slope alone. The value is also
+the limit in the paper (Table 1)."""
 
 
 @register_sampler("heun")
 def heun(predict: Predictor, x: Tensor, path: Path) -> Iterator[Step]:
-    """A DDIM step, and the same step again with the mean of eps at both of its ends: second order, two network calls.
+    """Heun's method, of second order: a DDIM step, then the same step with the mean of eps at both ends (two calls).
 
-    With x / sqrt(alpha_bar) as a function of sigma the probability-flow ODE is dx / dsigma = eps (Eq. 3), of which
-    DDIM's step is Euler's. The clean image and pure noise have no eps of their own: a step to or from them is DDIM's.
+    For x / sqrt(alpha_bar) as a function of sigma the probability-flow ODE is dx / dsigma = eps (Eq. 3), and a DDIM
+    step is an Euler step. The network has no prediction of eps at the clean image and at pure noise, so a step from or
+    to them is a DDIM step.
     """
     for start, end in pairwise(path):
         p = predict(x, end if start.t is None else start)

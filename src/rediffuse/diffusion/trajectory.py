@@ -1,4 +1,4 @@
-"""A sampler at work: its path along the noise levels of a process, and what it asks of the network on the way."""
+"""Run a sampler along a path of noise levels of a process: sampling and inversion."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -25,20 +25,20 @@ def sample(
     *,
     depth: int | None = None,
 ) -> Iterator[Step]:
-    """From noise x_T (N, C, ...) to images, one step after the other; the last one's `x` is x_0.
+    """Run a sampler from noise x_T (N, C, ...) to images; yields its steps, the last of which holds x_0 as `x`.
 
     Args:
         sampler: a name in `SAMPLERS`.
-        process: the diffusion process, on the timesteps to be used.
+        process: the diffusion process on the timesteps to use.
         network: see `process.Model`.
-        x_T: standard normal, or x at the level where the path starts.
+        x_T: standard normal noise, or x at the level where the path starts.
         options: clipping, guidance, conditioning, eta and noise.
-        depth: start at that many steps above x_0 instead of at the top.
+        depth: number of steps before x_0 at which to start; None starts at the noisiest level.
 
     Raises:
         ConfigError: the chain is shorter than `depth`, or `depth` is below 1.
     """
-    return _walk(sampler, process, network, x_T, options, sampling_path(process, depth))
+    return _run(sampler, process, network, x_T, options, sampling_path(process, depth))
 
 
 def invert(
@@ -51,39 +51,39 @@ def invert(
     grid: Grid = "aligned",
     depth: int | None = None,
 ) -> Iterator[Step]:
-    """From images x_0 (N, C, ...) towards noise by the probability-flow ODE; the last step's `x` is x_T.
+    """Run a sampler from images x_0 (N, C, ...) to noise; yields its steps, the last of which holds x_T as `x`.
 
     Args:
-        sampler: a name in `SAMPLERS` of one that can invert.
+        sampler: a name in `SAMPLERS`; the sampler must be able to invert.
         grid: see `inversion_path`.
-        depth: stop after that many steps.
+        depth: number of steps; None for the whole chain.
         process, network, options: see `sample`.
 
     Raises:
         ConfigError: as `sample`.
     """
     assert SAMPLERS[sampler].can_invert, sampler
-    assert options.eta == 0, "only the deterministic path leads from an image to its noise"
-    return _walk(sampler, process, network, x_0, options, inversion_path(process, grid, depth))
+    assert options.eta == 0, "inversion must be deterministic (eta = 0)"
+    return _run(sampler, process, network, x_0, options, inversion_path(process, grid, depth))
 
 
 def last(steps: Iterator[Step]) -> Tensor:
-    """The x (N, C, ...) that a walk leads to."""
+    """The x (N, C, ...) of the last step."""
     *_, step = steps
     return step.x
 
 
 def sampling_path(process: GaussianDiffusion, depth: int | None = None) -> Path:
-    """The levels of the process from the noisiest, or from `depth` steps above the image, down to the clean image."""
+    """The levels from the noisiest one, or from `depth` steps before the clean image, to the clean image."""
     return inversion_path(process, "aligned", depth)[::-1]
 
 
 def inversion_path(process: GaussianDiffusion, grid: Grid, depth: int | None = None) -> Path:
     """The levels of an inversion of `depth` steps, or of the whole chain.
 
-    `aligned` is the sampling path, reversed: from the clean image over the level of every timestep to the noisiest.
+    `aligned` is the reversed sampling path: from the clean image through the level of every timestep to the noisiest.
 
-    `compat` is guided-diffusion's and DIRE's: the image, which has no noise, is treated as if it were x at the first
+    `compat` is the path of guided-diffusion and DIRE: the image, which has no noise, is treated as x at the first
     timestep, and the last step ends at alpha_bar = 0.
 
     Raises:
@@ -99,7 +99,7 @@ def inversion_path(process: GaussianDiffusion, grid: Grid, depth: int | None = N
 
 
 def num_steps(process: GaussianDiffusion, depth: int | None) -> int:
-    """The number of steps of a walk of `depth`; None is the whole chain.
+    """The number of steps for `depth`, where None is the whole chain.
 
     Raises:
         ConfigError: the chain is shorter than `depth`, or `depth` is below 1.
@@ -112,7 +112,7 @@ def num_steps(process: GaussianDiffusion, depth: int | None) -> int:
 
 
 def num_network_calls(sampler: str, process: GaussianDiffusion, path: Path) -> int:
-    """How often the sampler calls the network along the path: counted by a walk of one number."""
+    """How often the sampler calls the network along the path, counted by running it on one number."""
     num_calls = 0
 
     def counting(x_t: Tensor, timesteps: Tensor) -> Tensor:
@@ -120,35 +120,35 @@ def num_network_calls(sampler: str, process: GaussianDiffusion, path: Path) -> i
         num_calls += 1
         return x_t.new_zeros(1, 1 + process.learns_variance)
 
-    for _ in _walk(sampler, process, counting, torch.zeros(1, 1), SamplerOptions(noise=torch.zeros_like), path):
+    for _ in _run(sampler, process, counting, torch.zeros(1, 1), SamplerOptions(noise=torch.zeros_like), path):
         pass
     return num_calls
 
 
 class Prediction:
-    """What the network predicts from x at a level; `eps` is computed when a sampler asks for it."""
+    """The network's prediction from x at a level; `eps` is computed when it is first used."""
 
     def __init__(self, process: GaussianDiffusion, x: Tensor, index: int, x_0: Tensor) -> None:
         self._process, self._x, self._index = process, x, index
         self.x_0 = x_0
-        """(N, C, ...): guided and clipped as the options say."""
+        """(N, C, ...): guided and clipped according to the options."""
 
     @cached_property
     def eps(self) -> Tensor:
-        """(N, C, ...): the noise that belongs to `x_0`."""
+        """(N, C, ...): the eps that corresponds to `x_0`."""
         return self._process.eps_from_x_0(self._x, self._index, self.x_0)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Predictor:
-    """A process and a network under a sampler's options: all that a sampler asks."""
+    """The predictions of a network on a process, with a sampler's options."""
 
     process: GaussianDiffusion
     network: Model
     options: SamplerOptions
 
     def __call__(self, x: Tensor, level: Level) -> Prediction:
-        """The prediction from x (N, C, ...), guided by the score; the network is told the level's timestep."""
+        """The prediction from x (N, C, ...) at the level's timestep; guidance shifts the score."""
         t, options = _timestep(level), self.options
         x_0 = self.process.predict_x_0(self.network, x, t, options)
         if options.guidance is not None:
@@ -156,7 +156,7 @@ class Predictor:
         return Prediction(self.process, x, t, x_0)
 
     def posterior(self, x: Tensor, level: Level) -> Denoised:
-        """p(x_{t-1} | x_t), guided by its mean."""
+        """p(x_{t-1} | x_t); guidance shifts the mean."""
         t, options = _timestep(level), self.options
         p = self.process.predict(self.network, x, t, options)
         if options.guidance is not None:
@@ -170,12 +170,12 @@ class Predictor:
 
 
 def _timestep(level: Level) -> int:
-    assert level.t is not None, "the network knows no timestep of this level"
+    assert level.t is not None, "this level has no timestep for the network"
     return level.t
 
 
 @torch.no_grad()
-def _walk(
+def _run(
     sampler: str, process: GaussianDiffusion, network: Model, x: Tensor, options: SamplerOptions, path: Path
 ) -> Iterator[Step]:
     predict = Predictor(process=process, network=network, options=options)
