@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SUDO := $(if $(filter-out 0,$(shell id -u)),sudo)
 
-.PHONY: help demo test lint format docs tour browser weights
+.PHONY: help demo test lint format docs tour browser weights mutants
 
 help:
 	@echo "make demo    judge sample images with the embedded model; evidence in ./demo"
@@ -15,6 +15,7 @@ help:
 	@echo "make docs    build the site: README, docs/ and the API reference, in build/site"
 	@echo "make tour    run examples/tour.ipynb, and keep its pictures in it"
 	@echo "make browser install Chromium for the tests, where it is missing and apt-get is there"
+	@echo "make mutants change the code in small ways and list what no test notices (hours; MODULES, SHARE: see there)"
 	@echo "make weights train the embedded model and detector anew (two hours on two cores; resumes)"
 
 demo: .venv/.demo
@@ -59,6 +60,13 @@ weights: .venv/.dev
 		--features bands bands_mean bands_ycc bands_image --depths 2 5 10
 	rm -rf $(WEIGHTS)/detector && cp -r runs/detector/detector $(WEIGHTS)/detector
 	cat runs/detector/report.txt
+
+# benchmarks/mutants.py says what these narrow down.
+MODULES ?=
+SHARE ?= 1
+JOBS ?= 1
+mutants: .venv/.dev .venv/.mutants
+	$(BIN)/python benchmarks/mutants.py --modules $(MODULES) --share $(SHARE) --jobs $(JOBS)
 
 # The tests open the evidence page in Chromium; without it, and without apt-get, that test alone is skipped.
 browser:
