@@ -25,6 +25,7 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_SIDEWAYS = (5, 6, 7, 8)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,15 +67,15 @@ def decode(path: Path, limits: Limits = Limits()) -> DecodedImage:
         ImageError: the file is missing, empty, truncated, no image, animated, has several pages, has floating-point
             or 32-bit pixels, or is outside `limits`. The message names the file, the problem and what to do.
     """
-    return decode_bytes(_read(path, limits), printable(path), limits)
+    return decode_bytes(read_file(path, limits), printable(path), limits)
 
 
 def decode_bytes(content: bytes, name: str, limits: Limits = Limits()) -> DecodedImage:
     """Decode the bytes of an image file as `decode` does; `name` is the file's name in errors."""
     if not content:
         raise ImageError(f"{name}: is empty (0 bytes): copy or download it again")
-    with _pillow_silenced:
-        image = _open(content, name)
+    with pillow_silenced:
+        image = open_image(content, name)
         size = image.size
         _check_size(size, name, limits)
         _load(image, name)
@@ -102,7 +103,7 @@ def pixels_of(image: Image.Image | np.ndarray, name: str, limits: Limits = Limit
         _check_size((image.shape[1], image.shape[0]), name, limits)
         return image
     _check_size(image.size, name, limits)
-    with _pillow_silenced:
+    with pillow_silenced:
         with _loading:
             _load(image, name)
         return _rgb(_upright(image), name)
@@ -116,7 +117,12 @@ def printable(path: Path | str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
-def _read(path: Path, limits: Limits) -> bytes:
+def read_file(path: Path, limits: Limits = Limits()) -> bytes:
+    """The bytes of a file, for `decode_bytes`.
+
+    Raises:
+        ImageError: it cannot be read, is no regular file, or is larger than `limits` allow.
+    """
     name = printable(path)
     try:
         if path.is_dir():
@@ -131,11 +137,14 @@ def _read(path: Path, limits: Limits) -> bytes:
         raise ImageError(f"{name}: cannot be read: {error.strerror or error}") from error
 
 
-def _open(content: bytes, name: str) -> ImageFile.ImageFile:
-    """Read the header with the first codec that accepts it.
+def open_image(content: bytes, name: str) -> ImageFile.ImageFile:
+    """Read the header of an image file's bytes with the first codec that accepts it; `name` is for the error.
 
     `Image.open` would do the same, but checks the size against a limit that is global to the process; `Limits` is an
-    argument.
+    argument. Call it, and use its result, within `pillow_silenced`.
+
+    Raises:
+        ImageError: the bytes are no image in one of `CODECS`.
     """
     Image.init()
     for codec in CODECS:
@@ -170,7 +179,7 @@ def _load(image: Image.Image, name: str) -> None:
     try:
         num_frames = getattr(image, "n_frames", 1)
         image.load()
-    except Exception as error:  # as in _open
+    except Exception as error:  # as in open_image
         raise _broken(name, image.format, error) from error
     if num_frames == 1 or image.format == "MPO":
         return
@@ -179,12 +188,22 @@ def _load(image: Image.Image, name: str) -> None:
     raise ImageError(f"{name}: is animated ({num_frames} frames): save the frame to judge as a file of its own")
 
 
+def upright_size(image: Image.Image) -> tuple[int, int]:
+    """(width, height) of an image of `open_image` once it is turned upright, without decoding it."""
+    width, height = image.size
+    return (height, width) if _orientation(image) in _SIDEWAYS else (width, height)
+
+
 def _upright(image: Image.Image) -> Image.Image:
-    try:
-        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
-    except Exception:  # unreadable EXIF data: the orientation is unknown, so the pixels are used as stored
-        orientation = 1
+    orientation = _orientation(image)
     return image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        return image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # unreadable EXIF data: the orientation is unknown, so the pixels are used as stored
+        return 1
 
 
 def _rgb(image: Image.Image, name: str) -> np.ndarray:
@@ -243,6 +262,6 @@ class _PillowSilenced:
                 self._filters.__exit__(None, None, None)
 
 
-_pillow_silenced = _PillowSilenced()
+pillow_silenced = _PillowSilenced()
 _loading = threading.Lock()
 """A Pillow image reads its file when its pixels are first asked for; one image may be given to two threads."""
