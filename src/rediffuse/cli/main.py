@@ -54,6 +54,7 @@ COMMANDS = {
     "convert": Command("convert", "run", "convert weights into a model folder or a plain .pt"),
     "info": Command("info", "run", "show the configuration, size and cost of a model"),
     "audit": Command("audit", "run", "check what reveals the class of a file in a data set"),
+    "align": Command("align", "run", "copy a data set so that its files no longer reveal the class"),
     "train diffusion": Command("train_diffusion", "run", "train a diffusion model on a folder of images"),
     "train classifier": Command("train_classifier", "run", "train a classifier of noisy images, for guidance"),
     "train superres": Command("train_superres", "run", "train a super-resolution model on a folder of images"),
