@@ -89,6 +89,17 @@ def test_report_has_detector_and_control_for_every_sampler(trained: Path):
     assert report["test"]["control_input"] == "image"
 
 
+def test_the_conclusion_of_the_audit_is_logged_and_reported(
+    data: Path, model: DiffusionModel, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    with caplog.at_level("INFO", logger="rediffuse"):
+        train_detector(DetectorTraining(data=data, steps=4, depths=(1,)), model, tmp_path)
+    line = json.loads((tmp_path / "report.json").read_text())["audit"]
+    assert line.startswith("these data can")
+    assert line in caplog.messages
+    assert "1 of 97 files cannot be read" in line
+
+
 def test_unreadable_file_is_left_out_by_name(trained: Path):
     (skipped,) = json.loads((trained / "report.json").read_text())["test"]["skipped"]
     assert "real/broken.png: " in skipped

@@ -5,6 +5,7 @@ Real and generated images go through the same decoder, crop and reconstruction, 
 
 import dataclasses
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from sklearn.linear_model import LogisticRegression
 
+from rediffuse.detection.audit import audit, audit_folder
 from rediffuse.detection.calibration import Calibration, choose_thresholds, fit_calibration
 from rediffuse.detection.config import InputName
 from rediffuse.detection.detector import SUBFOLDER, Detector, load_detector
@@ -40,6 +42,9 @@ from rediffuse.zoo.model import DiffusionModel
 
 CONTROL = "control"
 """The subfolder of a detector's folder that holds its control."""
+AUDITED = 1000
+"""Largest number of files of each class that are audited before a training."""
+LOGGER = logging.getLogger(__name__)
 UNCALIBRATED = Calibration(slope=1, offset=0)
 
 
@@ -83,14 +88,18 @@ class Fit:
 def train_detector(
     config: DetectorTraining, model: DiffusionModel, folder: Path, *, progress: Progress = unobserved
 ) -> Evaluation:
-    """Search, fit and report; the same call resumes a training that was stopped.
+    """Audit the data, search, fit and report; the same call resumes a training that was stopped.
+
+    The conclusion of the audit (`detection.audit`), from at most `AUDITED` files of each class, is logged and written
+    to `report.json`. It does not stop the training.
 
     Args:
         config: the data and the candidates.
         model: the diffusion model that reconstructs the images.
         folder: gets `detector/` (with `control/` inside), `report.json` and `report.txt`. `reconstructions/` and
             `runs/` are caches for a second call, and may be removed.
-        progress: called with the number of images that are reconstructed, and the number of steps of a ResNet-50.
+        progress: called with the number of images that are audited and reconstructed, and the number of steps of a
+            ResNet-50.
 
     Returns:
         The figures on the test images.
@@ -102,6 +111,8 @@ def train_detector(
         TrainingStopped: a signal ended the training of a ResNet-50.
     """
     images = {split: find_labelled(config.data / split) for split in ("train", "validation", "test")}
+    audited = audit(audit_folder(config.data), max_files=AUDITED, workers=config.workers, progress=progress)
+    LOGGER.log(logging.INFO if audited.can_carry_a_claim else logging.WARNING, "%s", audited.line)
     cache = ReconstructionCache(
         folder=folder / "reconstructions", model=model, batch_size=config.batch_size, workers=config.workers
     )
@@ -121,6 +132,7 @@ def train_detector(
         "control": dump(control_fit.candidate),
         "candidates": [dump(fit.candidate) for fit in fits + controls],
         "training": detector.training,
+        "audit": audited.line,
         "test": dump(evaluation),
     }
     write_bytes(folder / "report.json", (json.dumps(report, indent=2) + "\n").encode())
