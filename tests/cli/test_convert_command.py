@@ -44,7 +44,7 @@ def test_what_is_missing_is_named_as_flags(folder: str, tmp_path: Path, capsys: 
     assert main(["convert", folder, plain]) == 0
     assert main(["convert", plain, str(tmp_path / "back")]) == 2
     assert capsys.readouterr().err == (
-        f"rediffuse: {plain}: the tensors do not tell all: give --image-size, --attention-order, "
+        f"rediffuse: {plain}: the tensors do not determine everything: give --image-size, --attention-order, "
         "--num-heads or --num-head-channels, --schedule\n"
     )
 
@@ -53,7 +53,7 @@ def test_what_is_missing_is_named_as_flags(folder: str, tmp_path: Path, capsys: 
     ("flags", "line"),
     [
         ((), "exists already; --force replaces it"),
-        (("--ema", "0.9", "--force"), "--ema 0.9: {folder} is no checkpoint of a training run"),
+        (("--ema", "0.9", "--force"), "--ema 0.9: {folder} is not a checkpoint of a training run"),
         (("--image-size", "8", "--force"), "has its own configuration"),
     ],
 )

@@ -114,7 +114,7 @@ def test_paths_come_from_standard_input(separator: str, weights: Path, images: P
 @pytest.mark.parametrize(
     ("paths", "line"),
     [
-        (["-"], "-: standard input is empty; one path a line is needed"),
+        (["-"], "-: standard input is empty; one path per line is needed"),
         (["-", "-"], "-: standard input can be read only once; give one -"),
     ],
 )
@@ -139,7 +139,7 @@ def test_results_that_are_there_are_replaced_only_by_force(
     words = (images / "a", "--out", tmp_path / "t.json")
     assert detect(weights, *words) == 0
     assert detect(weights, *words) == 2
-    assert "t.json is already there; --force replaces it" in capsys.readouterr().err
+    assert "t.json exists already; --force replaces it" in capsys.readouterr().err
     assert detect(weights, *words, "--force") == 0
 
 
@@ -147,8 +147,8 @@ def test_results_that_are_there_are_replaced_only_by_force(
     ("flags", "line"),
     [
         (["--out", "t.xlsx"], "t.xlsx: the name of a table must end in one of .csv, .json, .parquet"),
-        (["--out", "folder.csv"], "--out folder.csv: is a folder; name a file in it"),
-        (["--evidence", "file"], "--evidence file: is a file; name a folder"),
+        (["--out", "folder.csv"], "--out folder.csv: is a folder; give a file in it"),
+        (["--evidence", "file"], "--evidence file: is a file; give a folder"),
         (["--out", "file/t.csv"], "--out file/t.csv: {cwd}/file is not a folder that can be written to"),
         (["--model", "nowhere"], "nowhere: no such folder or file, and no model of that name"),
         (

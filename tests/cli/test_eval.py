@@ -79,7 +79,7 @@ def test_a_figure_that_cannot_be_had_says_why(samples: str, tmp_path: Path, caps
     assert fid(samples, str(tmp_path / "reference.npz"), "--network", str(network)) == 0
     printed = capsys.readouterr().out
     assert "sFID             - (its layers, called one by one, give other features than the network itself)" in printed
-    assert "Recall           - (one of the two has statistics alone" in printed
+    assert "Recall           - (one of the two has only statistics" in printed
     assert "6 images against given statistics" in printed
 
 

@@ -55,7 +55,7 @@ def test_no_command_shows_the_overview_and_fails(capsys: pytest.CaptureFixture[s
             "did you mean train diffusion?",
         ),
         (["zzz"], f"zzz is not a command ({NAMES})"),
-        (["train"], f"train needs one of {', '.join(TRAINED)} after it; `rediffuse train --help` explains them"),
+        (["train"], f"train needs one of {', '.join(TRAINED)} after it; see `rediffuse train --help`"),
     ],
 )
 def test_a_misspelt_command_is_one_line_with_the_nearest_match(
@@ -126,7 +126,10 @@ def test_a_reader_that_goes_away_is_no_error() -> None:
         ("upscale", "PATH ..., --model MODEL, --out PATH are required; see `rediffuse upscale --help`"),
         ("info a b", "b: rediffuse info takes no further argument; see `rediffuse info --help`"),
         ("info a -q -v", "--quiet and --verbose: only one of them can be given"),
-        ("--jsn", "--jsn: a command comes first; flags without one are --help, --version, --print-completion"),
+        (
+            "--jsn",
+            "--jsn: a command is needed first; flags without a command are --help, --version, --print-completion",
+        ),
         ("--print-completion zhs", "--print-completion zhs: one of bash, zsh, fish is needed; did you mean zsh?"),
         ("train diffusion --recipe", "--recipe: a value is needed after it"),
     ],

@@ -20,7 +20,9 @@ def test_the_list_has_every_name_and_address(tmp_path: Path, capsys: pytest.Capt
 
 def test_fetching_an_unknown_name_shows_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["models", "fetch", "lsun_ct"]) == 2
-    assert capsys.readouterr().err == ("rediffuse: lsun_ct: nothing published has this name; did you mean lsun_cat?\n")
+    assert capsys.readouterr().err == (
+        "rediffuse: lsun_ct: there is no published file of this name; did you mean lsun_cat?\n"
+    )
 
 
 def test_a_checksum_that_is_none_or_not_the_listed_one_downloads_nothing(

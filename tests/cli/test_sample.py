@@ -166,7 +166,7 @@ def test_processes_of_torchrun_share_the_seeds_and_the_last_one_gathers(
         assert names(tmp_path / "shared" / "images") == [f"{seed}.png" for seed in seeds]
     assert (tmp_path / "shared" / "grid.png").exists()
     assert call(*words, tmp_path / "shared", "--force") == 2
-    assert "--force: is for one process, WORLD_SIZE=2" in capsys.readouterr().err
+    assert "--force: is only for one process, WORLD_SIZE=2" in capsys.readouterr().err
 
 
 def test_two_processes_make_together_what_one_makes(models: Path, tmp_path: Path) -> None:
@@ -225,7 +225,7 @@ def test_a_preset_changes_samples_and_is_recorded(
         ("classes", (), "--class is needed: one of 0 to 2, several such as 0-2, or cycle"),
         ("classes", ("--class", "3"), "3 is too large; 0 to 2 are allowed"),
         ("plain", ("--class", "0"), "neither the model nor a classifier has classes"),
-        ("plain", ("--scale", "2"), "--classifier is not given"),
+        ("plain", ("--scale", "2"), "--scale 2.0: needs --classifier"),
         ("plain", ("--eta", "2"), "eta=2.0: from 0 to 1 is allowed"),
         ("plain", ("--seeds", "5-1"), "5-1 is reversed"),
         ("plain", ("--batch-size", "0"), "batch_size=0: at least 1"),
@@ -326,6 +326,6 @@ def test_interpolation_writes_frames_and_a_strip_between_the_two_images(
     np.testing.assert_array_equal(strip[:, :16], pixels(pictures[0])[:, 2:18])
     np.testing.assert_array_equal(strip[:, 16:32], pixels(out / "frames" / "000.png"))
     assert call(*words, "2") == 2
-    assert "strip.png is already there; --force replaces it" in capsys.readouterr().err
+    assert "strip.png exists already; --force replaces it" in capsys.readouterr().err
     assert call(*words, "2", "--force") == 0
     assert len(names(out / "frames")) == 2

@@ -1,4 +1,4 @@
-"""A completion script for the whole program, every command and flag, by shtab: completing needs no Python."""
+"""A completion script for all commands and flags, made by shtab; completion does not start Python."""
 
 import argparse
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from rediffuse.cli.flags import CommandFlags, Flag, add_to, flags_of
 
 @dataclass(frozen=True)
 class Completed:
-    """What is needed of a command."""
+    """The facts about a command that completion needs."""
 
     module: ModuleType
     flags: type[CommandFlags]
@@ -22,11 +22,11 @@ class Completed:
 
 
 def script(shell: str, commands: Mapping[str, Completed]) -> str:
-    """The script to be sourced by a shell.
+    """The script for a shell to source.
 
     Args:
         shell: bash, zsh or fish.
-        commands: by name, `train diffusion` after anything else that begins with `train`.
+        commands: the commands by name; commands with a common first word must be consecutive.
     """
     root = argparse.ArgumentParser(prog="rediffuse", add_help=True)
     root.add_argument("--version", action="store_true", help="print the version")
@@ -43,7 +43,7 @@ def script(shell: str, commands: Mapping[str, Completed]) -> str:
 
 
 def _add_flags(parser: argparse.ArgumentParser, command: Completed) -> None:
-    # With the flags that other flags bring in, such as those of spectral gates.
+    # Includes flags that exist only with other flags, such as those of spectral gates.
     default = command.module.defaults(["--gates"]) if hasattr(command.module, "defaults") else None
     flags = flags_of(command.flags, default)
     for flag, action in zip(flags, add_to(parser, flags), strict=True):

@@ -17,7 +17,7 @@ _LIBRARY = logging.getLogger("rediffuse")
 
 @contextlib.contextmanager
 def log_to_stderr(*, quiet: bool = False, verbose: bool = False) -> Iterator[None]:
-    """Show what the library logs while this is entered: errors alone, notes and warnings too, or the steps as well."""
+    """Write log records of the library to standard error in this context: errors, by default info, or also debug."""
     handler, before = _Handler(), _LIBRARY.level
     _LIBRARY.addHandler(handler)
     _LIBRARY.setLevel(logging.ERROR if quiet else logging.DEBUG if verbose else logging.INFO)
@@ -32,12 +32,12 @@ def log_to_stderr(*, quiet: bool = False, verbose: bool = False) -> Iterator[Non
 
 
 def say_error(error: object) -> None:
-    """One line on standard error, whatever was asked for."""
+    """Print one line on standard error, also with `--quiet`."""
     print(f"rediffuse: {error}", file=sys.stderr)
 
 
 def bar(**options: Any) -> "tqdm[Any]":
-    """A progress bar of tqdm's, drawn where standard error is a terminal and `--quiet` was not given."""
+    """A tqdm progress bar, drawn if standard error is a terminal and `--quiet` was not given."""
     from tqdm import tqdm
 
     is_wanted = sys.stderr.isatty() and _LIBRARY.isEnabledFor(logging.INFO)
@@ -45,7 +45,7 @@ def bar(**options: Any) -> "tqdm[Any]":
 
 
 def track(items: Iterable[T], total: int, unit: str = "image") -> Iterator[T]:
-    """The items, with a bar that counts them."""
+    """Yield the items, with a progress bar."""
     with bar(total=total, unit=unit) as shown:
         for item in items:
             yield item
@@ -54,7 +54,7 @@ def track(items: Iterable[T], total: int, unit: str = "image") -> Iterator[T]:
 
 @contextlib.contextmanager
 def bars() -> "Iterator[Bars]":
-    """Bars for work that reports its progress itself (see `rediffuse.progress`), one after the other."""
+    """Progress bars for functions with a `progress` argument (see `rediffuse.progress`), one after the other."""
     shown = Bars()
     try:
         yield shown
@@ -78,13 +78,13 @@ class Bars:
         self._bar.update(done - self._bar.n)
 
     def close(self) -> None:
-        """Leave the terminal below the bar."""
+        """Close the bar, so that the next output is below it."""
         if self._bar is not None:
             self._bar.close()
 
 
 class _Handler(logging.Handler):
-    """A line for each record, written above a bar that is being drawn."""
+    """Writes one line per record, above a progress bar if there is one."""
 
     def emit(self, record: logging.LogRecord) -> None:
         if record.levelno >= logging.ERROR:

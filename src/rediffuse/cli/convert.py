@@ -1,4 +1,4 @@
-"""`rediffuse convert`: weights from one form to another."""
+"""`rediffuse convert`: convert weights to a model folder or a `.pt`."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 PROCESS = ("--schedule", "--num-timesteps", "--prediction", "--variance", "--rescale-timesteps")
 GROUPS = {
     "Flags": ("--ema", "--precision", "--gates", "--force"),
-    "Network, for a file of weights whose tensors do not tell": NETWORK,
+    "Network, for a file of weights whose tensors do not determine it": NETWORK,
     "Diffusion process, for a file of weights": PROCESS,
 }
 
@@ -42,13 +42,13 @@ class ConvertFlags(CommandFlags):
     """Add spectral gates (frequency.safetensors) that were trained on the source."""
     network: Annotated[NetworkFlags, FLAT] = field(default_factory=NetworkFlags)
     schedule: ScheduleName | None = None
-    """Noise schedule that the weights were trained with; the flags below it count only with it."""
+    """Noise schedule that the weights were trained with; the flags below have an effect only with this one."""
     num_timesteps: int = ProcessConfig.num_timesteps
-    """Length of the chain."""
+    """Number of timesteps of the training chain."""
     prediction: Prediction = ProcessConfig.prediction
     """What the network predicts."""
     variance: Variance = ProcessConfig.variance
-    """Where the variance comes from."""
+    """The variance: fixed or learned."""
     rescale_timesteps: bool = ProcessConfig.rescale_timesteps
     """The network's timestep is t * 1000 / T instead of t."""
     force: bool = False
@@ -56,7 +56,7 @@ class ConvertFlags(CommandFlags):
 
 
 def run(args: ConvertFlags) -> Result:
-    """Convert, and say what was written."""
+    """Convert, and return what was written."""
     import torch
 
     from rediffuse.zoo.convert import convert
@@ -67,7 +67,7 @@ def run(args: ConvertFlags) -> Result:
     if args.gates is not None:
         found = with_gates(found, args.gates)
     if found.layout.unknown and args.destination.suffix != ".pt":
-        raise ConfigError(f"{args.source}: the tensors do not tell all: give {found.layout.missing_flags}")
+        raise ConfigError(f"{args.source}: the tensors do not determine everything: give {found.layout.missing_flags}")
     convert(found, args.destination, dtype=dtypes[args.precision], force=args.force)
     return Result(
         text=f"{len(found.state)} tensors of {args.source}: {args.destination}",
@@ -83,8 +83,8 @@ def _find(args: ConvertFlags) -> "Found":
     if state is not None:
         return extract(state, Path(args.source), args.ema)
     if args.ema is not None:
-        raise ConfigError(f"--ema {args.ema}: {args.source} is no checkpoint of a training run")
-    return find(args.source, args.network.told(), _process(args))
+        raise ConfigError(f"--ema {args.ema}: {args.source} is not a checkpoint of a training run")
+    return find(args.source, args.network.given(), _process(args))
 
 
 def _process(args: ConvertFlags) -> ProcessConfig | None:

@@ -1,4 +1,4 @@
-"""`rediffuse detect`: from image files to verdicts, with pictures that explain them."""
+"""`rediffuse detect`: judge image files, and write tables and pictures of the evidence."""
 
 import logging
 import os
@@ -49,7 +49,7 @@ class DetectFlags(CommandFlags):
 
 
 def run(args: DetectFlags) -> Result:
-    """The table of verdicts, and what was written; status 1 where a file could not be judged."""
+    """The table of verdicts, and the written files; status 1 if a file could not be judged."""
     from rediffuse.images.find import find_images
     from rediffuse.report.page import write_page
     from rediffuse.report.tables import csv_text, text_table, write_table
@@ -91,10 +91,10 @@ def run(args: DetectFlags) -> Result:
 def _collect(
     found: "Iterable[Verdict]", total: int, evidence: Path | None
 ) -> "tuple[list[Verdict], StorageError | KeyboardInterrupt | None]":
-    """The verdicts without their pixels; these go into pictures as they come, so that a long job does not keep them.
+    """The verdicts without evidence; pictures of the evidence are written immediately, to save memory.
 
-    With them comes what ended the work early: a picture that could not be written, or Ctrl-C. What was judged till then
-    is not lost.
+    The second value is the exception that ended the work early (a picture could not be written, or Ctrl-C), so that
+    the verdicts until then are not lost.
     """
     from rediffuse.files import write_bytes
     from rediffuse.report.evidence import evidence_png
@@ -112,24 +112,24 @@ def _collect(
 
 
 def _check_outputs(args: DetectFlags) -> None:
-    """Find out before the work what would stop its results from being written."""
+    """Raise the errors of writing the results that can be found before the work."""
     from rediffuse.report.page import INDEX
     from rediffuse.report.tables import check_table_path
 
     if args.out not in (None, STDOUT):
         check_table_path(args.out)
         if args.out.is_dir():
-            raise InputError(f"--out {args.out}: is a folder; name a file in it")
+            raise InputError(f"--out {args.out}: is a folder; give a file in it")
         _check_free("--out", args.out, args.out, args.force)
     if args.evidence is not None:
         if args.evidence.exists() and not args.evidence.is_dir():
-            raise InputError(f"--evidence {args.evidence}: is a file; name a folder")
+            raise InputError(f"--evidence {args.evidence}: is a file; give a folder")
         _check_free("--evidence", args.evidence, args.evidence / INDEX, args.force)
 
 
 def _check_free(flag: str, given: Path, result: Path, force: bool) -> None:
     if result.exists() and not force:
-        raise InputError(f"{flag} {given}: {result.name} is already there; --force replaces it")
+        raise InputError(f"{flag} {given}: {result.name} exists already; --force replaces it")
     above = next(folder for folder in result.absolute().parents if folder.exists())
     if not above.is_dir() or not os.access(above, os.W_OK):
         raise InputError(f"{flag} {given}: {above} is not a folder that can be written to")

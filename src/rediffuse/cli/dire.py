@@ -68,7 +68,7 @@ class DireFlags(CommandFlags):
     solver: str = DireSettings.solver
     """The sampler that inverts and reconstructs: ddim, dpm_solver or heun; all but ddim need --grid aligned."""
     spacing: str = DireSettings.spacing
-    """Where the timesteps lie: even, karras, timesteps:T,T,... or sigmas:S,S,..."""
+    """Spacing of the timesteps: even, karras, timesteps:T,T,... or sigmas:S,S,..."""
     precision: Precision = DireSettings.precision
     """Number format inside the network."""
     batch_size: int = 16
@@ -82,7 +82,7 @@ class DireFlags(CommandFlags):
 
 
 def run(args: DireFlags) -> Result:
-    """Fill the folder and count the files; status 1 where one of them failed."""
+    """Fill the folder and count the files; status 1 if one of them failed."""
     from rediffuse.images.find import find_images
 
     kinds = _kinds(args.save)
@@ -136,11 +136,11 @@ def _kinds(save: str) -> tuple[Kind, ...]:
 
 
 def choose_labels(label: int | None, labels: Path | None, names: list[str]) -> dict[str, int] | None:
-    """The class of every file, from `--class` or from `--labels`; None where neither is given."""
+    """The class of every file, from `--class` or from `--labels`; None if neither is given."""
     from rediffuse.dire.labels import read_labels
 
     if label is not None and labels is not None:
-        raise ConfigError("--class and --labels: only one of them can say what the classes are")
+        raise ConfigError("--class and --labels: only one of them can be given")
     if labels is not None:
         return read_labels(labels)
     return None if label is None else dict.fromkeys(names, label)

@@ -33,14 +33,14 @@ class EvalFidFlags(CommandFlags):
     """An .npz of images or statistics, or a folder of images."""
     network: Annotated[str, Argument(metavar="PATH")]
     """The feature network: inception-2015-12-05, downloaded with `rediffuse models fetch`, or a TorchScript file. Such
-    a file is a program and is run: take it from a source you trust."""
+    a file is a program and is run: use a file from a source you trust."""
     sha256: str | None = None
     """Expected checksum of the network's file, checked before the file is run; if not given, the one recorded at the
     download."""
     size: int | None = None
     """Scale and cut all images to squares of this side, in pixels; unchanged if not given."""
     cache: Path | None = None
-    """Folder that keeps computed statistics for later calls, by the content of images and network."""
+    """Folder for computed statistics, which later calls with the same images and network use."""
     batch_size: int = 64
     """Images per call of the network."""
     device: str = "auto"
@@ -48,7 +48,7 @@ class EvalFidFlags(CommandFlags):
 
 
 def run(args: EvalFidFlags) -> Result:
-    """The figures; status 1 where an image could not be read."""
+    """The figures; status 1 if an image could not be read."""
     if args.batch_size < 1:
         raise ConfigError(f"batch_size={args.batch_size}: at least 1 is needed")
 
@@ -100,15 +100,15 @@ def _record(
 def _table(
     figures: "Comparison", samples: "SetStatistics", reference: "SetStatistics", network: "FeatureNetwork"
 ) -> str:
-    no_images = "one of the two has statistics alone, or fewer than 4 images"
+    no_images = "one of the two has only statistics, or fewer than 4 images"
     rows = [
         ("FID", figures.fid, ""),
         ("sFID", figures.sfid, network.why_no_spatial or "one of the two has no spatial statistics"),
-        ("Inception score", figures.inception_score, "the samples have statistics alone"),
+        ("Inception score", figures.inception_score, "the samples have only statistics"),
         ("Precision", figures.precision, no_images),
         ("Recall", figures.recall, no_images),
     ]
     lines = [f"{name:<16} {f'{value:.4f}' if value is not None else f'- ({why})'}" for name, value, why in rows]
     counts = [f"{seen.num_images:,} images" if seen.num_images else "given statistics" for seen in (samples, reference)]
-    note = f"{counts[0]} against {counts[1]}; figures of different numbers of images do not compare"
+    note = f"{counts[0]} against {counts[1]}; do not compare figures of different numbers of images"
     return "\n".join([*lines, "", note])

@@ -27,9 +27,9 @@ class EvalNllFlags(CommandFlags):
     model: Annotated[str, MODEL] = "default"
     """A model folder, a checkpoint, a published name, owner/name on the hub, or the embedded default."""
     steps: int | None = None
-    """Use so many timesteps of the model's chain, evenly spread; all of them if not given."""
+    """Number of timesteps of the model's chain to use, evenly spread; all of them if not given."""
     seed: int = 0
-    """Random seed: the noise of image number i comes from seed + i, whatever batch it is in."""
+    """Random seed: the noise of image number i has the seed `seed` + i."""
     class_: Annotated[int | None, Argument(name="class")] = None
     """The class of every image, for a class-conditional model."""
     labels: Path | None = None
@@ -45,7 +45,7 @@ class EvalNllFlags(CommandFlags):
 
 
 def run(args: EvalNllFlags) -> Result:
-    """The mean and its terms; status 1 where an image could not be read."""
+    """The mean and its terms; status 1 if an image could not be read."""
     if args.out is not None and args.out.suffix != ".npz":
         raise ConfigError(f"--out {args.out}: a name that ends in .npz is needed")
     if args.out is not None and args.out.exists() and not args.force:

@@ -1,9 +1,9 @@
-"""Dataclasses to flags: a command's flags are the fields of a dataclass, with their types, defaults and docstrings.
+"""Flags from dataclasses: a command's flags are the fields of a dataclass, with their types, defaults and docstrings.
 
 A field `batch_size: int = 16` becomes `--batch-size INT`; `Literal` gives choices, `tuple[X, ...]` several values,
-`bool` a pair `--clip` and `--no-clip`. The fields of a dataclass within a dataclass have its name before theirs
-(`--resnet.seed`), except where it is marked as FLAT. argparse reads the words; conversion, help and errors are ours:
-every error is one line, and the flags of help are in the order in which they are needed.
+`bool` a pair `--clip` and `--no-clip`. The flags of a dataclass within a dataclass have its name as a prefix
+(`--resnet.seed`), unless it is marked as FLAT. argparse parses the words. This module converts values, and writes help
+and errors: every error is one line, and help lists the most important flags first.
 """
 
 import argparse
@@ -25,26 +25,26 @@ from rediffuse.errors import ConfigError, nearest
 T = TypeVar("T")
 
 MISSING: Any = dataclasses.MISSING
-"""As the value of a field: the flag is required."""
+"""The value of a field whose flag is required."""
 
 
 @dataclass(frozen=True)
 class Argument:
-    """How a field becomes a flag, in `Annotated[type, Argument(...)]`, where its name and type do not say it."""
+    """Options of a field's flag, in `Annotated[type, Argument(...)]`."""
 
     name: str | None = None
-    """Instead of the field's."""
+    """The flag's name; by default that of the field."""
     metavar: str | None = None
-    """What stands for the value in help."""
+    """The placeholder of the value in help."""
     short: str | None = None
     """A second name of one letter, such as `-q`."""
     positional: bool = False
     flat: bool = False
-    """Of a dataclass: its fields, and those of dataclasses in it, are flags without a prefix."""
+    """For a dataclass: the flags of its fields, and of dataclasses in it, have no prefix."""
     metavars: tuple[tuple[str, str], ...] = ()
-    """Of a dataclass: what stands for the values of some of its fields."""
+    """For a dataclass: the placeholders of the values of some of its fields."""
     omit: tuple[str, ...] = ()
-    """Of a dataclass: its fields that are no flags and keep their defaults."""
+    """For a dataclass: fields without a flag, which keep their defaults."""
 
 
 PATHS = Argument(metavar="PATH", positional=True)
@@ -54,15 +54,15 @@ FLAT = Argument(flat=True)
 
 @dataclass(frozen=True, kw_only=True)
 class CommandFlags:
-    """What every command can be told."""
+    """The flags that every command has."""
 
     groups: ClassVar[Mapping[str, Sequence[str]]] = {}
-    """Titles for help, and the names of the flags below each, those that are needed most first."""
+    """The groups of help: a title and the names of its flags, the most important first."""
 
     quiet: Annotated[bool, Argument(short="-q")] = False
-    """On standard error, show errors only: no warnings, notes or progress bars."""
+    """On standard error, show errors only: no warnings, info or progress bars."""
     verbose: Annotated[bool, Argument(short="-v")] = False
-    """On standard error, show the steps of the work too."""
+    """On standard error, also show the steps of the work."""
     json: bool = False
     """Print the result as one JSON document, and nothing else, on standard output."""
 
@@ -72,12 +72,12 @@ OUTPUT = ("--quiet", "--verbose", "--json")
 
 @dataclass(frozen=True, kw_only=True)
 class Flag:
-    """One field as it is called on the command line."""
+    """The flag of one field."""
 
     name: str
-    """`--batch-size`; of a positional one what stands for it in help."""
+    """`--batch-size`; for a positional argument its placeholder in help."""
     field: tuple[str, ...]
-    """The names of the fields that lead to it."""
+    """The path to the field: the names of the outer fields and its own."""
     kind: Any
     """The type of one value: str, int, float, bool, Path or a Literal."""
     many: bool
@@ -94,12 +94,12 @@ class Flag:
 
     @property
     def choices(self) -> tuple[str, ...]:
-        """The values that are allowed, where they can be listed."""
+        """The allowed values, if they can be listed."""
         return typing.get_args(self.kind) if typing.get_origin(self.kind) is Literal else ()
 
     @property
     def heading(self) -> str:
-        """`--batch-size INT`, as help shows it."""
+        """The flag in help: `--batch-size INT`."""
         if self.kind is bool:
             names = f"{self.name}, --no-{self.name[2:]}" if self.default is True else self.name
             return f"{self.short}, {names}" if self.short else names
@@ -112,22 +112,22 @@ def flags_of(kind: type[Any], default: Any = None) -> list[Flag]:
 
     Args:
         kind: the dataclass.
-        default: an instance whose values are the defaults, where the fields' own are not; MISSING in it is required.
+        default: an instance whose values replace the defaults of the fields; a field with MISSING is required.
     """
     return list(_flags(kind, default, (), "", Argument()))
 
 
 def parse(kind: type[T], words: Sequence[str], *, command: str = "", default: T | None = None) -> T:
-    """An instance of `kind` from the words of a call.
+    """Parse the words of a call as an instance of `kind`.
 
     Args:
         kind: see `flags_of`.
-        words: what comes after the command; in names of flags, `_` is the same as `-`.
-        command: what was called, for the errors.
+        words: the words after the command; in names of flags, `_` is the same as `-`.
+        command: the command, for errors.
         default: see `flags_of`.
 
     Raises:
-        ConfigError: an unknown flag, a missing or a wrong value; or what `kind` itself refuses.
+        ConfigError: a flag is unknown, a value is missing or wrong, or `kind` itself raises it.
     """
     flags = flags_of(kind, default)
     values, rest = _read_named(words, flags)
@@ -148,13 +148,13 @@ def parse(kind: type[T], words: Sequence[str], *, command: str = "", default: T 
 
 
 def peek(kind: type[T], words: Sequence[str], default: T) -> T:
-    """As `parse`, of flags that decide about others: words of other flags are passed over."""
+    """As `parse`, but ignores unknown flags: for flags on which other flags depend."""
     values, _ = _read_named(words, flags_of(kind, default))
     return _build(kind, default, values, ())
 
 
 def add_to(parser: argparse.ArgumentParser, flags: Iterable[Flag]) -> list[argparse.Action]:
-    """Add the flags to a parser, which converts nothing and sets nothing where a flag is not given."""
+    """Add the flags to a parser, without conversion and without defaults."""
     actions = []
     for flag in flags:
         options: dict[str, Any] = {"default": argparse.SUPPRESS, "help": flag.help.replace("%", "%%")}
@@ -177,13 +177,13 @@ def asks_for_help(words: Sequence[str]) -> bool:
 
 
 def help_text(kind: type, *, command: str, default: Any = None, width: int = 80) -> str:
-    """Help: usage, description, and the flags in their groups; the required ones come first.
+    """The help text: usage, description, and the flags in groups; required flags are first.
 
     Args:
         kind: see `parse`.
         command: see `parse`.
         default: see `parse`.
-        width: of the text, in characters.
+        width: width of the text, in characters.
     """
     flags = flags_of(kind, default)
     groups: Mapping[str, Sequence[str]] = getattr(kind, "groups", {})
@@ -213,7 +213,7 @@ _NO_BREAK = "\N{NO-BREAK SPACE}"
 
 def _entry(flag: Flag, width: int, by_field: Mapping[str, str]) -> str:
     head = f"  {flag.heading}"
-    # A docstring names another field as `batch_size`; on the command line that is --batch-size.
+    # Docstrings refer to another field as `batch_size`; help must show its flag, --batch-size.
     text = re.sub(r"`(\w+)`", lambda match: by_field.get(match[1], match[0]), flag.help)
     body = _wrapped(" ".join([text, *_default_note(flag)]), width, " " * _INDENT)
     entry = f"{head:<{_INDENT}}{body.lstrip()}" if len(head) + 2 <= _INDENT else f"{head}\n{body}"
@@ -236,7 +236,7 @@ def _wrapped(text: str, width: int, indent: str = "") -> str:
 
 
 class _Parser(argparse.ArgumentParser):
-    """argparse, which prints its usage and ends the process, with errors in one line instead."""
+    """An argparse parser that raises errors of one line, instead of printing its usage and ending the process."""
 
     def error(self, message: str) -> NoReturn:
         name, _, problem = message.removeprefix("argument ").partition(": ")
@@ -259,7 +259,7 @@ def _flags(kind: type, default: Any, above: tuple[str, ...], prefix: str, within
             yield from _flags(part, inner, (*above, field.name), below, dataclasses.replace(argument, flat=is_flat))
             continue
         one = _without_none(hint)
-        if dataclasses.is_dataclass(one):  # an optional part that is not there has no flags
+        if dataclasses.is_dataclass(one):  # an optional part that is None has no flags
             continue
         many = typing.get_origin(one) is tuple
         one = typing.get_args(one)[0] if many else one
@@ -297,7 +297,7 @@ def _build(kind: type[T], default: Any, values: Mapping[tuple[str, ...], Any], a
 
 
 def _value(field: "dataclasses.Field[Any]", default: Any) -> Any:
-    """The value that a field has where no word gives one."""
+    """The value of a field whose flag is not given."""
     if default is not None:
         return getattr(default, field.name)
     return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
@@ -323,7 +323,7 @@ def _metavar(kind: Any) -> str:
 
 
 def _read_named(words: Sequence[str], flags: Sequence[Flag]) -> tuple[dict[tuple[str, ...], Any], list[str]]:
-    """The values of flags with a name, by field, and the words that belong to none of them."""
+    """The values of named flags by field, and the remaining words."""
     parser = _Parser(add_help=False, allow_abbrev=False)
     named = [flag for flag in flags if not flag.positional]
     add_to(parser, named)
@@ -377,7 +377,7 @@ def _dashed(name: str) -> str:
 
 @cache
 def _docs(kind: type) -> dict[str, str]:
-    """The string below each field, those of the bases included."""
+    """The docstring below each field, also of base classes."""
     found: dict[str, str] = {}
     for base in reversed(kind.__mro__):
         if dataclasses.is_dataclass(base):

@@ -14,14 +14,14 @@ if TYPE_CHECKING:
     from rediffuse.zoo.inspect import Cost, Inspection
 
 
-GROUPS = {"Flags": ("--batch-size",), "Network, for a file of weights whose tensors do not tell": NETWORK}
+GROUPS = {"Flags": ("--batch-size",), "Network, for a file of weights whose tensors do not determine it": NETWORK}
 
 
 @dataclass(frozen=True, kw_only=True)
 class InfoFlags(CommandFlags):
-    """Show the configuration of a model (derived from the tensors where it has none with it), its size and its cost.
+    """Show the configuration of a model (inferred from the tensors if it is not stored), its size and its cost.
 
-    Exit status: 0 known, 1 the tensors are of no known network or do not fit, 2 usage error.
+    Exit status: 0 known, 1 the tensors are those of no supported network or do not fit, 2 usage error.
     """
 
     groups = GROUPS
@@ -35,7 +35,7 @@ class InfoFlags(CommandFlags):
 
 
 def run(args: InfoFlags) -> Result:
-    """What is known; status 1 where the tensors are of no known network, or do not fit."""
+    """The facts about the source; status 1 if the tensors are those of no supported network, or do not fit."""
     found = _inspect(args)
     rows = [*_rows(found)]
     return Result(
@@ -52,7 +52,7 @@ def _inspect(args: InfoFlags) -> "Inspection":
     state = read_run_state(Path(args.source))
     if state is not None:
         return inspect_found(extract(state, Path(args.source)), args.batch_size)
-    return inspect(args.source, network=args.network.told(), batch_size=args.batch_size)
+    return inspect(args.source, network=args.network.given(), batch_size=args.batch_size)
 
 
 def _rows(found: "Inspection") -> Iterator[tuple[str, str]]:
@@ -69,7 +69,7 @@ def _rows(found: "Inspection") -> Iterator[tuple[str, str]]:
         yield "process", _fields(asdict(found.process))
     if found.layout.unknown:
         unknown = ", ".join(found.layout.unknown)
-        yield "unknown", f"{unknown}: the tensors do not tell ({found.layout.missing_flags})"
+        yield "unknown", f"{unknown}: not determined by the tensors ({found.layout.missing_flags})"
     if found.training.get("classes"):
         yield "classes", ", ".join(f"{number} {name}" for number, name in enumerate(found.training["classes"]))
     if found.training:

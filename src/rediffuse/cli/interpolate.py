@@ -1,4 +1,4 @@
-"""`rediffuse interpolate`: the images between two images, along the arc between their latents."""
+"""`rediffuse interpolate`: the images between two images, by spherical interpolation of their latents."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +12,7 @@ from rediffuse.sampling.config import SamplingSettings
 
 @dataclass(frozen=True, kw_only=True)
 class InterpolateFlags(CommandFlags):
-    """Invert two images, interpolate between their latents on the sphere, and decode the results."""
+    """Invert two images, interpolate their latents spherically, and decode the results."""
 
     a: Annotated[Path, Argument(positional=True)]
     """The first image; its middle square is used."""
@@ -21,7 +21,7 @@ class InterpolateFlags(CommandFlags):
     out: Path
     """Folder for frames/ and strip.png, all frames in a row between the two images."""
     frames: int = 8
-    """Number of frames, the reconstructions of the two images included."""
+    """Number of frames, including the reconstructions of the two images."""
     model: Annotated[str, MODEL] = "default"
     """A model folder, a checkpoint, a published name, owner/name on the hub, or the embedded default."""
     sampler: str = SamplingSettings.sampler
@@ -29,7 +29,7 @@ class InterpolateFlags(CommandFlags):
     steps: int = SamplingSettings.steps
     """Length of the timestep grid."""
     spacing: str = SamplingSettings.spacing
-    """Where the timesteps lie: even, karras, timesteps:T,T,... or sigmas:S,S,..."""
+    """Spacing of the timesteps: even, karras, timesteps:T,T,... or sigmas:S,S,..."""
     clip: bool = SamplingSettings.clip
     """Clip the predicted x_0 to [-1, 1] in every step."""
     frequency: str = SamplingSettings.frequency
@@ -52,7 +52,7 @@ def run(args: InterpolateFlags) -> Result:
     )
     strip = args.out / "strip.png"
     if strip.exists() and not args.force:
-        raise InputError(f"--out {args.out}: {strip.name} is already there; --force replaces it")
+        raise InputError(f"--out {args.out}: {strip.name} exists already; --force replaces it")
 
     import numpy as np
 
@@ -72,7 +72,7 @@ def run(args: InterpolateFlags) -> Result:
     images = interpolate(model, a, b, settings, num_frames=args.frames, label=args.class_, batch_size=args.batch_size)
     frames = [to_uint8(x_0) for x_0 in images]
     for old in args.out.glob("frames/*.png"):
-        remove(old)  # of another number of frames
+        remove(old)  # from a call with another number of frames
     paths = [args.out / "frames" / f"{place:03d}.png" for place in range(len(frames))]
     for path, frame in zip(paths, frames, strict=True):
         write_bytes(path, png_bytes(frame))

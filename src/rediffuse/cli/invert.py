@@ -1,4 +1,4 @@
-"""`rediffuse invert`: images to their latents."""
+"""`rediffuse invert`: compute the latents of images."""
 
 import os
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ class InvertFlags(CommandFlags):
     steps: int = SamplingSettings.steps
     """Length of the timestep grid."""
     spacing: str = SamplingSettings.spacing
-    """Where the timesteps lie: even, karras, timesteps:T,T,... or sigmas:S,S,..."""
+    """Spacing of the timesteps: even, karras, timesteps:T,T,... or sigmas:S,S,..."""
     clip: bool = SamplingSettings.clip
     """Clip the predicted x_0 to [-1, 1] in every step."""
     frequency: str = SamplingSettings.frequency
@@ -49,7 +49,7 @@ class InvertFlags(CommandFlags):
 
 
 def run(args: InvertFlags) -> Result:
-    """What `rediffuse dire` does, saving the latents, on the timesteps of sampling."""
+    """As `rediffuse dire`, but save the latents, on the timesteps of sampling."""
     return dire.run(
         dire.DireFlags(
             paths=args.paths,

@@ -1,11 +1,11 @@
 """`rediffuse COMMAND ...`: find the command, read its flags, run it, print its result.
 
-A command's module is imported only when that command is called, and imports torch only when it runs: help stays fast.
+A command's module is imported only when that command is called, and imports torch only when it runs, so help is fast.
 
-Standard output has the result, as text or with `--json` as one document; everything else goes to standard error.
+The result is printed on standard output, as text or with `--json` as one document; everything else on standard error.
 
-Exit statuses: 0 done; 1 some files were not done, or something outside failed (disk, network); 2 usage error (a flag, a
-path, weights that do not fit); 130 interrupted; 141 the reader of our output went away.
+Exit statuses: 0 success; 1 some files failed, or a disk or network error; 2 usage error (a flag, a path, weights that
+do not fit); 130 interrupted; 141 standard output was closed by its reader.
 """
 
 import contextlib
@@ -28,12 +28,12 @@ if typing.TYPE_CHECKING:
 FAILED, MISUSED, INTERRUPTED, READER_GONE = 1, 2, 130, 141
 SHELLS = ("bash", "zsh", "fish")
 WIDEST_HELP = 100
-"""Characters; longer lines are hard to read."""
+"""Largest width of help, in characters."""
 
 
 @dataclass(frozen=True)
 class Command:
-    """Where a command lives: `function(flags) -> Result`, whose annotation names the dataclass of its flags."""
+    """The location of a command's `function(flags) -> Result`; its annotation names the dataclass of the flags."""
 
     module: str
     function: str
@@ -66,15 +66,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status.
 
     Args:
-        argv: the words after `rediffuse`; None takes them from the process.
+        argv: the words after `rediffuse`; None uses those of the process.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a file name that the terminal cannot show ends no job
+            stream.reconfigure(errors="backslashreplace")  # so that every file name can be shown
     try:
         status = _dispatch(words)
-        sys.stdout.flush()  # here, where a reader that has gone can still be caught
+        sys.stdout.flush()  # here, where the error of a closed pipe can still be caught
     except RediffuseError as error:
         say_error(error)
         misused = isinstance(error, ConfigError | InputError | CheckpointError | SettingsMismatch)
@@ -83,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         say_error("interrupted")
         return INTERRUPTED
     except BrokenPipeError:
-        # The interpreter flushes stdout once more when it ends; nobody reads that either.
+        # The interpreter flushes stdout again when it ends, which must not raise the error again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return READER_GONE
     return status
@@ -98,7 +98,7 @@ def _dispatch(words: list[str]) -> int:
             print(_overview(""))
             return 0
         case ["--version"]:
-            from importlib.metadata import version  # a third of the time that help takes, and only needed here
+            from importlib.metadata import version  # slow to import
 
             print(f"rediffuse {version('rediffuse')}")
             return 0
@@ -111,11 +111,11 @@ def _dispatch(words: list[str]) -> int:
     if words[1:] in (["-h"], ["--help"]):
         print(_overview(name))
         return 0
-    raise InputError(f"{name} needs one of {', '.join(_below(name))} after it; `rediffuse {name} --help` explains them")
+    raise InputError(f"{name} needs one of {', '.join(_below(name))} after it; see `rediffuse {name} --help`")
 
 
 def _command_name(words: list[str]) -> str:
-    """The longest command that the words begin with, or a group of commands such as `train`."""
+    """The command at the beginning of the words, or a group of commands such as `train`."""
     first = words[0]
     below = _below(first)
     if len(words) > 1 and below and not words[1].startswith("-"):
@@ -124,7 +124,7 @@ def _command_name(words: list[str]) -> str:
         return f"{first} {words[1]}"
     if first.startswith("-"):
         known = ("--help", "--version", "--print-completion")
-        raise InputError(f"{first}: a command comes first; flags without one are {', '.join(known)}")
+        raise InputError(f"{first}: a command is needed first; flags without a command are {', '.join(known)}")
     if first not in COMMANDS and not below:
         raise InputError(_unknown(first, dict.fromkeys(name.split()[0] for name in COMMANDS)))
     return first
@@ -140,11 +140,11 @@ def _unknown(given: str, allowed: Iterable[str]) -> str:
 
 
 def _call(name: str, words: list[str]) -> int:
-    from rediffuse.cli.flags import asks_for_help, help_text, parse  # a misspelt command need not wait for them
+    from rediffuse.cli.flags import asks_for_help, help_text, parse  # not needed for a misspelt command
 
     module, kind = _load(name)
     function = getattr(module, COMMANDS[name].function)
-    # Where one flag decides the defaults of the others (a recipe), the command looks at the words first.
+    # If the defaults depend on a flag (a recipe), the command computes them from the words.
     default = module.defaults(words) if hasattr(module, "defaults") else None
     command = f"rediffuse {name}"
     if asks_for_help(words):
@@ -154,7 +154,7 @@ def _call(name: str, words: list[str]) -> int:
     args = parse(kind, words, command=command, default=default)
     if args.quiet and args.verbose:
         raise ConfigError("--quiet and --verbose: only one of them can be given")
-    # Third-party code prints too: with --json, what it prints must not come between.
+    # With --json, output of third-party code must not be mixed with the document.
     with log_to_stderr(quiet=args.quiet, verbose=args.verbose):
         with contextlib.redirect_stdout(sys.stderr):
             result = function(args)
@@ -182,7 +182,7 @@ def _completion(shell: str = "", *more: str) -> str:
 
 
 def _overview(group: str) -> str:
-    """The commands of a group (all of them for the empty one) with their summaries."""
+    """The commands of a group (all commands if it is empty) with their summaries."""
     names = [name for name in COMMANDS if not group or name.startswith(f"{group} ")]
     width = max(map(len, names))
     lines = [f"  {name:<{width}}  {COMMANDS[name].summary}" for name in names]
@@ -192,7 +192,7 @@ def _overview(group: str) -> str:
         text += [
             "",
             "Every command has --quiet, --verbose and --json.",
-            "Exit status: 0 done; 1 some files failed, or the disk or the network did; 2 usage error; 130 interrupted.",
+            "Exit status: 0 success; 1 some files failed, or a disk or network error; 2 usage error; 130 interrupted.",
             f"Also: `rediffuse --version`, and `rediffuse --print-completion {'|'.join(SHELLS)}` for the shell.",
         ]
     return "\n".join(text)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelsFlags(CommandFlags):
-    """List the embedded default, the models that OpenAI published, and the feature network of `eval fid`.
+    """List the embedded model, the models that OpenAI published, and the feature network of `eval fid`.
 
     `rediffuse models fetch NAME` downloads one of them.
     """
@@ -34,7 +34,7 @@ class FetchFlags(CommandFlags):
     """Download a published file, or verify the one that was downloaded. An interrupted download is resumed.
 
     The checksum of the first download is recorded; later downloads and every use are compared with it. The feature
-    network is a program that `rediffuse eval fid` runs: give its --sha256 where you know it.
+    network is a program that `rediffuse eval fid` runs: give its --sha256 if you know it.
     """
 
     name: Annotated[str, Argument(positional=True)]
@@ -63,13 +63,13 @@ def run(args: ModelsFlags) -> Result:
 
 
 def fetch(args: FetchFlags) -> Result:
-    """Download one file and say where it is."""
+    """Download one file and return its path."""
     if args.name == DEFAULT:
         text = f"{DEFAULT} is part of this installation: {default_folder()}"
         return Result(text=text, record={"name": DEFAULT, "path": default_folder()})
     by_name: dict[str, PublishedFile] = {**PUBLISHED, **FEATURE_NETWORKS}
     if args.name not in by_name:
-        raise InputError(f"{args.name}: nothing published has this name{nearest(args.name, by_name)}")
+        raise InputError(f"{args.name}: there is no published file of this name{nearest(args.name, by_name)}")
     published = by_name[args.name]
     with _bar(published.file) as progress:
         path = fetch_published(published, args.cache or default_cache(), sha256=args.sha256, progress=progress)
@@ -118,7 +118,7 @@ def _bar(name: str) -> Iterator["Progress"]:
 
         def show(done: int, total: int | None) -> None:
             if shown.total is None:
-                shown.initial = shown.n = done  # what an earlier call brought is not counted into the rate
+                shown.initial = shown.n = done  # bytes of an earlier call do not count for the rate
             shown.total = total
             shown.update(done - shown.n)
 

@@ -1,4 +1,4 @@
-"""PATHS of a command: from the call, and from standard input where `-` stands among them."""
+"""The PATHS of a command: from its arguments, and from standard input if one of them is `-`."""
 
 import os
 import sys
@@ -8,12 +8,13 @@ from rediffuse.errors import InputError
 
 
 def expand_stdin(paths: Sequence[str]) -> list[str]:
-    """The paths, with those that standard input names in the place of `-`.
+    """Replace `-` by the paths from standard input.
 
-    Input is one path a line, or separated by NUL as `find -print0` writes them. A file called `-` is given as `./-`.
+    Standard input has one path per line, or paths separated by NUL as from `find -print0`. A file with the name `-` is
+    given as `./-`.
 
     Raises:
-        InputError: standard input is empty, or asked for twice.
+        InputError: standard input is empty, or `-` is given twice.
     """
     if list(paths).count("-") > 1:
         raise InputError("-: standard input can be read only once; give one -")
@@ -25,5 +26,5 @@ def _read_stdin() -> list[str]:
     separated = text.split(b"\0") if b"\0" in text else [line.removesuffix(b"\r") for line in text.split(b"\n")]
     paths = [os.fsdecode(path) for path in separated if path]
     if not paths:
-        raise InputError("-: standard input is empty; one path a line is needed")
+        raise InputError("-: standard input is empty; one path per line is needed")
     return paths

@@ -1,4 +1,4 @@
-"""The share of a job that falls to this process, as torchrun says in the environment."""
+"""The share of a job for this process, from torchrun's environment variables."""
 
 import os
 from collections.abc import Sequence
@@ -10,21 +10,23 @@ T = TypeVar("T")
 
 
 def share(items: Sequence[T]) -> Sequence[T]:
-    """Every WORLD_SIZE-th item from RANK on; all of them where there is one process."""
+    """The items RANK, RANK + WORLD_SIZE, ...; all of them for a single process."""
     rank, num_processes = _variable("RANK", 0), _num_processes()
     if rank >= num_processes:
-        raise ConfigError(f"environment variable RANK={rank}: 0 to {num_processes - 1} go with WORLD_SIZE")
+        raise ConfigError(
+            f"environment variable RANK={rank}: with this WORLD_SIZE 0 to {num_processes - 1} are allowed"
+        )
     return items[rank::num_processes]
 
 
 def refuse_force(force: bool) -> None:
-    """Raise ConfigError for `--force` in one of several processes: it would remove what another one has just made."""
+    """Raise ConfigError for `--force` in one of several processes: it would remove results of the others."""
     if force and _num_processes() > 1:
-        raise ConfigError(f"--force: is for one process, WORLD_SIZE={_num_processes()}; remove the folder beforehand")
+        raise ConfigError(f"--force: is only for one process, WORLD_SIZE={_num_processes()}; remove the folder before")
 
 
 def own_device(device: str) -> str:
-    """`cuda:LOCAL_RANK` for `auto` where processes share a machine with GPUs; the device as it was given elsewhere."""
+    """`cuda:LOCAL_RANK` for `auto` if several processes run on a machine with GPUs; otherwise the given device."""
     if device == "auto" and "LOCAL_RANK" in os.environ:
         import torch
 

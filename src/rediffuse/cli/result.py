@@ -1,4 +1,4 @@
-"""What a command returns: one result, which `main` prints as text or as JSON."""
+"""The result of a command, which `main` prints as text or as JSON."""
 
 import json
 import math
@@ -10,16 +10,16 @@ from typing import Any
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """The end of a command, for a person and for a program."""
+    """The result of a command, as text and as a record."""
 
     text: str
-    """What a person reads; no line at the end."""
+    """The text for a person, without a newline at the end."""
     record: Mapping[str, Any]
-    """The same for `--json`: plain values, paths, tuples and mappings of them."""
+    """The record for `--json`: plain values, paths, and tuples and mappings of them."""
     status: int = 0
     """The exit status."""
     stopped_by: BaseException | None = None
-    """What ended the work early, raised once the result so far is printed."""
+    """The exception that ended the work early; it is raised after the result so far was printed."""
 
     def json(self) -> str:
         """The record as one JSON document; numbers that are not finite are null."""

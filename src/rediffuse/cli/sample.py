@@ -30,20 +30,20 @@ class SampleFlags(CommandFlags):
     groups = GROUPS
 
     out: Path
-    """Folder for images/, settings.json and whatever else is asked for."""
+    """Folder for images/, settings.json, and the files of other flags."""
     model: Annotated[str, MODEL] = "default"
     """A model folder, a checkpoint, a published name, owner/name on the hub, or the embedded default."""
     seeds: Annotated[str, Argument(metavar="RANGES")] = "0-63"
-    """One image per seed: numbers and ranges, such as 7, 0-63 or 0-9,20. An image depends on its own seed alone."""
+    """One image per seed: numbers and ranges, such as 7, 0-63 or 0-9,20. An image depends only on its own seed."""
     class_: Annotated[str | None, Argument(name="class", metavar="RANGES|cycle")] = None
-    """Required where there are classes: one (3), several (0-9) or all of them (cycle). With several, seed s gets class
-    number s modulo their count."""
+    """Required if there are classes: one (3), several (0-9) or all of them (cycle). With n of them, seed s gets class
+    number s modulo n."""
     sampler: str = SamplingSettings.sampler
     """ddim, ddpm, dpm_solver (DPM-Solver++ 2M) or heun."""
     steps: int = SamplingSettings.steps
-    """Length of the timestep grid: calls of the network per image, of which heun needs nearly two a step."""
+    """Length of the timestep grid: network calls per image, for heun almost twice as many."""
     spacing: str = SamplingSettings.spacing
-    """Where the timesteps lie: even, karras, timesteps:T,T,... or sigmas:S,S,..."""
+    """Spacing of the timesteps: even, karras, timesteps:T,T,... or sigmas:S,S,..."""
     eta: float = SamplingSettings.eta
     """DDIM's eta, from 0 (deterministic) to 1 (as much noise as DDPM)."""
     clip: bool = SamplingSettings.clip
@@ -82,7 +82,7 @@ def run(args: SampleFlags) -> Result:
     )
     seeds = parse_numbers(args.seeds, "--seeds", LARGEST_SEED)
     if args.scale is not None and args.classifier is None:
-        raise ConfigError(f"--scale {args.scale}: is the classifier's; --classifier is not given")
+        raise ConfigError(f"--scale {args.scale}: needs --classifier")
     ranks.refuse_force(args.force)
 
     from rediffuse.sampling.folder import ImageFolder
@@ -108,13 +108,13 @@ def run(args: SampleFlags) -> Result:
     is_there = {request.name for request in wanted if folder.holds(request.name)}
     _check_npz(args, is_complete=len(is_there) == len(wanted))
 
-    # Each process takes its share before it looks what is missing, so that all of them divide the same list.
+    # Each process takes its share before it checks which images are missing, so that all of them divide the same list.
     own = ranks.share(wanted)
     todo = [request for request in own if args.force or request.name not in is_there]
     made = fill_with_samples(model, todo, settings, folder=folder, guidance=guidance, batch_size=args.batch_size)
     num_made = sum(1 for _ in track(made, len(todo)))
     num_existing, images = len(own) - len(todo), args.out / "images"
-    # The process that finishes last finds everything there, and gathers it.
+    # The last process to finish finds all images, and writes the files with all of them.
     is_whole = all(folder.holds(request.name) for request in wanted)
     gathered = _gather(args, folder, wanted) if is_whole else {}
     lines = [f"{num_made} made, {num_existing} existing: {images}"]
@@ -125,17 +125,17 @@ def run(args: SampleFlags) -> Result:
 
 
 def _check_npz(args: SampleFlags, *, is_complete: bool) -> None:
-    """A file that is there already can only be of these images where none of them is missing."""
+    """Raise an error for an existing file if an image is missing: then the file cannot hold exactly these images."""
     if args.npz is None or args.force:
         return
     if args.npz.is_dir():
-        raise InputError(f"--npz {args.npz}: is a folder; name a file in it")
+        raise InputError(f"--npz {args.npz}: is a folder; give a file in it")
     if args.npz.exists() and not is_complete:
-        raise InputError(f"--npz {args.npz}: is already there; --force replaces it")
+        raise InputError(f"--npz {args.npz}: exists already; --force replaces it")
 
 
 def _gather(args: SampleFlags, folder: "ImageFolder", wanted: list[Request]) -> dict[str, Path]:
-    """Write what shows all images together; returns the paths by name."""
+    """Write the files that contain all images; returns their paths by name."""
     names = [request.name for request in wanted]
     written = {}
     if args.grid:

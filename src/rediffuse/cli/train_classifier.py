@@ -1,4 +1,4 @@
-"""`rediffuse train classifier`: a recipe, with any of its fields changed by flags, trained into a run folder."""
+"""`rediffuse train classifier`: train with a recipe, whose fields flags can change, in a run folder."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ DEFAULT_RECIPE = "clothing32_classifier"
 class TrainClassifierFlags(RunFlags):
     """Train a classifier of noisy images, which can guide a diffusion model of the same noise and image size.
 
-    The recipe gives every default below, but `--out-channels`: that is the number of classes of the data. The same
+    The recipe gives every default below, except `--out-channels`: it is the number of classes of the data. The same
     command continues from the last checkpoint. Exit status: 0 trained, 1 it diverged or the disk is full, 2 usage
     error, 128 + the signal that stopped it.
     """
@@ -39,11 +39,11 @@ def defaults(words: Sequence[str]) -> TrainClassifierFlags:
 
 
 def run(args: TrainClassifierFlags) -> Result:
-    """Train, or say what it would take."""
+    """Train, or with --dry-run return the cost."""
     config = args.training
     listing = listing_of(config)
     recipe = CLASSIFIER_RECIPES[args.recipe](config.data)
-    if listing.classes and config.network.out_channels == recipe.network.out_channels:  # no flag says otherwise
+    if listing.classes and config.network.out_channels == recipe.network.out_channels:  # no flag changed it
         network = dataclasses.replace(config.network, out_channels=len(listing.classes))
         config = dataclasses.replace(config, network=network)
     if args.dry_run:

@@ -1,4 +1,4 @@
-"""`rediffuse train detector`: fit a detector, choose by validation, and report on test images beside its control."""
+"""`rediffuse train detector`: fit a detector, select it by validation, and report its test figures with its control."""
 
 import logging
 from dataclasses import dataclass, replace
@@ -17,22 +17,22 @@ LOGGER = logging.getLogger(__name__)
 GROUPS = {
     "Usual": ("--model", "--features", "--steps", "--depths", "--device", "--batch-size", "--workers"),
     "Reconstruction": ("--grid", "--clip", "--precision", "--crop", "--frequency"),
-    "Choice and thresholds": ("--inverse-penalties", "--error-rate", "--unfamiliar-rate"),
+    "Selection and thresholds": ("--inverse-penalties", "--error-rate", "--unfamiliar-rate"),
 }
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainDetectorFlags(DetectorTraining, CommandFlags):
-    """Train a detector on reconstructions of real and generated images, and report it beside a control detector.
+    """Train a detector on reconstructions of real and generated images, and compare it with a control detector.
 
-    The control sees the images alone, without any reconstruction. The same command continues where it was stopped.
-    The flags that begin with --resnet count for --features map and map_bands only.
+    The control uses only the images, without any reconstruction. The same command continues a stopped training.
+    The flags that begin with --resnet are only for --features map and map_bands.
     """
 
     groups = GROUPS
 
     out: Path
-    """Folder for the detector and its report; results that already exist there are used again."""
+    """Folder for the detector and its report; existing results in it are used again."""
     model: Annotated[str, MODEL] = "default"
     """Diffusion model: a model folder, a checkpoint, a published name, owner/name on the hub, or the embedded
     default."""
@@ -43,7 +43,7 @@ class TrainDetectorFlags(DetectorTraining, CommandFlags):
 
 
 def run(args: TrainDetectorFlags) -> Result:
-    """The figures on the test images, the control's beside the detector's."""
+    """The figures of the detector and of its control on the test images."""
     from rediffuse.detection.evaluate import evaluation_table
     from rediffuse.training.detector import train_detector
     from rediffuse.zoo.model import load

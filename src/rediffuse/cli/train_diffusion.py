@@ -1,4 +1,4 @@
-"""`rediffuse train diffusion`: a recipe, with any of its fields changed by flags, trained into a run folder."""
+"""`rediffuse train diffusion`: train with a recipe, whose fields flags can change, in a run folder."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -40,7 +40,7 @@ def defaults(words: Sequence[str]) -> TrainDiffusionFlags:
 
 
 def run(args: TrainDiffusionFlags) -> Result:
-    """Train, or say what it would take."""
+    """Train, or with --dry-run return the cost."""
     listing = listing_of(args.training)
     config = with_classes(args.training, listing) if args.class_conditional else args.training
     if args.dry_run:

@@ -1,4 +1,4 @@
-"""`rediffuse train superres`: a recipe, with any of its fields changed by flags, trained into a run folder."""
+"""`rediffuse train superres`: train with a recipe, whose fields flags can change, in a run folder."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ DEFAULT_RECIPE = "clothing64_superres"
 
 @dataclass(frozen=True, kw_only=True)
 class TrainSuperResFlags(RunFlags):
-    """Train a super-resolution model on a folder of images, which are made small for it.
+    """Train a super-resolution model on a folder of images; the small images are made from them.
 
     The recipe gives every default below. The same command continues from the last checkpoint. Exit status: 0 trained,
     1 it diverged or the disk is full, 2 usage error, 128 + the signal that stopped it.
@@ -39,7 +39,7 @@ def defaults(words: Sequence[str]) -> TrainSuperResFlags:
 
 
 def run(args: TrainSuperResFlags) -> Result:
-    """Train, or say what it would take."""
+    """Train, or with --dry-run return the cost."""
     listing = listing_of(args.training)
     config = with_classes(args.training, listing) if args.class_conditional else args.training
     if args.dry_run:

@@ -1,4 +1,4 @@
-"""What the commands that train a network share: recipes, classes out of the data, the dry run, the run itself."""
+"""Common parts of the commands that train a network: recipes, classes of the data, the dry run, the run itself."""
 
 import dataclasses
 import json
@@ -50,35 +50,35 @@ GROUPS: Mapping[str, Sequence[str]] = {
     "Spectral gates": ("--gates", "--only", "--num-bands", "--num-groups", "--hidden"),
     "Diffusion process": ("--schedule", "--num-timesteps", "--prediction", "--variance", "--rescale-timesteps"),
 }
-"""The flags of all trainings of a network, those that are needed most first."""
+"""The flags of all trainings of a network, the most important first."""
 
 TRAINING = Argument(
     flat=True, metavars=tuple((name, "PATH") for name in ("data", "labels", "validation", "validation_labels"))
 )
-"""How the whole configuration of a training becomes flags."""
+"""How the configuration of a training becomes flags."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunFlags(CommandFlags):
-    """Where a training runs, and which weights it begins with."""
+    """The run folder of a training, and its initial weights."""
 
     groups = GROUPS
 
     out: Path
     """Run folder: config, log, checkpoints, samples and, at the end, the model."""
     init: Annotated[str | None, MODEL] = None
-    """Begin with the weights of this model wherever names and shapes fit: a model folder, a file of weights, a
-    checkpoint, a published name, `default`, or owner/name on the hub."""
+    """Start from the weights of this model where names and shapes fit: a model folder, a file of weights, a checkpoint,
+    a published name, `default`, or owner/name on the hub."""
     gates: bool = False
-    """Add spectral gates to the network: on the skip connections of a U-Net, after the levels of a classifier. Only
-    with it, there are the flags --num-bands, --num-groups and --hidden."""
+    """Add spectral gates to the network: on the skip connections of a U-Net, after the levels of a classifier. The
+    flags --num-bands, --num-groups and --hidden exist only with it."""
     dry_run: bool = False
     """Print the configuration and its cost, and stop."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Deciding:
-    """The flags that decide which other flags there are, and their defaults."""
+    """The flags on which the other flags and their defaults depend."""
 
     recipe: str
     gates: bool = False
@@ -87,12 +87,12 @@ class _Deciding:
 
 
 def named_recipe(words: Sequence[str], recipes: Mapping[str, Callable[[str], R]], default: str) -> tuple[str, R]:
-    """The recipe that the words of a call name, or the default one, with spectral gates where the words ask for them.
+    """The recipe of the flag --recipe, or the default one, with spectral gates if --gates is given.
 
-    Where gates alone are to be trained, network and process are those of the model that stays as it is.
+    With --only frequency, network and process are those of the model of --init, which is frozen.
 
     Raises:
-        ConfigError: there is no such recipe, or that model does not say what it is.
+        ConfigError: there is no such recipe, or fields of that model are unknown.
         InputError, CheckpointError, FetchError: that model cannot be read, or is of another kind.
     """
     given = peek(_Deciding, words, _Deciding(recipe=default))
@@ -116,22 +116,22 @@ def _on_base(config: T, source: str) -> T:
         raise CheckpointError(f"--init {source}: is a {found.layout.kind}; a {kind} is needed")
     network = found.layout.config()
     assert isinstance(network, UNetConfig)
-    assert found.process is not None  # otherwise it is unknown, and the line above raises
+    assert found.process is not None  # if it is unknown, the line above raises
     return dataclasses.replace(config, network=network, process=found.process)
 
 
 def listing_of(config: DiffusionTraining | ClassifierTraining) -> "Listing":
-    """The images that the config trains on, and their classes."""
+    """The training images of the config, and their classes."""
     from rediffuse.training.data import list_images
 
     return list_images(Path(config.data), Path(config.labels) if config.labels else None)
 
 
 def with_classes(config: T, listing: "Listing") -> T:
-    """The config, conditioned on the classes that the data have.
+    """The config, conditioned on the classes of the data.
 
     Raises:
-        InputError: they have none.
+        InputError: the data have no classes.
     """
     if not listing.classes:
         raise InputError(f"{config.data}: has no classes: --class-conditional needs subfolders or --labels")
@@ -139,7 +139,7 @@ def with_classes(config: T, listing: "Listing") -> T:
 
 
 def dry_run(config: DiffusionTraining | ClassifierTraining, kind: Kind, listing: "Listing", init: str | None) -> Result:
-    """The whole config, what a step costs, and what would be taken of `init`."""
+    """The config, the cost of a step, and the tensors of `init` that fit."""
     from rediffuse.training.estimate import estimate
     from rediffuse.training.initial import compare_with, read_initial
     from rediffuse.zoo.model import meta_network
@@ -158,7 +158,7 @@ def dry_run(config: DiffusionTraining | ClassifierTraining, kind: Kind, listing:
 
 
 def train_into(flags: RunFlags, task: "Task", config: DiffusionTraining | ClassifierTraining) -> Result:
-    """Train, and say how it ended."""
+    """Train, and return how the training ended."""
     from rediffuse.training.loop import train
 
     with bars() as progress:
@@ -167,7 +167,7 @@ def train_into(flags: RunFlags, task: "Task", config: DiffusionTraining | Classi
     if outcome.stopped_by is not None:
         name = outcome.stopped_by.name
         return Result(
-            text=f"stopped by {name} at step {outcome.step}; the same command goes on from there",
+            text=f"stopped by {name} at step {outcome.step}; the same command continues",
             record={**record, "stopped_by": name},
             status=128 + outcome.stopped_by,
         )

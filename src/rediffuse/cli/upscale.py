@@ -45,19 +45,19 @@ class UpscaleFlags(CommandFlags):
     out: Path
     """Folder for images/, small/ (the inputs) and settings.json."""
     small_size: int | None = None
-    """Side of the model's input, in pixels; required where the model does not say."""
+    """Side of the model's input, in pixels; required if the model does not record it."""
     crop: Crop = "center"
     """How images are scaled down: the shorter side, then the middle cut out; or both sides, squashed."""
     class_: Annotated[int | None, Argument(name="class")] = None
-    """The class of every image, for a class-conditional model; an .npz may bring its own (arr_1)."""
+    """The class of every image, for a class-conditional model; an .npz may include its own (arr_1)."""
     seed: int = 0
-    """Random seed: the noise of an image depends on it and on the image's input pixels alone."""
+    """Random seed: the noise of an image depends only on it and on the image's input pixels."""
     sampler: str = SamplingSettings.sampler
     """ddim, ddpm, dpm_solver (DPM-Solver++ 2M) or heun."""
     steps: int = SamplingSettings.steps
-    """Length of the timestep grid: calls of the network per image, of which heun needs nearly two a step."""
+    """Length of the timestep grid: network calls per image, for heun almost twice as many."""
     spacing: str = SamplingSettings.spacing
-    """Where the timesteps lie: even, karras, timesteps:T,T,... or sigmas:S,S,..."""
+    """Spacing of the timesteps: even, karras, timesteps:T,T,... or sigmas:S,S,..."""
     eta: float = SamplingSettings.eta
     """DDIM's eta, from 0 (deterministic) to 1 (as much noise as DDPM)."""
     frequency: str = SamplingSettings.frequency
@@ -72,7 +72,7 @@ class UpscaleFlags(CommandFlags):
 
 
 def run(args: UpscaleFlags) -> Result:
-    """Fill the folder; status 1 where a file could not be read."""
+    """Fill the folder; status 1 if a file could not be read."""
     settings = SamplingSettings(
         sampler=args.sampler, steps=args.steps, spacing=args.spacing, eta=args.eta, frequency=args.frequency
     )

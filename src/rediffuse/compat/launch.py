@@ -22,7 +22,7 @@ class Launch:
 
     def __post_init__(self) -> None:
         if not 0 <= self.rank < self.num_processes:
-            raise ConfigError(f"RANK={self.rank}: with this WORLD_SIZE 0 to {self.num_processes - 1} are allowed")
+            raise ConfigError(f"RANK={self.rank}: WORLD_SIZE allows 0 to {self.num_processes - 1}")
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> "Launch":

@@ -39,7 +39,7 @@ class DetectorTraining:
     solver: str = DireSettings.solver
     """The sampler that inverts and reconstructs: ddim, dpm_solver or heun; all but ddim with grid=aligned."""
     spacing: str = DireSettings.spacing
-    """Where the timesteps lie: even, karras, timesteps:T,T,... or sigmas:S,S,..."""
+    """Spacing of the timesteps: even, karras, timesteps:T,T,... or sigmas:S,S,..."""
     inverse_penalties: tuple[float, ...] = (0.001, 0.01, 0.1, 1.0, 10.0, 100.0)
     """Candidates for the C of the logistic regression; validation chooses."""
     error_rate: float = 0.05
