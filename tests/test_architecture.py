@@ -124,3 +124,8 @@ def loaded_by(modules: tuple[str, ...]) -> frozenset[str]:
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
     return frozenset(run.stdout.split())
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "diffusion" / "solvers").glob("[a-z]*.py")), ids=dotted)
+def test_every_sampler_can_be_imported_first(path: Path) -> None:
+    assert "rediffuse" in loaded_by((dotted(path),))

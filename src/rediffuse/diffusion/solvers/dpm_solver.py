@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from rediffuse.diffusion.samplers import Level, Path, Step, register_sampler
-from rediffuse.diffusion.solvers.ddim import ddim_inverse_update, ddim_update
+from rediffuse.diffusion.solvers import ddim
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,9 +27,9 @@ def dpm_solver(predict: Predictor, x: Tensor, path: Path) -> Iterator[Step]:
         h = _log_snr(end) - _log_snr(start)  # lambda_t - lambda_s of the paper
         p = predict(x, end if start.t is None else start)
         if start.t is None:
-            x = ddim_inverse_update(x, p.eps, start.alpha_bar, end.alpha_bar)
+            x = ddim.ddim_inverse_update(x, p.eps, start.alpha_bar, end.alpha_bar)
         elif x_0_before is None or h_before is None or not h.isfinite():
-            x = ddim_update(p.x_0, p.eps, end.alpha_bar)
+            x = ddim.ddim_update(p.x_0, p.eps, end.alpha_bar)
         else:
             # Line 7: D = (1 + 1/(2r)) x_0 - 1/(2r) x_0_before, r = h_before / h
             data = p.x_0 + h / (2 * h_before) * (p.x_0 - x_0_before)

@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from rediffuse.diffusion.samplers import Path, Step, register_sampler
-from rediffuse.diffusion.solvers.ddim import ddim_inverse_update, ddim_update
+from rediffuse.diffusion.solvers import ddim
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,10 +31,10 @@ def heun(predict: Predictor, x: Tensor, path: Path) -> Iterator[Step]:
     for start, end in pairwise(path):
         p = predict(x, end if start.t is None else start)
         if start.t is None:
-            x = ddim_inverse_update(x, p.eps, start.alpha_bar, end.alpha_bar)
+            x = ddim.ddim_inverse_update(x, p.eps, start.alpha_bar, end.alpha_bar)
         elif end.t is None or max(start.sigma, end.sigma) > MAX_SIGMA:
-            x = ddim_update(p.x_0, p.eps, end.alpha_bar)
+            x = ddim.ddim_update(p.x_0, p.eps, end.alpha_bar)
         else:
-            at_end = predict(ddim_update(p.x_0, p.eps, end.alpha_bar), end)
-            x = ddim_inverse_update(x, (p.eps + at_end.eps) / 2, start.alpha_bar, end.alpha_bar)  # line 8
+            at_end = predict(ddim.ddim_update(p.x_0, p.eps, end.alpha_bar), end)
+            x = ddim.ddim_inverse_update(x, (p.eps + at_end.eps) / 2, start.alpha_bar, end.alpha_bar)  # line 8
         yield Step(x, p.x_0)
