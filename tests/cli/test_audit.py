@@ -74,7 +74,7 @@ def test_an_unreadable_file_is_a_line_and_status_1(tmp_path: Path, capsys: pytes
         ),
         ("align {data}/x {data}/y", "{data}/x: is not a folder"),
         ("align {data}", "OUT is required; see `rediffuse align --help`"),
-        ("align {data} {data}/b", "{data}/b: lies in {data} and would be read as a part of it; give another folder"),
+        ("align {data} {data}/b", "{data}/b: is inside {data} and would be read as a part of it; give another folder"),
     ],
 )
 def test_bad_usage_is_one_line_and_status_2(

@@ -344,7 +344,7 @@ def test_noise_is_drawn_where_the_network_lives(diffusion: SpacedDiffusion) -> N
 
 
 def test_a_plain_function_needs_a_device_or_noise(diffusion: SpacedDiffusion) -> None:
-    with pytest.raises(ConfigError, match="name the device"):
+    with pytest.raises(ConfigError, match="give the device"):
         diffusion.p_sample_loop(eps_model, SHAPE)
 
 

@@ -42,7 +42,7 @@ def run(args: AlignFlags) -> Result:
     if not args.source.is_dir():
         raise InputError(f"{args.source}: is not a folder")
     if args.out.resolve().is_relative_to(args.source.resolve()):
-        raise InputError(f"{args.out}: lies in {args.source} and would be read as a part of it; give another folder")
+        raise InputError(f"{args.out}: is inside {args.source} and would be read as a part of it; give another folder")
 
     from rediffuse.detection.align import INDEX, align
     from rediffuse.images.find import find_images

@@ -55,8 +55,8 @@ def evidence_figure(verdict: Verdict) -> Figure:
 
 def amplification(error: np.ndarray) -> int:
     """The largest factor of `AMPLIFICATIONS` with which 99.5 % of an error in [0, 2] stays within the scale."""
-    loud = float(np.quantile(error, 0.995))
-    return max((factor for factor in AMPLIFICATIONS if loud * factor <= 2), default=1)
+    large = float(np.quantile(error, 0.995))
+    return max((factor for factor in AMPLIFICATIONS if large * factor <= 2), default=1)
 
 
 def _draw_images(axes: list[Axes], evidence: Evidence) -> None:
@@ -87,12 +87,12 @@ def _draw_words(axes: Axes, verdict: Verdict) -> None:
 
 
 def _draw_spectra(axes: Axes, evidence: Evidence) -> None:
-    axes.set_title("power at each frequency")
+    axes.set_title("power by frequency")
     draw_spectra(axes, *(torch.from_numpy(image)[None] for image in (evidence.x_0, evidence.x_0_hat)))
 
 
 def _draw_profile(axes: Axes, verdict: Verdict) -> None:
-    axes.set_title("error in each frequency band")
+    axes.set_title("error by frequency band")
     if not verdict.bands:
         _write(axes, "no errors by band were computed")
         return
@@ -107,7 +107,7 @@ def _draw_profile(axes: Axes, verdict: Verdict) -> None:
 
 
 def _draw_contributions(axes: Axes, verdict: Verdict) -> None:
-    axes.set_title("influence of each band on the verdict")
+    axes.set_title("contribution of each band")
     if not verdict.contributions:
         _write(axes, "this detector uses the whole error map,\nnot frequency bands")
         return

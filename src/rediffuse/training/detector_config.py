@@ -20,7 +20,7 @@ class DetectorTraining:
     data: Path
     """Folder with train/, validation/ and test/, each with real/ and generated/ (subfolders of which name samplers)."""
     features: tuple[InputName, ...] = ("bands",)
-    """What the classifier may look at; with several, validation chooses. `map`, `map_bands`: a ResNet-50."""
+    """Inputs of the classifier; with several, validation selects one. `map`, `map_bands`: a ResNet-50."""
     steps: int = DireSettings.steps
     """Length of the timestep grid."""
     depths: tuple[int, ...] = (5,)
@@ -34,22 +34,22 @@ class DetectorTraining:
     crop: Crop = DireSettings.crop
     """Cut the middle square, or squash the image into one."""
     frequency: str = DireSettings.frequency
-    """What is done to the model's skip connections: trained (nothing, or its own spectral gates), off, freeu, freeu:B,
-    sharpen or lowpass."""
+    """Filter of the model's skip connections: trained (only its own spectral gates), off, freeu, freeu:B, sharpen or
+    lowpass."""
     solver: str = DireSettings.solver
     """The sampler that inverts and reconstructs: ddim, dpm_solver or heun; all but ddim with grid=aligned."""
     spacing: str = DireSettings.spacing
     """Spacing of the timesteps: even, karras, timesteps:T,T,... or sigmas:S,S,..."""
     inverse_penalties: tuple[float, ...] = (0.001, 0.01, 0.1, 1.0, 10.0, 100.0)
-    """Candidates for the C of the logistic regression; validation chooses."""
+    """Candidates for the C of the logistic regression; validation selects one."""
     error_rate: float = 0.05
-    """Largest share of each class's validation images that may be decided wrongly; between is `unsure`."""
+    """Largest share of wrong decisions on the validation images of each class; the thresholds follow from it."""
     unfamiliar_rate: float = 0.005
-    """Share of the validation images that counts as unlike the training images."""
+    """Share of the validation images that count as unlike the training images."""
     resnet: LoopConfig = RESNET
-    """How a ResNet-50 is trained."""
+    """Settings of the training of a ResNet-50."""
     resnet_weights: Path | None = None
-    """Checkpoint that a ResNet-50 starts from; its last layer too, where that has one output."""
+    """Checkpoint from which a ResNet-50 starts; its last layer is used if it has one output."""
     batch_size: int = 32
     """Images per call of the diffusion network."""
     workers: int = 2

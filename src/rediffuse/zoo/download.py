@@ -145,4 +145,4 @@ def _receive(client: httpx2.Client, url: str, partial: _Partial, progress: Progr
                 if progress:
                     progress(file.tell(), total)
             if total not in (None, file.tell()):
-                raise _BrokenOff(f"{file.tell()} of {total} bytes came")
+                raise _BrokenOff(f"{file.tell()} of {total} bytes received")
