@@ -17,6 +17,7 @@ from rediffuse.cli.main import main
 from rediffuse.diffusion.config import ProcessConfig
 from rediffuse.dire.manifest import read
 from rediffuse.dire.maps import MapStore
+from rediffuse.images.windows import textured_windows
 from rediffuse.models.config import UNetConfig
 from rediffuse.models.unet import UNetModel
 from rediffuse.zoo.model import DiffusionModel, Provenance
@@ -83,6 +84,26 @@ def test_killed_run_is_taken_up_where_it_was_and_a_third_does_nothing(
     assert state(out) == before
 
 
+def test_windows_are_kept_with_their_places_and_done_once(
+    tmp_path: Path, model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pictures, out, flags = tmp_path / "pictures", tmp_path / "out", ("--steps", "2", "--crop", "windows:3")
+    pictures.mkdir()
+    pixels = np.random.default_rng(0).integers(0, 256, (60, 90, 3), dtype=np.uint8)
+    for name, part in {"a.png": pixels, "b.png": pixels[:20, :20], "c.png": pixels[:15]}.items():
+        Image.fromarray(part).save(pictures / name)
+    assert call(pictures, out, model, *flags) == 1
+    printed = capsys.readouterr()
+    assert "2 done, 1 failed, 0 done before" in printed.out
+    assert printed.err.splitlines()[-1].endswith("c.png: 90x15 pixels, smaller than a window of 16x16")
+    places = " ".join(f"{window.top},{window.left}" for window in textured_windows(pixels, 16, 3))
+    assert {row.name: row.windows for row in read(out)} == {"a.png": places, "b.png": "0,0", "c.png": None}
+    store = MapStore.open(out)
+    assert [len(store.read(name).values) for name in ("a.png", "b.png")] == [3, 1]
+    assert call(pictures, out, model, *flags) == 1
+    assert "0 done, 1 failed, 2 done before" in capsys.readouterr().out
+
+
 def test_failed_file_is_named_and_the_others_are_done(
     pictures: Path, tmp_path: Path, model: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -128,6 +149,8 @@ def test_class_conditional_model_needs_a_class_and_takes_a_labels_file(
         (("--depth", "21"), "depth=21: from 1 to steps=20 are allowed"),
         (("--batch-size", "0"), "batch_size=0: at least 1 is needed"),
         (("--model", "nowhere"), "nowhere"),
+        (("--crop", "windows:0"), "crop=windows:0: N of windows:N is a whole number, at least 1"),
+        (("--crop", "windows:x"), "crop=windows:x: N of windows:N is a whole number, at least 1"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )

@@ -121,7 +121,7 @@ def test_a_reader_that_goes_away_is_no_error() -> None:
         ("sample --eta=much --out o", "--eta much: a number is needed"),
         ("sample --out", "--out: a value is needed after it"),
         ("dire a --grid exact --out o", "--grid exact: compat, aligned are allowed"),
-        ("dire a --crop centre --out o", "--crop centre: center, squash are allowed; did you mean center?"),
+        ("dire a --crop centre --out o", "crop=centre: center, squash, windows:N are allowed; did you mean center?"),
         ("sample", "--out PATH is required; see `rediffuse sample --help`"),
         ("upscale", "PATH ..., --model MODEL, --out PATH are required; see `rediffuse upscale --help`"),
         ("info a b", "b: rediffuse info takes no further argument; see `rediffuse info --help`"),

@@ -45,3 +45,14 @@ def pictures(tmp_path: Path) -> Path:
         Image.fromarray(pixels).save(folder / name)
     (folder / "notes.png").write_text("no image")
     return folder
+
+
+@pytest.fixture
+def photographs(tmp_path: Path) -> Path:
+    """Five images with room for several windows of 16 px, c.png for none, e.png for one."""
+    folder = tmp_path / "photographs"
+    folder.mkdir()
+    rng = np.random.default_rng(1)
+    for name, shape in {"a": (40, 56), "b": (32, 64), "c": (15, 40), "d": (100, 50), "e": (20, 16)}.items():
+        Image.fromarray(rng.integers(0, 256, (*shape, 3), dtype=np.uint8)).save(folder / f"{name}.png")
+    return folder

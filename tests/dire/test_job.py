@@ -11,11 +11,13 @@ import pytest
 import torch
 from PIL import Image
 
-from rediffuse.dire.job import check_labels, in_threads, load_file, reconstruct_batch, reconstruct_files
+from rediffuse.dire.job import check_labels, in_threads, load_file, reconstruct_files
 from rediffuse.dire.reconstruct import reconstruct
 from rediffuse.dire.settings import DireSettings
 from rediffuse.errors import ConfigError
 from rediffuse.images.find import FoundImage, find_images
+from rediffuse.images.tensors import to_tensor
+from rediffuse.images.windows import textured_windows
 from rediffuse.zoo.model import DiffusionModel
 
 
@@ -33,7 +35,7 @@ def test_one_result_per_file_in_order_whatever_the_batch(
             assert result.reason == loaded.reason
         else:
             assert result.reconstruction is not None
-            alone = reconstruct(model, loaded.x_0[None], settings)
+            alone = reconstruct(model, loaded.x_0, settings)
             assert torch.allclose(result.reconstruction.x_0_hat, alone.x_0_hat, rtol=0, atol=1e-4)
 
 
@@ -60,6 +62,53 @@ def test_batches_fill_up_across_unreadable_files(model: DiffusionModel, tmp_path
     assert [result.reason is None for result in results] == [True, False] * 5
 
 
+def test_batches_fill_up_across_the_windows_of_several_images(model: DiffusionModel, photographs: Path) -> None:
+    settings = DireSettings.for_model(model, steps=2, crop="windows:3")
+    sizes = []
+    counting = model.network.register_forward_pre_hook(lambda _, args: sizes.append(len(args[0])))
+    try:
+        results = list(reconstruct_files(model, find_images([photographs]), settings, batch_size=4))
+    finally:
+        counting.remove()
+    rows = [0 if result.reconstruction is None else len(result.reconstruction) for result in results]
+    assert rows == [3, 3, 0, 3, 1]  # c.png is smaller than a window, e.png has room for one
+    assert sizes == [4] * 8 + [2] * 4  # inversion and sampling, two steps each
+    assert results[2].reason == f"{photographs / 'c.png'}: 40x15 pixels, smaller than a window of 16x16"
+    assert results[2].meta is not None
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 16])
+def test_windows_are_reconstructed_in_order_whatever_the_batch(
+    model: DiffusionModel, photographs: Path, batch_size: int
+) -> None:
+    settings = DireSettings.for_model(model, steps=2, crop="windows:3", second_view=True)
+    for result in reconstruct_files(model, find_images([photographs]), settings, batch_size=batch_size):
+        if (reconstruction := result.reconstruction) is None:
+            continue
+        with Image.open(result.found.path) as image:
+            pixels = np.asarray(image)
+        assert list(reconstruction.windows) == textured_windows(pixels, 16, 3)
+        assert torch.equal(reconstruction.x_0, to_tensor(np.stack([one.cut(pixels) for one in reconstruction.windows])))
+        alone = reconstruct(model, reconstruction.x_0, settings)
+        for name in ("x_T", "x_0_hat", "second"):
+            assert torch.allclose(getattr(reconstruction, name), getattr(alone, name), rtol=0, atol=1e-4)
+        assert result.picture is not None
+        assert np.array_equal(result.picture.pixels, pixels)
+
+
+def test_every_window_is_told_the_class_of_its_file(class_model: DiffusionModel, photographs: Path) -> None:
+    settings = DireSettings.for_model(class_model, steps=2, crop="windows:3")
+    files = find_images([photographs])
+    labels = {found.name: index % 3 for index, found in enumerate(files)}
+    for result in reconstruct_files(class_model, files, settings, batch_size=2, labels=labels):
+        if result.reconstruction is not None:
+            label = labels[result.found.name]
+            x_0 = result.reconstruction.x_0
+            alone = reconstruct(class_model, x_0, settings, labels=[label] * len(x_0))
+            assert result.label == label
+            assert torch.allclose(result.reconstruction.x_T, alone.x_T, atol=1e-4)
+
+
 def test_reconstruction_that_overflows_is_a_failed_file(class_model: DiffusionModel, pictures: Path) -> None:
     settings = DireSettings.for_model(class_model, steps=2)
     loaded = load_file(FoundImage(pictures / "photo.png", "photo.png"), settings)
@@ -68,7 +117,7 @@ def test_reconstruction_that_overflows_is_a_failed_file(class_model: DiffusionMo
         before = bias.clone()
         bias.fill_(torch.nan)
     try:
-        [result] = reconstruct_batch(class_model, [loaded], settings, labels={"photo.png": 2})
+        [result] = reconstruct_files(class_model, [loaded.found], settings, batch_size=1, labels={"photo.png": 2})
     finally:
         with torch.no_grad():
             bias.copy_(before)

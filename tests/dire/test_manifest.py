@@ -140,6 +140,16 @@ def test_file_that_is_no_manifest_is_refused_by_name(tmp_path: Path) -> None:
         Manifest(tmp_path)
 
 
+def test_table_written_before_there_were_windows_is_read(tmp_path: Path) -> None:
+    with Manifest(tmp_path) as manifest:
+        manifest.add(DONE)
+    table = pq.read_table(tmp_path / "manifest.parquet")
+    pq.write_table(table.drop_columns(["windows"]), tmp_path / "manifest.parquet")
+    with Manifest(tmp_path) as manifest:
+        manifest.add(replace(DONE, name="b.jpg", windows="0,8 32,64"))
+    assert read(tmp_path) == [DONE, replace(DONE, name="b.jpg", windows="0,8 32,64")]
+
+
 def test_table_with_other_columns_is_no_manifest_and_stays(tmp_path: Path) -> None:
     pq.write_table(pa.table({"name": ["a"], "size": [1]}), tmp_path / "manifest.parquet")
     with pytest.raises(

@@ -14,7 +14,7 @@ from PIL import Image
 from golden_values import rnd
 from rediffuse.dire.maps import MapStore
 from rediffuse.dire.reconstruct import Reconstruction
-from rediffuse.dire.settings import DireSettings
+from rediffuse.dire.settings import DireSettings, MapFormat
 from rediffuse.errors import ConfigError, InputError, SettingsMismatch, StorageError
 from rediffuse.images.encode import PNG16_STEP
 from rediffuse.images.tensors import to_uint8_floor
@@ -44,6 +44,33 @@ def test_map_in_safetensors_returns_exactly(tmp_path: Path) -> None:
     given = reconstruction()
     MapStore(tmp_path, SETTINGS, map_format="safetensors").write("photo.jpg", given)
     assert torch.equal(MapStore.open(tmp_path).read("photo.jpg").values, given.map.values)
+
+
+@pytest.mark.parametrize("map_format", ["png16", "safetensors"])
+def test_windows_of_one_image_lie_below_one_another_and_return_in_order(map_format: MapFormat, tmp_path: Path) -> None:
+    settings = replace(SETTINGS, crop="windows:3")
+    x_0, x_T, x_0_hat = (rnd(part, 3, 3, 16, 16) for part in ("x_0", "x_T", "x_0_hat"))
+    given = Reconstruction(x_0=x_0.clamp(-1, 1), x_T=x_T, x_0_hat=x_0_hat.clamp(-1, 1), settings=settings)
+    store = MapStore(tmp_path, settings, kinds=KINDS, map_format=map_format)
+    store.write("a.jpg", given)
+    read = MapStore.open(tmp_path).read("a.jpg")
+    assert read.settings == settings
+    assert read.values.shape == (3, 3, 16, 16)
+    assert (read.values - given.map.values).abs().max() <= PNG16_STEP / 2 + 1e-7
+    with Image.open(tmp_path / "reconstructions" / "a.jpg.png") as image:
+        assert np.array_equal(np.asarray(image), np.concatenate(to_uint8_floor(given.x_0_hat)))
+    latents = safetensors.torch.load_file(tmp_path / "latents" / "a.jpg.safetensors")["x_T"]
+    assert torch.equal(latents, torch.cat(list(x_T), dim=1))
+
+
+def test_map_that_does_not_consist_of_windows_is_refused_by_name(tmp_path: Path) -> None:
+    settings = replace(SETTINGS, crop="windows:3")
+    store = MapStore(tmp_path, settings)
+    (tmp_path / "maps").mkdir()
+    for height, width in ((24, 16), (32, 8)):
+        safetensors.torch.save_file({"map": torch.zeros(3, height, width)}, tmp_path / "maps" / "a.jpg.safetensors")
+        with pytest.raises(InputError, match=r"a\.jpg\.safetensors: cannot be read: DireMap: values are"):
+            store.read("a.jpg")
 
 
 def test_map_format_ignores_input_suffix(tmp_path: Path) -> None:

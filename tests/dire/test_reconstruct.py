@@ -237,4 +237,5 @@ def test_network_calls_are_counted(model: DiffusionModel) -> None:
         settings = replace(plain, **fields)
         reconstruct(model, images(2), settings)
         assert len(calls) == network_calls(model, settings) == expected
+        assert network_calls(model, replace(settings, crop="windows:3")) == 3 * expected
     handle.remove()

@@ -6,6 +6,7 @@ import pytest
 
 from rediffuse.dire.settings import DireSettings, require_same
 from rediffuse.errors import ConfigError, SettingsMismatch
+from rediffuse.records import digest
 
 SETTINGS = DireSettings(image_size=1, model_sha256="0" * 64)
 
@@ -23,6 +24,12 @@ def test_the_smallest_and_the_largest_values_are_allowed(allowed: dict[str, int]
         ({"depth": 21}, "^depth=21: from 1 to steps=20 are allowed$"),
         ({"image_size": 0}, "^image_size=0: at least 1 is needed$"),
         ({"frequency": "freeze"}, "freeze"),
+        ({"crop": "centre"}, r"^crop=centre: center, squash, windows:N are allowed; did you mean center\?$"),
+        ({"crop": "windows"}, "^crop=windows: N of windows:N is a whole number, at least 1$"),
+        ({"crop": "windows:0"}, "^crop=windows:0: N of"),
+        ({"crop": "windows:x"}, "^crop=windows:x: N of"),
+        ({"crop": "windows:08"}, "^crop=windows:08: N of"),
+        ({"crop": "windows:1.5"}, r"^crop=windows:1\.5: N of"),
     ],
 )
 def test_values_beyond_them_are_refused_by_name(given: dict[str, int | str], message: str) -> None:
@@ -32,6 +39,17 @@ def test_values_beyond_them_are_refused_by_name(given: dict[str, int | str], mes
 
 def test_the_grid_is_that_of_ddim() -> None:
     assert SETTINGS.respacing == "ddim20"
+
+
+def test_only_a_crop_into_windows_has_a_number_of_windows() -> None:
+    numbers = {"center": None, "squash": None, "windows:1": 1, "windows:16": 16}
+    assert {crop: replace(SETTINGS, crop=crop).num_windows for crop in numbers} == numbers
+
+
+def test_settings_of_whole_images_keep_the_digest_they_had_before_there_were_windows() -> None:
+    center = DireSettings(image_size=32, model_sha256="0" * 64, depth=5)
+    squash = DireSettings(image_size=64, model_sha256="f" * 64, crop="squash", grid="aligned")
+    assert [digest(center), digest(squash)] == ["38b196562ba4f8f1", "ebf3f759ef1e320d"]
 
 
 def test_every_setting_that_differs_is_named_with_both_values() -> None:

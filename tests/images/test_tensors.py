@@ -12,6 +12,7 @@ from rediffuse.errors import ConfigError, ImageError
 from rediffuse.images.crop import center_crop, squash
 from rediffuse.images.decode import decode
 from rediffuse.images.tensors import map_to_uint8_floor, read_image, to_tensor, to_uint8, to_uint8_floor, write_image
+from rediffuse.images.windows import network_inputs
 
 LEVELS = np.arange(256, dtype=np.uint8).repeat(3).reshape(16, 16, 3)
 
@@ -72,6 +73,14 @@ def test_an_image_is_read_from_a_file_from_pillow_and_from_an_array(tmp_path: Pa
     assert torch.equal(read_image(PIXELS, 16, crop="squash"), to_tensor(squash(PIXELS, 16)[None]))
 
 
+def test_the_windows_of_images_are_read_into_one_batch() -> None:
+    large = np.tile(PIXELS, (3, 2, 1))
+    x_0 = read_image([large, PIXELS], size=16, crop="windows:4")
+    squares = [network_inputs(pixels, 16, "windows:4")[0] for pixels in (large, PIXELS)]
+    assert [len(one) for one in squares] == [4, 2]  # the second has no room for more
+    assert torch.equal(x_0, to_tensor(np.concatenate(squares)))
+
+
 def test_several_images_are_read_into_one_batch(tmp_path: Path) -> None:
     Image.fromarray(PIXELS).save(tmp_path / "image.png")
     both = read_image([PIXELS[::-1], tmp_path / "image.png"], size=16)
@@ -84,8 +93,8 @@ def test_what_cannot_be_read_is_refused_by_name(tmp_path: Path) -> None:
         read_image(tmp_path / "missing.png")
     with pytest.raises(ImageError, match=r"image 1: given an array \(20, 30\) uint8; \(H, W, 3\) uint8 is needed"):
         read_image([PIXELS, PIXELS[:, :, 0]])
-    with pytest.raises(ConfigError, match=r"crop=centre: center, squash are allowed; did you mean center\?"):
-        read_image(PIXELS, crop="centre")  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ConfigError, match=r"crop=centre: center, squash, windows:N are allowed; did you mean"):
+        read_image(PIXELS, crop="centre")
     with pytest.raises(ConfigError, match="size=0: at least 1"):
         read_image(PIXELS, size=0)
     with pytest.raises(ConfigError, match="image: given none"):

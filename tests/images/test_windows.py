@@ -8,8 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rediffuse.errors import ImageError
-from rediffuse.images.windows import GRID, Window, random_windows, textured_windows
+from rediffuse.errors import ConfigError, ImageError
+from rediffuse.images.crop import center_crop, squash
+from rediffuse.images.windows import (
+    GRID,
+    Window,
+    network_inputs,
+    random_windows,
+    textured_windows,
+    thumbnail,
+)
 
 SIZES = st.sampled_from([8, 16, 20, 32])
 
@@ -105,3 +113,29 @@ def test_smaller_image_is_refused_by_name(shape: tuple[int, int]) -> None:
         textured_windows(grain(*shape), 32, 4, "a.png")
     with pytest.raises(ImageError, match=said):
         random_windows(grain(*shape), 32, 4, np.random.default_rng(0), "a.png")
+
+
+def test_a_network_gets_one_square_of_the_image_or_its_windows_as_they_are() -> None:
+    pixels = grain(60, 80)
+    for crop, function in (("center", center_crop), ("squash", squash)):
+        squares, windows = network_inputs(pixels, 16, crop)
+        assert np.array_equal(squares, function(pixels, 16)[None])
+        assert windows == ()
+    squares, windows = network_inputs(pixels, 16, "windows:5")
+    assert list(windows) == textured_windows(pixels, 16, 5)
+    for square, window in zip(squares, windows, strict=True):
+        assert np.array_equal(square, pixels[window.top :, window.left :][:16, :16])
+
+
+def test_windows_smaller_than_a_block_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"^crop=windows:5: windows have at least 8 pixels a side, given 4$"):
+        network_inputs(grain(60, 80), 4, "windows:5")
+
+
+def test_a_thumbnail_is_the_mean_of_squares_and_no_larger_than_it_may_be() -> None:
+    pixels = grain(60, 100)
+    assert np.array_equal(thumbnail(pixels, 100).pixels, pixels)
+    small = thumbnail(pixels, 99)
+    assert (small.factor, small.pixels.shape) == (2, (30, 50, 3))
+    means = pixels.reshape(30, 2, 50, 2, 3).mean(axis=(1, 3))
+    assert np.abs(small.pixels - means).max() <= 0.5

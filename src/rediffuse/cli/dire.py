@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from rediffuse.cli.console import bar
-from rediffuse.cli.flags import MODEL, PATHS, Argument, CommandFlags
+from rediffuse.cli.flags import CROP, MODEL, PATHS, Argument, CommandFlags
 from rediffuse.cli.paths import expand_stdin
 from rediffuse.cli.result import Result
 from rediffuse.dire.settings import DireSettings, Grid, Kind, MapFormat, Precision
 from rediffuse.errors import ConfigError, nearest
-from rediffuse.images.config import Crop
+from rediffuse.images.config import num_windows
 
 if TYPE_CHECKING:
     from rediffuse.dire.manifest import Row
@@ -63,8 +63,9 @@ class DireFlags(CommandFlags):
     frequency: str = DireSettings.frequency
     """Filter on the model's skip connections: trained (none but its own spectral gates), off, freeu, freeu:B, sharpen
     or lowpass."""
-    crop: Crop = DireSettings.crop
-    """Cut out the middle square, or squash the image into a square."""
+    crop: Annotated[str, CROP] = DireSettings.crop
+    """Cut out the middle square (center), squash the image into a square (squash), or cut up to N squares out of it
+    without resampling (windows:N), at N times the network calls."""
     solver: str = DireSettings.solver
     """The sampler that inverts and reconstructs: ddim, dpm_solver or heun; all but ddim need --grid aligned."""
     spacing: str = DireSettings.spacing
@@ -79,6 +80,9 @@ class DireFlags(CommandFlags):
     """cpu, cuda, cuda:1 or mps; auto takes a GPU where there is one."""
     force: bool = False
     """Process every file again."""
+
+    def __post_init__(self) -> None:
+        num_windows(self.crop)  # a crop that is none is refused before anything is read
 
 
 def run(args: DireFlags) -> Result:

@@ -49,6 +49,7 @@ class Argument:
 
 PATHS = Argument(metavar="PATH", positional=True)
 MODEL = Argument(metavar="MODEL")
+CROP = Argument(metavar="{center,squash,windows:N}")
 FLAT = Argument(flat=True)
 
 

@@ -9,6 +9,7 @@ from rediffuse.dire.manifest import Manifest, Row
 from rediffuse.dire.maps import MapStore
 from rediffuse.dire.settings import DireSettings
 from rediffuse.images.find import FoundImage
+from rediffuse.images.windows import Window
 from rediffuse.records import digest
 
 
@@ -82,7 +83,12 @@ def _row(result: FileResult, settings: DireSettings) -> Row:
         mean_error=result.reconstruction.map.values.mean().item() if result.reconstruction else None,
         status="done" if done else "failed",
         reason=result.reason,
+        windows=_places(result.reconstruction.windows) if result.reconstruction else None,
     )
+
+
+def _places(windows: Sequence[Window]) -> str | None:
+    return " ".join(f"{window.top},{window.left}" for window in windows) or None
 
 
 def _sha256(image: FoundImage) -> str | None:

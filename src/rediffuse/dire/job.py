@@ -9,13 +9,13 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from rediffuse.dire.reconstruct import Reconstruction, reconstruct
+from rediffuse.dire.reconstruct import Reconstruction, joined, reconstruct
 from rediffuse.dire.settings import DireSettings
 from rediffuse.errors import ConfigError, ImageError
-from rediffuse.images.crop import CROPS
 from rediffuse.images.decode import decode, pixels_of
 from rediffuse.images.find import FoundImage, MemoryImage
 from rediffuse.images.tensors import to_tensor
+from rediffuse.images.windows import Thumbnail, Window, network_inputs, thumbnail
 from rediffuse.zoo.model import DiffusionModel
 
 S = TypeVar("S")
@@ -41,8 +41,17 @@ class LoadedFile:
     meta: FileMeta | None = None
     """None where the file could not be decoded, or where there is none."""
     x_0: Tensor | None = None
-    """(3, S, S) float32 in [-1, 1]."""
+    """(N, 3, S, S) float32 in [-1, 1]: the image, N = 1, or its windows."""
+    windows: tuple[Window, ...] = ()
+    """Where the windows lie in the image; empty where it is one square."""
+    picture: Thumbnail | None = None
+    """The image that the windows are cut from; None where there are none."""
     reason: str | None = None
+
+    @property
+    def num_rows(self) -> int:
+        """N; 0 where there is no image."""
+        return 0 if self.x_0 is None else len(self.x_0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +64,9 @@ class FileResult:
     label: int | None = None
     """The class that was given to a class-conditional model."""
     reconstruction: Reconstruction | None = None
-    """The reconstruction of one image (N = 1), on the CPU."""
+    """The reconstruction of one image, on the CPU: N = 1, or the number of its windows."""
+    picture: Thumbnail | None = None
+    """The image that the windows are cut from; None where there are none."""
     reason: str | None = None
     """The error in one line; None if there is a reconstruction."""
 
@@ -69,36 +80,11 @@ def load_file(found: FoundImage | MemoryImage, settings: DireSettings) -> Loaded
         else:
             image = decode(found.path)
             pixels, meta = image.pixels, FileMeta(sha256=image.sha256, codec=image.codec, size=image.size)
+        squares, windows = network_inputs(pixels, settings.image_size, settings.crop, found.source)
     except ImageError as error:
-        return LoadedFile(found=found, reason=str(error))
-    return LoadedFile(found=found, meta=meta, x_0=to_tensor(CROPS[settings.crop](pixels, settings.image_size)))
-
-
-def reconstruct_batch(
-    model: DiffusionModel,
-    loaded: Sequence[LoadedFile],
-    settings: DireSettings,
-    *,
-    labels: Mapping[str, int] | None = None,
-) -> list[FileResult]:
-    """Reconstruct one batch of loaded files; returns one result per file, in order.
-
-    Args:
-        model: see `reconstruct`.
-        settings: see `reconstruct`.
-        loaded: from `load_file`; a file without an image gives a result with its reason.
-        labels: the class of each file by `FoundImage.name`, for a class-conditional model.
-
-    Raises:
-        ConfigError, SettingsMismatch: see `reconstruct`.
-    """
-    images = [file.x_0 for file in loaded if file.x_0 is not None]
-    if not images:
-        return [FileResult(found=file.found, meta=file.meta, reason=file.reason) for file in loaded]
-    classes = None if labels is None else [labels[file.found.name] for file in loaded if file.x_0 is not None]
-    batch = reconstruct(model, torch.stack(images), settings, labels=classes).to("cpu")
-    singles = (batch[index : index + 1] for index in range(len(batch)))
-    return [_result(file, singles, settings, labels) for file in loaded]
+        return LoadedFile(found=found, meta=meta, reason=str(error))
+    picture = thumbnail(pixels) if windows else None
+    return LoadedFile(found=found, meta=meta, x_0=to_tensor(squares), windows=windows, picture=picture)
 
 
 def reconstruct_files(
@@ -112,12 +98,15 @@ def reconstruct_files(
 ) -> Generator[FileResult, None, None]:
     """Reconstruct files in batches; unreadable files do not count, and the last batch may be smaller.
 
+    With `crop="windows:N"` the windows of several images share a batch, and those of one image may need several.
+
     Args:
         model: see `reconstruct`.
         settings: see `reconstruct`.
         files: from `images.find.find_images` or `gather_images`; an iterator is read as fast as the files are decoded.
-        batch_size: images per call of the network, at least 1. It affects results only by rounding.
-        labels: see `reconstruct_batch`.
+        batch_size: images, or windows of images, per call of the network, at least 1. It affects results only by
+            rounding.
+        labels: the class of each file by `FoundImage.name`, for a class-conditional model.
         workers: threads that decode ahead, at least 1.
 
     Returns:
@@ -130,7 +119,8 @@ def reconstruct_files(
     for name, number in (("batch_size", batch_size), ("workers", workers)):
         if number < 1:
             raise ConfigError(f"{name}={number}: at least 1 is needed")
-    loaded = in_threads(lambda found: load_file(found, settings), files, workers, 2 * batch_size)
+    ahead = max(workers, 2 * batch_size // (settings.num_windows or 1))  # files for two batches
+    loaded = in_threads(lambda found: load_file(found, settings), files, workers, ahead)
     return _results(model, loaded, settings, batch_size, labels)
 
 
@@ -171,6 +161,19 @@ def in_threads(function: Callable[[S], R], items: Iterable[S], workers: int, ahe
         pool.shutdown(wait=True, cancel_futures=True)
 
 
+@dataclass(frozen=True)
+class _Part:
+    """Rows of one file's x_0 that are in one batch; none of a file without an image."""
+
+    file: LoadedFile
+    rows: slice
+
+    @property
+    def ends(self) -> bool:
+        """Whether these are the file's last rows."""
+        return self.rows.stop == self.file.num_rows
+
+
 def _results(
     model: DiffusionModel,
     loaded: Iterable[LoadedFile],
@@ -178,40 +181,76 @@ def _results(
     batch_size: int,
     labels: Mapping[str, int] | None,
 ) -> Generator[FileResult, None, None]:
+    begun: list[Reconstruction] = []  # the parts of a file that goes on in the next batch
     for batch in _full_batches(loaded, batch_size):
         try:
-            results = reconstruct_batch(model, batch, settings, labels=labels)
+            parts = _reconstructed(model, batch, settings, labels)
         except torch.OutOfMemoryError:
             raise ConfigError(
                 f"batch_size={batch_size}: {settings.image_size} px images do not fit in the memory of {model.device}; "
                 "choose a smaller one"
             ) from None
-        yield from results
+        for part, reconstruction in zip(batch, parts, strict=True):
+            begun += [] if reconstruction is None else [reconstruction]
+            if part.ends:
+                yield _result(part.file, begun, settings, labels)
+                begun = []
 
 
-def _full_batches(loaded: Iterable[LoadedFile], batch_size: int) -> Iterator[list[LoadedFile]]:
-    """Groups of files with `batch_size` images each, and failed files between them; the last may have fewer images."""
-    batch: list[LoadedFile] = []
-    images = 0
+def _full_batches(loaded: Iterable[LoadedFile], batch_size: int) -> Iterator[list[_Part]]:
+    """Batches of `batch_size` rows, whatever failures lie between; the last may hold fewer.
+
+    The windows of an image may lie in several batches.
+    """
+    batch: list[_Part] = []
+    room = batch_size
     for file in loaded:
-        batch.append(file)
-        images += file.x_0 is not None
-        if images in (0, batch_size):  # no incomplete batch: yield failed files immediately
-            yield batch
-            batch, images = [], 0
+        begin = 0
+        while True:
+            end = min(begin + room, file.num_rows)
+            batch.append(_Part(file, slice(begin, end)))
+            room -= end - begin
+            if room in (0, batch_size):  # nothing to wait for: failures go out at once
+                yield batch
+                batch, room = [], batch_size
+            if end == file.num_rows:
+                break
+            begin = end
     if batch:
         yield batch
 
 
+def _reconstructed(
+    model: DiffusionModel, batch: Sequence[_Part], settings: DireSettings, labels: Mapping[str, int] | None
+) -> list[Reconstruction | None]:
+    """One reconstruction per part, on the CPU; None for a file without an image."""
+    rows = [part.file.x_0[part.rows] for part in batch if part.file.x_0 is not None]
+    if not rows:
+        return [None] * len(batch)
+    classes = None
+    if labels is not None:
+        names = [part.file.found.name for part in batch for _ in range(part.rows.stop - part.rows.start)]
+        classes = [labels[name] for name in names]
+    together = reconstruct(model, torch.cat(rows), settings, labels=classes).to("cpu")
+    reconstructions, begin = [], 0
+    for part in batch:
+        end = begin + part.rows.stop - part.rows.start
+        reconstructions.append(together[begin:end] if end > begin else None)
+        begin = end
+    return reconstructions
+
+
 def _result(
-    file: LoadedFile, singles: Iterator[Reconstruction], settings: DireSettings, labels: Mapping[str, int] | None
+    file: LoadedFile, parts: Sequence[Reconstruction], settings: DireSettings, labels: Mapping[str, int] | None
 ) -> FileResult:
     if file.x_0 is None:
         return FileResult(found=file.found, meta=file.meta, reason=file.reason)
     label = None if labels is None else labels[file.found.name]
-    reconstruction = next(singles)
+    reconstruction = joined(parts, file.windows)
     if not reconstruction.is_finite.all():
         source = file.found.source
-        reason = f"{source}: the reconstruction is not finite: precision={settings.precision} is too low for it"
+        reason = f"{source}: the reconstruction is not finite: precision={settings.precision} does not suffice for it"
         return FileResult(found=file.found, meta=file.meta, label=label, reason=reason)
-    return FileResult(found=file.found, meta=file.meta, label=label, reconstruction=reconstruction)
+    return FileResult(
+        found=file.found, meta=file.meta, label=label, reconstruction=reconstruction, picture=file.picture
+    )

@@ -41,6 +41,8 @@ class Row:
     status: Literal["done", "failed"]
     reason: str | None
     """The error in one line; None if there was none."""
+    windows: str | None = None
+    """First row and column of each window, "0,16 24,8"; None if the whole image was reconstructed."""
 
 
 _SCHEMA = pa.schema(
@@ -56,6 +58,7 @@ _SCHEMA = pa.schema(
         ("mean_error", pa.float64()),
         ("status", pa.string()),
         ("reason", pa.string()),
+        ("windows", pa.string()),
     ]
 )
 assert _SCHEMA.names == [field.name for field in dataclasses.fields(Row)]
@@ -175,6 +178,8 @@ def _read_table(path: Path) -> list[Row]:
     except (pa.ArrowException, OSError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"{path}: is not a manifest ({reason}); remove it or choose another folder") from error
+    if table.schema.names == _SCHEMA.names[:-1]:  # written before there were windows
+        table = table.append_column(_SCHEMA.field("windows"), pa.nulls(len(table), pa.string()))
     if not table.schema.equals(_SCHEMA):
         given = ", ".join(table.schema.names)
         raise InputError(f"{path}: is not a manifest (its columns are {given}); remove it or choose another folder")

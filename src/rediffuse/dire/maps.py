@@ -7,7 +7,8 @@
     latents/NAME.safetensors      x_T, float32
 
 NAME is the input's name with its suffix (`photo.jpg.png`), so that `photo.jpg` and `photo.png` have different results.
-The format of a map does not depend on the format of its input.
+The format of a map does not depend on the format of its input. The windows of one image lie below one another in every
+file, (3, N S, S); `manifest.Row.windows` has their places in the image.
 """
 
 import hashlib
@@ -20,6 +21,7 @@ from pathlib import Path, PurePosixPath
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
+from torch import Tensor
 
 from rediffuse import files, records
 from rediffuse.dire.reconstruct import DireMap, Reconstruction
@@ -91,7 +93,7 @@ class MapStore:
         Raises:
             StorageError: the disk is full, or the folder cannot be written to.
         """
-        assert len(reconstruction) == 1
+        assert len(reconstruction) == 1 or self.settings.num_windows is not None
         assert reconstruction.settings == self.settings
         with self._writing_settings:
             if not _settings_file(self.folder).exists():
@@ -120,7 +122,9 @@ class MapStore:
             files.remove_partial(self.folder / name)
 
     def read(self, name: str) -> DireMap:
-        """The map of one image, (1, 3, S, S), with its settings; if it is stored in both formats, the exact one.
+        """The map of one image, (N, 3, S, S), with its settings; if it is stored in both formats, the exact one.
+
+        N is 1, or the number of the image's windows; the manifest has their places.
 
         Raises:
             InputError: there is no map of `name`, or its file is damaged; names the file.
@@ -134,7 +138,7 @@ class MapStore:
                 values = safetensors.torch.load(path.read_bytes())["map"]
             else:
                 values = torch.from_numpy(read_png16(path.read_bytes())).movedim(-1, 0)
-            return DireMap(values=values[None], settings=self.settings)
+            return DireMap(values=_rows(values, self.settings), settings=self.settings)
         except (OSError, ImageError, ConfigError, SafetensorError, KeyError) as error:
             raise InputError(f"{path}: cannot be read: {error}") from error
 
@@ -145,24 +149,37 @@ class MapStore:
         return self.folder.joinpath(output.folder, *parts[:-1], parts[-1] + output.suffix)
 
 
+def _strip(rows: Tensor) -> Tensor:
+    """Images (N, 3, S, S) below one another: (3, N S, S)."""
+    return torch.cat([*rows], dim=1)
+
+
+def _rows(strip: Tensor, settings: DireSettings) -> Tensor:
+    """The inverse of `_strip`; a strip that does not consist of windows is one image."""
+    side = settings.image_size
+    if settings.num_windows is None or strip.ndim != 3 or strip.shape[1] % side:
+        return strip[None]
+    return torch.stack(strip.split(side, dim=1))
+
+
 def _png16(reconstruction: Reconstruction) -> bytes:
-    return png16_bytes(reconstruction.map.values[0].movedim(0, -1).numpy())
+    return png16_bytes(_strip(reconstruction.map.values).movedim(0, -1).numpy())
 
 
 def _exact(reconstruction: Reconstruction) -> bytes:
-    return safetensors.torch.save({"map": reconstruction.map.values[0].contiguous()})
+    return safetensors.torch.save({"map": _strip(reconstruction.map.values)})
 
 
 def _eight_bits(reconstruction: Reconstruction) -> bytes:
-    return png_bytes(map_to_uint8_floor(reconstruction.map.values[0]))
+    return png_bytes(map_to_uint8_floor(_strip(reconstruction.map.values)))
 
 
 def _image(reconstruction: Reconstruction) -> bytes:
-    return png_bytes(to_uint8_floor(reconstruction.x_0_hat[0]))
+    return png_bytes(to_uint8_floor(_strip(reconstruction.x_0_hat)))
 
 
 def _latent(reconstruction: Reconstruction) -> bytes:
-    return safetensors.torch.save({"x_T": reconstruction.x_T[0].contiguous()})
+    return safetensors.torch.save({"x_T": _strip(reconstruction.x_T)})
 
 
 _PNG16_MAP = _Output("maps", ".png", _png16)

@@ -1,6 +1,6 @@
 """Invert images, reconstruct them, and measure the reconstruction error (DIRE, arXiv:2303.09295)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,6 +12,7 @@ from rediffuse.diffusion.process import SamplerOptions
 from rediffuse.dire.bands import without_middle
 from rediffuse.dire.settings import DireSettings, Precision, require_same
 from rediffuse.errors import ConfigError
+from rediffuse.images.windows import Window
 from rediffuse.zoo.labels import Labels, class_labels
 from rediffuse.zoo.model import DiffusionModel
 
@@ -51,8 +52,11 @@ class Reconstruction:
     settings: DireSettings
     second: Tensor | None = None
     """(N, 3, S, S): the reconstructions of the images without middle frequencies, if `settings.second_view` is set."""
+    windows: tuple[Window, ...] = ()
+    """The places of the N windows in their image, for `crop="windows:N"`; empty for whole images."""
 
     def __post_init__(self) -> None:
+        assert len(self.windows) in (0, len(self.x_0))
         assert self.x_0.shape == self.x_T.shape == self.x_0_hat.shape
         assert (self.second is not None) == self.settings.second_view
         assert self.second is None or self.second.shape == self.x_0.shape
@@ -67,11 +71,11 @@ class Reconstruction:
         return len(self.x_0)
 
     def __getitem__(self, images: slice) -> "Reconstruction":
-        """Some of the images; the index is a slice, so that the batch dimension is kept."""
-        return self._each(lambda tensor: tensor[images])
+        """Some of the images, or of the windows; the index is a slice, so that the batch dimension is kept."""
+        return self._each(lambda tensor: tensor[images], self.windows[images])
 
     def to(self, device: torch.device | str) -> "Reconstruction":
-        return self._each(lambda tensor: tensor.to(device))
+        return self._each(lambda tensor: tensor.to(device), self.windows)
 
     @property
     def error(self) -> Tensor:
@@ -93,10 +97,10 @@ class Reconstruction:
         both = self.x_0_hat if self.second is None else torch.cat([self.x_0_hat, self.second], dim=1)
         return torch.isfinite(both).flatten(1).all(dim=1)
 
-    def _each(self, function: Callable[[Tensor], Tensor]) -> "Reconstruction":
+    def _each(self, function: Callable[[Tensor], Tensor], windows: tuple[Window, ...]) -> "Reconstruction":
         x_0, x_T, x_0_hat = (function(tensor) for tensor in (self.x_0, self.x_T, self.x_0_hat))
         second = None if self.second is None else function(self.second)
-        return replace(self, x_0=x_0, x_T=x_T, x_0_hat=x_0_hat, second=second)
+        return replace(self, x_0=x_0, x_T=x_T, x_0_hat=x_0_hat, second=second, windows=windows)
 
 
 def reconstruct(
@@ -110,7 +114,8 @@ def reconstruct(
 
     Args:
         model: a model whose network is in eval mode.
-        x_0: (N, 3, S, S) float32 in [-1, 1], S = settings.image_size; moved to the model's device.
+        x_0: (N, 3, S, S) float32 in [-1, 1], S = settings.image_size; moved to the model's device. Images, or for
+            `crop="windows:N"` the windows of images.
         settings: settings for this model (`DireSettings.for_model`); None is `DireSettings.for_model(model)`.
         labels: N classes from 0 to num_classes - 1, a tensor or a sequence; needed by a class-conditional model, not
             allowed for others.
@@ -149,15 +154,27 @@ def reconstruct(
     return Reconstruction(x_0=x_0, x_T=x_T, x_0_hat=x_0_hat, settings=settings, second=second)
 
 
+def joined(parts: Sequence[Reconstruction], windows: tuple[Window, ...] = ()) -> Reconstruction:
+    """The rows of several reconstructions of the same settings as one, which has these windows."""
+    x_0, x_T, x_0_hat = (torch.cat([getattr(part, name) for part in parts]) for name in ("x_0", "x_T", "x_0_hat"))
+    second = [part.second for part in parts if part.second is not None]
+    return replace(
+        parts[0], x_0=x_0, x_T=x_T, x_0_hat=x_0_hat, second=torch.cat(second) if second else None, windows=windows
+    )
+
+
 def network_calls(model: DiffusionModel, settings: DireSettings) -> int:
-    """Network calls per image for inversion and reconstruction of each view, counted by running the solver."""
+    """Network calls per image for inversion and reconstruction of each view and of each of the N windows.
+
+    They are counted by running the solver. An image with fewer windows than N needs fewer calls.
+    """
     process = model.process(settings.respacing)
     paths = (
         trajectory.inversion_path(process, settings.grid, settings.depth),
         trajectory.sampling_path(process, settings.depth),
     )
     calls = sum(trajectory.num_network_calls(settings.solver, process, path) for path in paths)
-    return calls * (2 if settings.second_view else 1)
+    return calls * (2 if settings.second_view else 1) * (settings.num_windows or 1)
 
 
 def _at_precision(network: Callable[..., Tensor], precision: Precision) -> Callable[..., Tensor]:

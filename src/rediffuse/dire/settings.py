@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from rediffuse.diffusion.config import EVEN, respacing
 from rediffuse.diffusion.samplers import get_sampler
 from rediffuse.errors import ConfigError, SettingsMismatch
-from rediffuse.images.config import Crop
+from rediffuse.images.config import num_windows
 from rediffuse.models.config import Preset
 from rediffuse.records import added_field
 
@@ -43,8 +43,9 @@ class DireSettings:
     grid: Grid = "compat"
     """`compat`: the original's inversion grid, shifted by one step; only for the solver ddim. `aligned`: the reversed
     sampling grid."""
-    crop: Crop = "center"
-    """`center`: scale the shorter side to `image_size` and cut out the middle. `squash`: scale both sides."""
+    crop: str = "center"
+    """`center`: scale the shorter side to `image_size` and cut out the middle. `squash`: scale both sides.
+    `windows:N`: up to N windows of the image, cut without resampling (`images.windows.textured_windows`)."""
     frequency: str = "trained"
     """The filter of the skip connections, in inversion and sampling: a preset of `models.config.Preset`."""
     second_view: bool = False
@@ -57,6 +58,7 @@ class DireSettings:
             raise ConfigError(f"depth={self.depth}: from 1 to steps={self.steps} are allowed")
         if self.image_size < 1:
             raise ConfigError(f"image_size={self.image_size}: at least 1 is needed")
+        num_windows(self.crop)  # a crop that is none is refused here
         Preset.parse(self.frequency)
         get_sampler("solver", self.solver, inverts=True)
         assert self.respacing  # raises an error for a wrong spacing
@@ -79,6 +81,11 @@ class DireSettings:
         settings = cls(image_size=model.image_size, model_sha256=model.provenance.sha256, **fields)
         model.process(settings.respacing)  # raises an error for an impossible grid now, and not during a job
         return settings
+
+    @property
+    def num_windows(self) -> int | None:
+        """N of `crop="windows:N"`: the most windows that an image has; None where a whole image is reconstructed."""
+        return num_windows(self.crop)
 
     @property
     def respacing(self) -> str:

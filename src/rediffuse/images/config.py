@@ -1,6 +1,27 @@
 """How images are cut, as data that needs no numpy."""
 
-from typing import Literal
+from typing import Literal, get_args
+
+from rediffuse.errors import ConfigError, nearest
 
 Crop = Literal["center", "squash"]
 """`center`: shrink the shorter side to the size and cut the middle square. `squash`: shrink both sides to the size."""
+
+_WINDOWS = "windows"
+
+
+def num_windows(crop: str) -> int | None:
+    """N of `windows:N`: an image becomes up to N squares of the size, cut without resampling; None for a `Crop`.
+
+    Raises:
+        ConfigError: another name, or N is not a whole number from 1 on.
+    """
+    if crop in get_args(Crop):
+        return None
+    name, _, number = crop.partition(":")
+    if name != _WINDOWS:
+        allowed = [*get_args(Crop), f"{_WINDOWS}:N"]
+        raise ConfigError(f"crop={crop}: {', '.join(allowed)} are allowed{nearest(crop, allowed)}")
+    if not (number.isascii() and number.isdecimal()) or number.startswith("0"):
+        raise ConfigError(f"crop={crop}: N of {_WINDOWS}:N is a whole number, at least 1")
+    return int(number)

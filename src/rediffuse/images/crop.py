@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import get_args
 
 import numpy as np
 from PIL import Image
@@ -64,8 +65,9 @@ def squash(pixels: np.ndarray, size: int) -> np.ndarray:
     return np.array(Image.fromarray(pixels).resize((size, size), Image.Resampling.BICUBIC))
 
 
-CROPS: dict[Crop, Callable[[np.ndarray, int], np.ndarray]] = {"center": center_crop, "squash": squash}
-"""The crop functions, by their names in settings."""
+CROPS: dict[str, Callable[[np.ndarray, int], np.ndarray]] = {"center": center_crop, "squash": squash}
+"""The crop functions, by their names in `Crop`."""
+assert tuple(CROPS) == get_args(Crop)
 
 
 def _scale_shorter_side(pixels: np.ndarray, shorter: int) -> np.ndarray:

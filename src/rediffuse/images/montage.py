@@ -9,11 +9,11 @@ def tile(images: np.ndarray, columns: int | None = None) -> np.ndarray:
     """Lay images out in rows.
 
     Args:
-        images: uint8, (N, H, W, 3), N at least 1.
+        images: (N, H, W, C), N at least 1.
         columns: None makes the grid as square as possible.
 
     Returns:
-        uint8, (rows * H, columns * W, 3); places without an image are black.
+        (rows * H, columns * W, C); places without an image are 0.
     """
     num_images, height, width, channels = images.shape
     columns = columns or math.ceil(math.sqrt(num_images))

@@ -7,39 +7,37 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rediffuse.errors import ConfigError, nearest
+from rediffuse.errors import ConfigError
 from rediffuse.files import write_bytes
-from rediffuse.images.config import Crop
-from rediffuse.images.crop import CROPS
 from rediffuse.images.decode import decode, pixels_of
 from rediffuse.images.encode import png_bytes
 from rediffuse.images.find import ImageLike, as_list
 from rediffuse.images.montage import tile
+from rediffuse.images.windows import network_inputs
 
 
-def read_image(image: ImageLike | Sequence[ImageLike], size: int = 256, crop: Crop = "center") -> Tensor:
+def read_image(image: ImageLike | Sequence[ImageLike], size: int = 256, crop: str = "center") -> Tensor:
     """One image, or several, as `reconstruct` and `invert` take them.
 
     Args:
         image: the path of an image file, a Pillow image, or an array, uint8 (H, W, 3), RGB; or a sequence of N such.
         size: side of the square, in pixels; `model.image_size` for a model.
-        crop: `center` scales the shorter side to `size` and cuts the middle; `squash` scales both sides.
+        crop: `center` scales the shorter side to `size` and cuts the middle; `squash` scales both sides. `windows:W`
+            cuts up to W windows out of each image without resampling (`images.windows`).
 
     Returns:
-        x_0, (N, 3, size, size) float32 in [-1, 1]; N is 1 for one image.
+        x_0, (N, 3, size, size) float32 in [-1, 1]; N is 1 for one image, and with `windows:W` the number of windows.
 
     Raises:
-        ImageError: a file, or what is given, cannot be used as an image.
+        ImageError: a file, or what is given, cannot be used as an image, or is smaller than a window.
         ConfigError: `size` is below 1, or there is no such crop.
     """
     if size < 1:
         raise ConfigError(f"size={size}: at least 1 is needed")
-    if crop not in CROPS:
-        raise ConfigError(f"crop={crop}: {', '.join(CROPS)} are allowed{nearest(crop, CROPS)}")
-    pixels = [CROPS[crop](_pixels(one, place), size) for place, one in enumerate(as_list(image))]
-    if not pixels:
+    images = [(_pixels(one, place), f"image {place}") for place, one in enumerate(as_list(image))]
+    if not images:
         raise ConfigError("image: given none; at least 1 is needed")
-    return to_tensor(np.stack(pixels))
+    return to_tensor(np.concatenate([network_inputs(pixels, size, crop, name)[0] for pixels, name in images]))
 
 
 def write_image(path: Path | str, x: Tensor, *, columns: int | None = None) -> None:

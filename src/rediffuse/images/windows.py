@@ -8,8 +8,11 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+from PIL import Image
 
-from rediffuse.errors import ImageError
+from rediffuse.errors import ConfigError, ImageError
+from rediffuse.images.config import num_windows
+from rediffuse.images.crop import CROPS
 
 GRID = 8
 """The first row and column of a window are multiples of this: the side of a JPEG block."""
@@ -35,6 +38,49 @@ class Window:
         return all(
             -self.size < here - there < other.size for here, there in ((self.top, other.top), (self.left, other.left))
         )
+
+
+@dataclass(frozen=True)
+class Thumbnail:
+    """A small image to show windows on."""
+
+    pixels: np.ndarray
+    """uint8, (h, w, 3)."""
+    factor: int
+    """Each of its pixels is the mean of a square of the image with this side."""
+
+
+def thumbnail(pixels: np.ndarray, side: int = 640) -> Thumbnail:
+    """The image (H, W, 3), reduced by the smallest whole number that makes no side longer than `side` pixels."""
+    factor = math.ceil(max(pixels.shape) / side)
+    return Thumbnail(np.asarray(Image.fromarray(pixels).reduce(factor)), factor)
+
+
+def network_inputs(
+    pixels: np.ndarray, size: int, crop: str, name: str = "image"
+) -> tuple[np.ndarray, tuple[Window, ...]]:
+    """The squares of an image that a network gets.
+
+    Args:
+        pixels: uint8, (H, W, 3).
+        size: side of a square, in pixels; for windows at least 8.
+        crop: `center` or `squash` for one square, or `windows:N` for up to N `textured_windows`.
+        name: the image's name in errors.
+
+    Returns:
+        uint8, (N, size, size, 3), and where the squares lie in the image: N windows; none where the square is not one.
+
+    Raises:
+        ImageError: the image is smaller than a window.
+        ConfigError: another name of a crop, or too small a window.
+    """
+    number = num_windows(crop)
+    if number is None:
+        return CROPS[crop](pixels, size)[None], ()
+    if size < GRID:
+        raise ConfigError(f"crop={crop}: windows have at least {GRID} pixels a side, given {size}")
+    windows = textured_windows(pixels, size, number, name)
+    return np.stack([window.cut(pixels) for window in windows]), tuple(windows)
 
 
 def textured_windows(pixels: np.ndarray, size: int, number: int, name: str = "image") -> list[Window]:

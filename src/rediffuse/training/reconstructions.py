@@ -8,6 +8,7 @@ from pathlib import Path
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
+from torch import Tensor
 
 from rediffuse import files
 from rediffuse.dire.job import FileResult, load_file, reconstruct_files
@@ -15,8 +16,11 @@ from rediffuse.dire.reconstruct import Reconstruction
 from rediffuse.dire.settings import DireSettings
 from rediffuse.errors import InputError
 from rediffuse.images.find import FoundImage
+from rediffuse.images.windows import Window
 from rediffuse.records import digest
 from rediffuse.zoo.model import DiffusionModel
+
+_WINDOWS = "windows"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +68,8 @@ class ReconstructionCache:
 def _write(path: Path, reconstruction: Reconstruction) -> None:
     kept = {name: getattr(reconstruction, name) for name in _names(reconstruction.settings)}
     tensors = {name: tensor.contiguous() for name, tensor in kept.items()}
+    if reconstruction.windows:
+        tensors[_WINDOWS] = _places(reconstruction.windows)
     files.write_bytes(path, safetensors.torch.save(tensors))
 
 
@@ -75,12 +81,18 @@ def _read(image: FoundImage, path: Path, settings: DireSettings) -> FileResult:
         tensors = safetensors.torch.load(path.read_bytes())
     except (OSError, SafetensorError) as error:
         raise InputError(f"{path}: cannot be read ({error}); remove it") from None
-    shape = (1, 3, settings.image_size, settings.image_size)
     names = _names(settings)
-    if any(name not in tensors or tensors[name].shape != torch.Size(shape) for name in names):
+    if any(name not in tensors or tensors[name].shape != loaded.x_0.shape for name in names):
         raise InputError(f"{path}: does not hold a reconstruction of {settings.image_size} px; remove it")
-    reconstruction = Reconstruction(x_0=loaded.x_0[None], settings=settings, **{name: tensors[name] for name in names})
-    return FileResult(found=image, meta=loaded.meta, reconstruction=reconstruction)
+    if loaded.windows and not torch.equal(tensors.get(_WINDOWS, torch.empty(0)), _places(loaded.windows)):
+        raise InputError(f"{path}: holds other windows of the image than this version chooses; remove it")
+    kept = {name: tensors[name] for name in names}
+    reconstruction = Reconstruction(x_0=loaded.x_0, settings=settings, windows=loaded.windows, **kept)
+    return FileResult(found=image, meta=loaded.meta, reconstruction=reconstruction, picture=loaded.picture)
+
+
+def _places(windows: Sequence[Window]) -> Tensor:
+    return torch.tensor([(window.top, window.left) for window in windows])  # (N, 2)
 
 
 def _names(settings: DireSettings) -> tuple[str, ...]:
