@@ -85,7 +85,7 @@ def test_evidence_is_kept_where_it_is_asked_for(model: DiffusionModel, detector:
     [kept] = rediffuse.detect(PHOTO[None], model=model, detector=detector, evidence=True)
     assert without.evidence is None
     assert kept.evidence is not None
-    assert kept.evidence.x_0.shape == (3, model.image_size, model.image_size)
+    assert kept.evidence.x_0.shape == (1, 3, model.image_size, model.image_size)
     assert kept == without
 
 

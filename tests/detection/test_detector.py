@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+from detection.conftest import SETTINGS
 from rediffuse.detection.calibration import Thresholds, fit_calibration
 from rediffuse.detection.detector import BETWEEN, UNFAMILIAR, Detector, load_detector
 from rediffuse.detection.familiarity import familiarity_limit, fit_familiarity
-from rediffuse.detection.features import FEATURES, INPUTS, MapInput
+from rediffuse.detection.features import FEATURES, INPUTS, MapInput, feature_set
 from rediffuse.detection.metrics import roc_auc
 from rediffuse.detection.resnet import ResNet50
 from rediffuse.detection.scorers import MapScorer, Scorer
@@ -19,6 +20,7 @@ from rediffuse.training.detector import fit_bands
 
 LABELS = torch.arange(200) % 2
 FEW = torch.arange(4) % 2
+WINDOWS = dataclasses.replace(SETTINGS, crop="windows:4")
 
 
 def detector_of(scorer: Scorer, make) -> Detector:
@@ -69,6 +71,58 @@ def test_what_bands_add_and_the_offsets_are_the_calibrated_logit(bands, make):
     offset = bands.calibration.slope * bands.scorer.offset + bands.calibration.offset
     logits = bands.explain(reconstruction).sum(axis=1) + offset
     np.testing.assert_allclose(1 / (1 + np.exp(-logits)), bands.probabilities(reconstruction), rtol=1e-9)
+
+
+@pytest.fixture(scope="module")
+def by_windows(make) -> Detector:
+    """Each training image is 4 windows of its class."""
+    images = [make(torch.full((4,), label % 2), seed=label, settings=WINDOWS) for label in range(40)]
+    features = feature_set("bands", WINDOWS)
+    inputs, labels = np.concatenate([features.measure(image) for image in images]), np.arange(40) % 2
+    familiarity = fit_familiarity(inputs, labels)
+    scorer = fit_bands(features, inputs, labels, 1.0)
+    return Detector(
+        scorer=scorer,
+        familiarity=dataclasses.replace(familiarity, limit=familiarity_limit(familiarity, inputs)),
+        settings=WINDOWS,
+        calibration=fit_calibration(labels, scorer.logits_of(inputs)),
+        thresholds=Thresholds(real=0.4, generated=0.6, error_rate=0.05),
+        training={},
+    )
+
+
+def test_windows_are_judged_together(by_windows, make):
+    probabilities = [by_windows.probabilities(make(torch.full((4,), k), seed=99, settings=WINDOWS)) for k in (0, 1)]
+    assert [one.shape for one in probabilities] == [(1,), (1,)]
+    assert probabilities[0] < 0.2 < 0.8 < probabilities[1]
+    image = make(FEW, settings=WINDOWS)
+    assert by_windows.explain(image).shape == (1, 8)
+    assert by_windows.distances(image).shape == (1,)
+
+
+def test_a_window_contributes_what_the_logit_loses_without_it(by_windows, make):
+    image = make(torch.tensor([0, 0, 0, 1]), seed=7, settings=WINDOWS)
+    slope, logit = by_windows.calibration.slope, by_windows.scorer.logits
+    without_last = slope * (logit(image) - logit(image[:3]))[0]
+    contributions = by_windows.explain_windows(image)
+    np.testing.assert_allclose(contributions[3], without_last, rtol=1e-5)
+    assert contributions.argmax() == 3
+    np.testing.assert_array_equal(by_windows.explain_windows(image[:1]), slope * logit(image[:1]))
+
+
+def test_a_detector_of_whole_images_has_no_windows_to_explain(bands, make):
+    assert len(bands.explain_windows(make(FEW))) == 0
+
+
+def test_a_detector_of_windows_is_loaded_as_it_was_saved(by_windows, make, tmp_path: Path):
+    by_windows.save(tmp_path)
+    loaded = load_detector(tmp_path)
+    image = make(FEW, settings=WINDOWS)
+    assert loaded.settings == WINDOWS
+    np.testing.assert_array_equal(loaded.probabilities(image), by_windows.probabilities(image))
+    np.testing.assert_array_equal(loaded.distances(image), by_windows.distances(image))
+    with pytest.raises(SettingsMismatch, match=r"crop=center \(there windows:4\)"):
+        loaded.probabilities(make(FEW))
 
 
 def test_a_feature_of_the_whole_image_belongs_to_no_band(make):

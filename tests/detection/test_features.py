@@ -4,11 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from rediffuse.detection.features import FEATURES, INPUTS, MapInput, band_range
+from detection.conftest import SETTINGS
+from rediffuse.detection.features import FEATURES, INPUTS, MapInput, band_range, detector_input, feature_set
 from rediffuse.dire.bands import band_maps, band_profile, log_band_energies
+from rediffuse.errors import ConfigError
 from rediffuse.models.frequency import NUM_BANDS, radial_bands
 
 LABELS = torch.arange(6) % 2
+WINDOWS = dataclasses.replace(SETTINGS, crop="windows:6")
 
 
 @pytest.mark.parametrize("name", INPUTS)
@@ -31,6 +34,33 @@ def test_a_control_sees_the_image_alone(make, name):
     reconstruction = make(LABELS)
     other = dataclasses.replace(reconstruction, x_0_hat=torch.zeros_like(reconstruction.x_0))
     np.testing.assert_array_equal(INPUTS[name].measure(reconstruction), INPUTS[name].measure(other))
+
+
+@pytest.mark.parametrize("name", FEATURES)
+def test_windows_are_pooled_to_mean_and_deviation_of_each_feature(make, name):
+    of_one = FEATURES[name]
+    windows = make(LABELS, settings=WINDOWS, second_view=of_one.needs_second_view)
+    of_windows = feature_set(name, windows.settings)
+    each = of_one.measure(windows)
+    mean = each.sum(axis=0) / len(each)
+    deviation = np.sqrt(((each - mean) ** 2).sum(axis=0) / len(each))
+    np.testing.assert_allclose(of_windows.measure(windows), [np.concatenate([mean, deviation])], rtol=1e-9, atol=1e-12)
+    alone = np.concatenate([each[0], np.zeros(each.shape[1])])
+    np.testing.assert_allclose(of_windows.measure(windows[:1]), [alone], rtol=1e-5, atol=1e-5)
+
+
+def test_a_pooled_feature_is_named_by_its_pooling_and_keeps_its_band():
+    plain, pooled = (feature_set("bands", settings) for settings in (SETTINGS, WINDOWS))
+    assert plain is FEATURES["bands"]
+    assert pooled.names[3] == "error in band 3 (0.25-0.35 cycles/px), mean over windows"
+    assert pooled.names[16 + 3] == "error in band 3 (0.25-0.35 cycles/px), deviation over windows"
+    assert [feature.band for feature in pooled.features] == 2 * [feature.band for feature in plain.features]
+
+
+def test_maps_of_windows_are_refused():
+    assert detector_input("map", SETTINGS) is INPUTS["map"]
+    with pytest.raises(ConfigError, match=r"^crop=windows:6: map is one map per image; center, squash are allowed$"):
+        detector_input("map", WINDOWS)
 
 
 def test_bands_are_the_profile_of_errors_and_coherences(make):

@@ -60,8 +60,8 @@ def test_a_verdict_says_what_the_detector_and_the_reconstruction_say(make):
     assert said.coherences == tuple(profile.coherences[0].tolist())
     assert said.contributions == tuple(one.explain(reconstruction)[0])
     assert said.evidence is not None
-    np.testing.assert_array_equal(said.evidence.x_0, reconstruction.x_0[0])
-    np.testing.assert_array_equal(said.evidence.x_0_hat, reconstruction.x_0_hat[0])
+    np.testing.assert_array_equal(said.evidence.x_0, reconstruction.x_0)
+    np.testing.assert_array_equal(said.evidence.x_0_hat, reconstruction.x_0_hat)
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ def test_every_file_is_judged_in_order_with_the_class_that_it_was_given(tmp_path
         if said.judged:
             x_0 = load_file(found, one.settings).x_0
             assert x_0 is not None
-            alone = reconstruct(model, x_0[None], one.settings, labels=[labels[found.name]])
+            alone = reconstruct(model, x_0, one.settings, labels=[labels[found.name]])
             assert said.mean_dire == pytest.approx(alone.error.abs().mean().item(), rel=1e-5)
     for wrong in ({"model_sha256": "1" * 64}, {"image_size": 8}):
         with pytest.raises(SettingsMismatch, match=f"^the detector has other settings: {next(iter(wrong))}="):

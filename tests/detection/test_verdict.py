@@ -8,7 +8,7 @@ from rediffuse.detection.verdict import Evidence, Verdict
 from rediffuse.dire.settings import DireSettings
 from rediffuse.records import digest
 
-PIXELS = np.zeros((3, 4, 4), np.float32)
+PIXELS = np.zeros((1, 3, 4, 4), np.float32)
 JUDGED = Verdict(
     file="a/b.png",
     decision="generated",
@@ -51,6 +51,7 @@ def test_row_holds_every_value_under_a_name_of_its_own():
         "real_threshold": 0.4,
         "false_positive_rate": 0.05,
         "mean_dire": 0.01,
+        "num_windows": None,
         "settings": digest(JUDGED.settings),
         "error_band_0": -1.0,
         "error_band_1": -2.0,

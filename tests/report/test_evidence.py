@@ -1,15 +1,18 @@
 """The evidence picture: its size, its scale, its text."""
 
 import io
+import math
 from dataclasses import replace
 
 import matplotlib
 import numpy as np
 import pytest
+from matplotlib.colors import to_rgba
+from matplotlib.patches import Rectangle
 from PIL import Image
 
-from rediffuse.report.evidence import amplification, evidence_png
-from report.verdicts import judged
+from rediffuse.report.evidence import COLOURS, amplification, evidence_figure, evidence_png
+from report.verdicts import judged, judged_by_windows
 
 
 def _open(png: bytes) -> Image.Image:
@@ -19,6 +22,24 @@ def _open(png: bytes) -> Image.Image:
 @pytest.mark.parametrize("decision", ["generated", "unsure", "real"])
 def test_every_decision_is_drawn_at_the_stated_size(decision: str) -> None:
     assert _open(evidence_png(judged("a.png", decision))).size == (1500, 984)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("number", [1, 8])
+def test_windows_are_drawn_on_their_picture(number: int) -> None:
+    verdict = judged_by_windows("a.png", number)
+    assert _open(evidence_png(verdict)).size == (1500, 984)
+    image, reconstruction, error, *_ = evidence_figure(verdict).axes
+    assert image.get_images()[0].get_extent() == [0, 200, 120, 0]
+    squares = [patch for patch in image.patches if isinstance(patch, Rectangle)]
+    outlined = {(round(square.get_y()), round(square.get_x())) for square in squares}
+    assert outlined == {(window.top, window.left) for window in verdict.windows}
+    colours = {
+        window: to_rgba(COLOURS["generated" if share > 0 else "real"])
+        for window, share in zip(verdict.windows, verdict.window_contributions, strict=True)
+    }
+    assert {square.get_edgecolor() for square in squares} == {to_rgba("white"), *colours.values()}
+    side = 16 * math.ceil(math.sqrt(number))
+    assert [panel.get_images()[0].get_array().shape[:2] for panel in (reconstruction, error)] == [(side, side)] * 2
 
 
 def test_a_detector_without_bands_is_drawn() -> None:

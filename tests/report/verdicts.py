@@ -1,14 +1,18 @@
 """Verdicts for the tests, made without a detector."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from rediffuse.detection.verdict import Decision, Evidence, Verdict
 from rediffuse.dire.settings import DireSettings
+from rediffuse.images.tensors import to_tensor
+from rediffuse.images.windows import network_inputs, thumbnail
 
 
 def judged(file: str, decision: Decision = "generated", *, bands: int = 4, side: int = 16) -> Verdict:
     random = np.random.default_rng(0)
-    x_0 = random.uniform(-1, 1, (3, side, side)).astype(np.float32)
+    x_0 = random.uniform(-1, 1, (1, 3, side, side)).astype(np.float32)
     x_0_hat = x_0 + 0.01 * random.standard_normal(x_0.shape).astype(np.float32)
     return Verdict(
         file=file,
@@ -24,6 +28,21 @@ def judged(file: str, decision: Decision = "generated", *, bands: int = 4, side:
         contributions=tuple(np.linspace(-1, 2, bands).tolist()),
         settings=DireSettings(image_size=side, model_sha256="ab" * 32, depth=5),
         evidence=Evidence(x_0=x_0, x_0_hat=x_0_hat),
+    )
+
+
+def judged_by_windows(file: str, number: int = 3, *, side: int = 16) -> Verdict:
+    """As `judged`, by windows of a picture of 200 x 120 pixels."""
+    pixels = np.random.default_rng(1).integers(0, 256, (120, 200, 3), np.uint8)
+    squares, windows = network_inputs(pixels, side, f"windows:{number}")
+    x_0 = to_tensor(squares).numpy()
+    evidence = Evidence(x_0=x_0, x_0_hat=np.clip(x_0 * 0.9, -1, 1), picture=thumbnail(pixels, 100))
+    return replace(
+        judged(file, side=side),
+        windows=windows,
+        window_contributions=tuple(np.linspace(-1, 0.5, len(windows)).tolist()),
+        settings=DireSettings(image_size=side, model_sha256="ab" * 32, depth=5, crop=f"windows:{number}"),
+        evidence=evidence,
     )
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from golden_values import fill
 from rediffuse.detection.detector import load_detector
@@ -160,7 +160,7 @@ def test_verdicts_come_for_every_file_in_order(trained: Path, data: Path, model:
     assert [verdict.file for verdict in verdicts if not verdict.judged] == ["broken.png"]
     for verdict in judged:
         assert verdict.evidence is not None
-        assert verdict.evidence.x_0.shape == (3, SIZE, SIZE)
+        assert verdict.evidence.x_0.shape == (1, 3, SIZE, SIZE)
         assert len(verdict.bands) == len(verdict.coherences) == len(verdict.contributions) == 8
         assert (verdict.reason is None) == (verdict.decision != "unsure")
 
@@ -176,7 +176,10 @@ def test_missing_folder_is_named(tmp_path: Path, model: DiffusionModel):
         train_detector(DetectorTraining(data=tmp_path), model, tmp_path / "out")
 
 
-@pytest.mark.parametrize("wrong", [{"features": ()}, {"error_rate": 0.5}, {"inverse_penalties": (0.0,)}])
+@pytest.mark.parametrize(
+    "wrong",
+    [{"features": ()}, {"error_rate": 0.5}, {"inverse_penalties": (0.0,)}, {"crop": "windows:2", "features": ("map",)}],
+)
 def test_settings_that_make_no_sense_are_refused(wrong):
     with pytest.raises(ConfigError, match=next(iter(wrong))):
         DetectorTraining(data=Path(), **wrong)
@@ -198,6 +201,61 @@ def test_map_detector_is_trained_saved_and_reported(data: Path, model: Diffusion
     assert (evaluation.input, evaluation.control_input) == ("map", "pixels")
     assert load_detector(tmp_path / "detector").kind == "map"
     shutil.rmtree(tmp_path)  # two ResNet-50s with the state of their optimisers
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Images with room for several windows."""
+    folder, rng = tmp_path_factory.mktemp("large"), np.random.default_rng(1)
+    for split in SPLITS:
+        for place in ("real", "generated"):
+            (folder / split / place).mkdir(parents=True)
+            for number in range(10):
+                parts = [[np.asarray(picture(rng, place != "real")) for _ in range(3)] for _ in range(3)]
+                pixels = np.concatenate([np.concatenate(row, axis=1) for row in parts])
+                Image.fromarray(pixels).save(folder / split / place / f"{number}.png")
+    picture(rng, is_generated=False).save(folder / "test" / "real" / "window.png")
+    return folder
+
+
+def test_windows_are_trained_on_cached_judged_and_counted(large: Path, model: DiffusionModel, tmp_path: Path):
+    config = DetectorTraining(data=large, steps=4, depths=(1,), crop="windows:3", batch_size=7)
+    train_detector(config, model, tmp_path)
+    detector = load_detector(tmp_path)
+    assert detector.settings.crop == "windows:3"
+    report = (tmp_path / "report.json").read_text()
+    assert {candidate["network_calls"] for candidate in json.loads(report)["candidates"]} == {3 * 2}
+    assert json.loads(report)["test"]["comparisons"][0]["detector"]["figures"]["num_real"] == 11
+
+    files = find_images([large / "test"])
+    each, together = (list(judge(model, files, detector, batch_size=size)) for size in (1, 16))
+    for one, other in zip(each, together, strict=True):
+        assert one.windows == other.windows
+        assert len(one.windows) == len(one.window_contributions) == (1 if "window" in one.file else 3)
+        np.testing.assert_allclose(one.probability, other.probability, atol=1e-4)
+        assert one.evidence is not None
+        assert one.evidence.x_0.shape == (len(one.windows), 3, SIZE, SIZE)
+
+    other = tiny_model()
+    for parameter in other.network.parameters():
+        torch.nn.init.zeros_(parameter)  # would give other reconstructions
+    train_detector(config, other, tmp_path)
+    assert (tmp_path / "report.json").read_text() == report
+
+
+def test_cached_windows_that_this_version_would_not_choose_are_refused(
+    large: Path, model: DiffusionModel, tmp_path: Path
+):
+    settings = DireSettings.for_model(model, steps=4, depth=1, crop="windows:3")
+    cache = ReconstructionCache(folder=tmp_path, model=model, batch_size=8, workers=1)
+    [found] = find_images([large / "test" / "real" / "0.png"])
+    list(cache.reconstruct([found], settings))
+    [path] = tmp_path.rglob("*.safetensors")
+    tensors = load_file(path)
+    tensors["windows"] += 8
+    save_file(tensors, path)
+    with pytest.raises(InputError, match=r"safetensors: holds other windows of the image than this version chooses"):
+        list(cache.reconstruct([found], settings))
 
 
 def test_two_views_are_looked_at_where_the_features_need_them(data: Path, model: DiffusionModel, tmp_path: Path):

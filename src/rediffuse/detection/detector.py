@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from rediffuse.detection.calibration import Calibration, Thresholds
-from rediffuse.detection.config import FeatureName, InputName
+from rediffuse.detection.config import InputName
 from rediffuse.detection.familiarity import Familiarity
-from rediffuse.detection.features import FEATURES, INPUTS, FeatureSet
+from rediffuse.detection.features import FeatureSet, MapInput, detector_input, feature_set
 from rediffuse.detection.resnet import ResNet50
 from rediffuse.detection.scorers import BandScorer, MapScorer, Scorer
 from rediffuse.detection.verdict import Decision
@@ -55,7 +55,11 @@ class DetectorRecord:
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Detector:
-    """Computes the probability that an image is generated from its reconstruction, and the decision."""
+    """Computes the probability that an image is generated from its reconstruction, and the decision.
+
+    With settings of `crop="windows:N"` all rows of a reconstruction are windows of one image, and results are those of
+    this image, N = 1.
+    """
 
     scorer: Scorer
     familiarity: Familiarity
@@ -89,7 +93,7 @@ class Detector:
             SettingsMismatch: as in `probabilities`.
         """
         self._require_own_settings(reconstruction)
-        return self.familiarity.distances(FEATURES[self.scorer.input.familiar].measure(reconstruction))
+        return self.familiarity.distances(self._familiar().measure(reconstruction))
 
     def explain(self, reconstruction: Reconstruction) -> np.ndarray:
         """(N, K) float64: the contribution of each frequency band to the calibrated logit; positive for `generated`.
@@ -99,6 +103,19 @@ class Detector:
         """
         self._require_own_settings(reconstruction)
         return self.calibration.slope * self.scorer.contributions(reconstruction)
+
+    def explain_windows(self, reconstruction: Reconstruction) -> np.ndarray:
+        """(N,) float64: by how much the calibrated logit falls without a window of the image.
+
+        Positive for `generated`; of a single window the whole logit. Empty where the settings have no windows.
+
+        Raises:
+            SettingsMismatch: as in `probabilities`.
+        """
+        self._require_own_settings(reconstruction)
+        if self.settings.num_windows is None or not isinstance(self.scorer, BandScorer):
+            return np.empty(0)
+        return self.calibration.slope * self.scorer.window_contributions(reconstruction)
 
     def decide(self, probability: float, distance: float) -> tuple[Decision, str | None]:
         """The decision on one image, and the reason if it is `unsure`."""
@@ -121,7 +138,7 @@ class Detector:
         """
         record = DetectorRecord(
             input=self.scorer.input.name,
-            feature_names=_names(self.scorer.input.familiar),
+            feature_names=self._familiar().names,
             settings=self.settings,
             calibration=self.calibration,
             thresholds=self.thresholds,
@@ -134,6 +151,9 @@ class Detector:
         }
         write_state_dict(folder / "detector.safetensors", tensors)
         write_bytes(folder / RECORD_FILE, (json.dumps(dump(record), indent=2) + "\n").encode())
+
+    def _familiar(self) -> FeatureSet:
+        return feature_set(self.scorer.input.familiar, self.settings)
 
     def _require_own_settings(self, reconstruction: Reconstruction) -> None:
         require_same(given=reconstruction.settings, expected=self.settings, owner="the detector")
@@ -162,8 +182,8 @@ def load_detector(source: str | Path = DEFAULT, *, device: torch.device | str = 
     record = parse(DetectorRecord, fields, str(path))
     weights = path.with_name("detector.safetensors")
     tensors = read_state_dict(weights)
-    scorer = _scorer(record.input, tensors, weights)
-    if _names(scorer.input.familiar) != record.feature_names:
+    scorer = _scorer(detector_input(record.input, record.settings), tensors, weights)
+    if feature_set(scorer.input.familiar, record.settings).names != record.feature_names:
         raise CheckpointError(f"{path}: this version of rediffuse computes other features; train the detector again")
     count = len(record.feature_names)
     familiarity = Familiarity(
@@ -189,8 +209,7 @@ def _record_path(folder: Path) -> Path:
     raise InputError(f"{folder}: no detector: there is no {RECORD_FILE} in it or in {folder / SUBFOLDER}")
 
 
-def _scorer(name: InputName, tensors: dict[str, Tensor], source: Path) -> Scorer:
-    given = INPUTS[name]
+def _scorer(given: FeatureSet | MapInput, tensors: dict[str, Tensor], source: Path) -> Scorer:
     if isinstance(given, FeatureSet):
         count = (len(given.features),)
         mean, scale, weight = (_array(tensors, part, count, source) for part in ("mean", "scale", "weight"))
@@ -207,7 +226,3 @@ def _array(tensors: dict[str, Tensor], name: str, shape: tuple[int, ...], source
         given = "is missing" if name not in tensors else f"has shape {tuple(tensors[name].shape)}"
         raise CheckpointError(f"{source}: {name} {given}; shape {shape} is needed")
     return tensors[name].double().numpy()
-
-
-def _names(name: FeatureName) -> tuple[str, ...]:
-    return tuple(feature.name for feature in FEATURES[name].features)

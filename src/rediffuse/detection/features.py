@@ -5,7 +5,7 @@ than the detector on its control, the diffusion model adds nothing.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -14,6 +14,8 @@ from torch import Tensor
 from rediffuse.detection.config import FeatureName, InputName, MapName
 from rediffuse.dire.bands import band_maps, band_profile, log_band_energies
 from rediffuse.dire.reconstruct import Reconstruction
+from rediffuse.dire.settings import DireSettings
+from rediffuse.errors import ConfigError
 from rediffuse.models.frequency import NUM_BANDS, highest
 
 YCC = ((0.299, 0.587, 0.114), (-0.1687, -0.3313, 0.5), (0.5, -0.4187, -0.0813))
@@ -40,10 +42,16 @@ class FeatureSet:
     name: FeatureName
     features: tuple[Feature, ...]
     compute: Callable[[Reconstruction], Tensor]
-    """The function from a reconstruction to features (N, F) float32."""
+    """The function from a reconstruction to features of its rows, float32: (N, F), before pooling (N, F / 2)."""
     control: FeatureName
     needs_second_view: bool = False
     """Whether it needs reconstructions with a second view (`DireSettings.second_view`)."""
+    pools_windows: bool = False
+    """Whether the rows of a reconstruction are the windows of one image: see `pooled`."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(feature.name for feature in self.features)
 
     @property
     def familiar(self) -> FeatureName:
@@ -51,9 +59,19 @@ class FeatureSet:
         return self.name
 
     def measure(self, reconstruction: Reconstruction) -> np.ndarray:
-        """(N, F) float64; except for rounding the features of an image do not depend on the rest of the batch."""
+        """(N, F) float64, of one image's windows (1, F).
+
+        Except for rounding the features of an image do not depend on the rest of the batch.
+        """
+        values = self.rows(reconstruction)
+        values = pooled(values)[None] if self.pools_windows else values
+        assert values.shape[1] == len(self.features)
+        return values
+
+    def rows(self, reconstruction: Reconstruction) -> np.ndarray:
+        """The features of each image, or of each window before pooling, float64."""
         values = self.compute(reconstruction).double().cpu().numpy()
-        assert values.shape == (len(reconstruction), len(self.features))
+        assert len(values) == len(reconstruction)
         return values
 
 
@@ -80,6 +98,11 @@ class MapInput:
         copies = self.num_channels // 3
         mean, std = (values.new_tensor(v).repeat(copies)[:, None, None] for v in (IMAGENET_MEAN, IMAGENET_STD))
         return (values - mean) / std
+
+
+def pooled(windows: np.ndarray) -> np.ndarray:
+    """Features of N windows (N, F) as features of their image, (2F,): mean, then standard deviation (0 where N = 1)."""
+    return np.concatenate([windows.mean(axis=0), windows.std(axis=0)])
 
 
 def band_range(band: int, num_bands: int = NUM_BANDS) -> tuple[float, float]:
@@ -185,5 +208,32 @@ _MAP_INPUTS = (
     MapInput(name="pixels", num_channels=3, compute=_pixels, control="pixels", familiar="image"),
 )
 
-FEATURES: dict[FeatureName, FeatureSet] = {feature_set.name: feature_set for feature_set in _FEATURE_SETS}
+FEATURES: dict[FeatureName, FeatureSet] = {one.name: one for one in _FEATURE_SETS}
 INPUTS: dict[InputName, FeatureSet | MapInput] = {one.name: one for one in (*_FEATURE_SETS, *_MAP_INPUTS)}
+
+
+def feature_set(name: FeatureName, settings: DireSettings) -> FeatureSet:
+    """The features of this name for reconstructions of these settings: of whole images, or pooled over windows."""
+    of_one = FEATURES[name]
+    if settings.num_windows is None:
+        return of_one
+    features = tuple(
+        Feature(name=f"{feature.name}, {pooling} over windows", band=feature.band)
+        for pooling in ("mean", "deviation")
+        for feature in of_one.features
+    )
+    return replace(of_one, features=features, pools_windows=True)
+
+
+def detector_input(name: InputName, settings: DireSettings) -> FeatureSet | MapInput:
+    """`feature_set`, or the map of this name.
+
+    Raises:
+        ConfigError: a map of windows; a ResNet-50 takes one map per image.
+    """
+    given = INPUTS[name]
+    if isinstance(given, FeatureSet):
+        return feature_set(given.name, settings)
+    if settings.num_windows is not None:
+        raise ConfigError(f"crop={settings.crop}: {name} is one map per image; center, squash are allowed")
+    return given

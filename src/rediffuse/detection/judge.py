@@ -74,9 +74,13 @@ def verdict(result: FileResult, detector: Detector) -> Verdict:
         real_threshold=detector.thresholds.real,
         false_positive_rate=detector.thresholds.error_rate,
         mean_dire=reconstruction.error.abs().mean().item(),
-        bands=tuple(profile.energies[0].tolist()),
-        coherences=tuple(profile.coherences[0].tolist()),
+        bands=tuple(profile.energies.mean(dim=0).tolist()),
+        coherences=tuple(profile.coherences.mean(dim=0).tolist()),
         contributions=tuple(detector.explain(reconstruction)[0].tolist()),
+        windows=reconstruction.windows,
+        window_contributions=tuple(detector.explain_windows(reconstruction).tolist()),
         settings=detector.settings,
-        evidence=Evidence(x_0=reconstruction.x_0[0].numpy(), x_0_hat=reconstruction.x_0_hat[0].numpy()),
+        evidence=Evidence(
+            x_0=reconstruction.x_0.numpy(), x_0_hat=reconstruction.x_0_hat.numpy(), picture=result.picture
+        ),
     )

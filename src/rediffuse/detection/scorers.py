@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rediffuse.detection.features import FeatureSet, MapInput
+from rediffuse.detection.features import FeatureSet, MapInput, pooled
 from rediffuse.detection.resnet import ResNet50
 from rediffuse.dire.bands import band_maps
 from rediffuse.dire.reconstruct import Reconstruction
@@ -59,6 +59,14 @@ class BandScorer:
         terms = self._terms(self.input.measure(reconstruction))
         bands = np.array([-1 if feature.band is None else feature.band for feature in self.input.features])
         return np.stack([terms[:, bands == band].sum(axis=1) for band in range(NUM_BANDS)], axis=1)
+
+    def window_contributions(self, reconstruction: Reconstruction) -> np.ndarray:
+        """(N,) float64: by how much the logit falls without a window; of a single window the logit itself."""
+        windows, logit = self.input.rows(reconstruction), self.logits(reconstruction)
+        if len(windows) == 1:
+            return logit
+        without = [pooled(np.delete(windows, one, axis=0)) for one in range(len(windows))]
+        return logit - self.logits_of(np.stack(without))
 
     def tensors(self) -> dict[str, Tensor]:
         arrays = {"mean": self.mean, "scale": self.scale, "weight": self.weight, "offset": np.array([self.offset])}

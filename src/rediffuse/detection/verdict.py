@@ -9,6 +9,8 @@ from rediffuse.records import digest
 if TYPE_CHECKING:
     import numpy as np
 
+    from rediffuse.images.windows import Thumbnail, Window
+
 Decision = Literal["real", "generated", "unsure"]
 
 
@@ -17,9 +19,11 @@ class Evidence:
     """The images that a person needs to check a verdict."""
 
     x_0: "np.ndarray"
-    """The network's input, (3, S, S) float32 in [-1, 1]."""
+    """The network's input, (N, 3, S, S) float32 in [-1, 1]: the image, N = 1, or its windows."""
     x_0_hat: "np.ndarray"
-    """The reconstruction, (3, S, S) float32 in [-1, 1] up to rounding."""
+    """The reconstruction, (N, 3, S, S) float32 in [-1, 1] up to rounding."""
+    picture: "Thumbnail | None" = None
+    """The image that the windows are cut from; None where there are none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,11 +49,15 @@ class Verdict:
     mean_dire: float | None = None
     """Mean |x_0 - x_0_hat| over pixels and channels, in [0, 2]."""
     bands: tuple[float, ...] = field(default=(), repr=False)
-    """Relative log error e_k of each frequency band, low to high."""
+    """Relative log error e_k of each frequency band, low to high; of windows the mean."""
     coherences: tuple[float, ...] = field(default=(), repr=False)
-    """Coherence c_k of image and reconstruction in each band, in [-1, 1]."""
+    """Coherence c_k of image and reconstruction in each band, in [-1, 1]; of windows the mean."""
     contributions: tuple[float, ...] = field(default=(), repr=False)
     """The contribution of each band to the detector's logit; positive for `generated`."""
+    windows: "tuple[Window, ...]" = field(default=(), repr=False)
+    """The windows that were judged together; empty where the settings have no windows."""
+    window_contributions: tuple[float, ...] = field(default=(), repr=False)
+    """By how much the detector's logit falls without a window; positive for `generated`."""
     settings: DireSettings | None = field(default=None, repr=False)
     """The settings of the reconstruction."""
     evidence: Evidence | None = field(default=None, repr=False, compare=False)
@@ -81,6 +89,7 @@ class Verdict:
             "real_threshold": self.real_threshold,
             "false_positive_rate": self.false_positive_rate,
             "mean_dire": self.mean_dire,
+            "num_windows": len(self.windows) or None,
             "settings": None if self.settings is None else digest(self.settings),
         }
         for name, values in (

@@ -16,8 +16,12 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.ft2font import FT2Font
+from matplotlib.patches import Rectangle
+from matplotlib.patheffects import withStroke
 
 from rediffuse.detection.verdict import Evidence, Verdict
+from rediffuse.images.montage import tile
+from rediffuse.images.windows import Thumbnail
 from rediffuse.report.spectrum import draw_spectra
 from rediffuse.report.words import caption
 
@@ -45,7 +49,7 @@ def evidence_figure(verdict: Verdict) -> Figure:
     figure = Figure(figsize=(12.5, 8.2), dpi=120, facecolor="white")
     figure.text(0.02, 0.965, _drawable(_shorten(verdict.file, 110)), parse_math=False, fontsize=13, va="center")
     images = figure.add_gridspec(1, 3, left=0.02, right=0.94, bottom=0.44, top=0.91, wspace=0.06)
-    _draw_images([figure.add_subplot(images[0, k]) for k in range(3)], verdict.evidence)
+    _draw_images([figure.add_subplot(images[0, k]) for k in range(3)], verdict, verdict.evidence)
     _draw_words(figure.add_axes((0.02, 0.02, 0.27, 0.36)), verdict)
     _draw_spectra(figure.add_axes((0.345, 0.075, 0.155, 0.285)), verdict.evidence)
     _draw_profile(figure.add_axes((0.56, 0.075, 0.165, 0.285)), verdict)
@@ -59,16 +63,20 @@ def amplification(error: np.ndarray) -> int:
     return max((factor for factor in AMPLIFICATIONS if large * factor <= 2), default=1)
 
 
-def _draw_images(axes: list[Axes], evidence: Evidence) -> None:
-    error = np.abs(evidence.x_0 - evidence.x_0_hat).mean(axis=0)  # (S, S), the mean over colours
+def _draw_images(axes: list[Axes], verdict: Verdict, evidence: Evidence) -> None:
+    error = np.abs(evidence.x_0 - evidence.x_0_hat).mean(axis=1, keepdims=True)  # (N, 1, S, S), mean over channels
     factor = amplification(error)
     scale = Normalize(0, 2 / factor)
-    side = error.shape[0]
-    axes[0].imshow(_displayable(evidence.x_0))
-    axes[0].set_title(f"input of the network ({side} x {side})")
+    side = error.shape[-1]
+    if evidence.picture is None:
+        axes[0].imshow(_displayable(evidence.x_0))
+        axes[0].set_title(f"input of the network ({side} x {side})")
+    else:
+        _draw_windows(axes[0], verdict, evidence.picture)
+        axes[0].set_title(f"{len(verdict.windows)} windows, orange: generated, blue: real")
     axes[1].imshow(_displayable(evidence.x_0_hat))
-    axes[1].set_title("reconstruction")
-    axes[2].imshow(error, cmap=ERROR_COLOURS, norm=scale)
+    axes[1].set_title("reconstruction" if evidence.picture is None else "reconstruction of the windows")
+    axes[2].imshow(_tiled(error)[..., 0], cmap=ERROR_COLOURS, norm=scale)
     axes[2].set_title("|input - reconstruction|" + (f", amplified {factor} times" if factor > 1 else ""))
     beside = axes[2].inset_axes((1.03, 0, 0.04, 1))
     axes[2].figure.colorbar(ScalarMappable(scale, ERROR_COLOURS), cax=beside, extend="max")
@@ -76,6 +84,26 @@ def _draw_images(axes: list[Axes], evidence: Evidence) -> None:
     for panel in axes:
         panel.set_xticks([])
         panel.set_yticks([])
+
+
+def _draw_windows(axes: Axes, verdict: Verdict, picture: Thumbnail) -> None:
+    """The image with its windows, numbered in the order of the other panels; wider lines contribute more."""
+    height, width, _ = picture.pixels.shape
+    axes.imshow(picture.pixels, extent=(0, width * picture.factor, height * picture.factor, 0))
+    contributions = np.array(verdict.window_contributions)
+    largest = max(float(np.abs(contributions).max(initial=0)), 1e-9)
+    for number, (window, contribution) in enumerate(zip(verdict.windows, contributions, strict=True), start=1):
+        colour = COLOURS["generated" if contribution > 0 else "real"]
+        linewidth = 0.8 + 2.2 * abs(contribution) / largest
+        corner = (window.left, window.top)
+        axes.add_patch(
+            Rectangle(corner, window.size, window.size, fill=False, edgecolor="white", linewidth=linewidth + 1)
+        )
+        axes.add_patch(Rectangle(corner, window.size, window.size, fill=False, edgecolor=colour, linewidth=linewidth))
+        number_text = axes.annotate(
+            str(number), corner, xytext=(2, -2), textcoords="offset points", fontsize=7, va="top"
+        )
+        number_text.set(color="white", path_effects=[withStroke(linewidth=1.5, foreground="black")])
 
 
 def _draw_words(axes: Axes, verdict: Verdict) -> None:
@@ -88,7 +116,7 @@ def _draw_words(axes: Axes, verdict: Verdict) -> None:
 
 def _draw_spectra(axes: Axes, evidence: Evidence) -> None:
     axes.set_title("power by frequency")
-    draw_spectra(axes, *(torch.from_numpy(image)[None] for image in (evidence.x_0, evidence.x_0_hat)))
+    draw_spectra(axes, torch.from_numpy(evidence.x_0), torch.from_numpy(evidence.x_0_hat))
 
 
 def _draw_profile(axes: Axes, verdict: Verdict) -> None:
@@ -131,9 +159,14 @@ def _write(axes: Axes, text: str) -> None:
     axes.text(0.5, 0.5, text, ha="center", va="center", color="0.4", transform=axes.transAxes)
 
 
-def _displayable(image: np.ndarray) -> np.ndarray:
-    """(3, S, S) in [-1, 1] to (S, S, 3) in [0, 1]; a reconstruction without clipping may have values outside."""
-    return np.clip((image.transpose(1, 2, 0) + 1) / 2, 0, 1)
+def _displayable(images: np.ndarray) -> np.ndarray:
+    """(N, 3, S, S) in [-1, 1] to one picture in [0, 1]; a reconstruction without clipping may have values outside."""
+    return np.clip((_tiled(images) + 1) / 2, 0, 1)
+
+
+def _tiled(images: np.ndarray) -> np.ndarray:
+    """(N, C, S, S) to one picture (rows * S, columns * S, C)."""
+    return tile(images.transpose(0, 2, 3, 1))
 
 
 def _shorten(name: str, length: int) -> str:

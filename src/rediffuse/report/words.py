@@ -43,4 +43,8 @@ def caption(verdict: Verdict) -> list[str]:
         parts += [f"skips {made.frequency}"] * (made.frequency != "trained")
         parts += ["a second view without the middle frequencies"] * made.second_view
         sentences.append(f"Made with {', '.join(parts)}.")
+        if verdict.windows:
+            side, count = made.image_size, len(verdict.windows)
+            what = "1 window" if count == 1 else f"{count} windows"
+            sentences.append(f"Judged by {what} of {side} px, cut out of the image without resampling.")
     return [*sentences, CAUTION]

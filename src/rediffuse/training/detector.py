@@ -19,7 +19,7 @@ from rediffuse.detection.config import InputName
 from rediffuse.detection.detector import SUBFOLDER, Detector, load_detector
 from rediffuse.detection.evaluate import Evaluation, evaluate, evaluation_table
 from rediffuse.detection.familiarity import familiarity_limit, feature_scale, fit_familiarity
-from rediffuse.detection.features import INPUTS, FeatureSet, MapInput
+from rediffuse.detection.features import INPUTS, FeatureSet, MapInput, detector_input
 from rediffuse.detection.judge import require_model
 from rediffuse.detection.labelled import LabelledImage, find_labelled
 from rediffuse.detection.metrics import expected_calibration_error, roc_auc
@@ -58,7 +58,7 @@ class Measured:
 
     settings: DireSettings
     network_calls: int
-    """Per image, under the settings."""
+    """Per image, all its windows together."""
     train: Samples
     validation: Samples
 
@@ -70,7 +70,7 @@ class Candidate:
     input: InputName
     depth: int | None
     network_calls: int
-    """Network calls per image."""
+    """Network calls per image, all its windows together."""
     inverse_penalty: float | None
     """The C of the logistic regression; None for a ResNet-50."""
     validation_auc: float
@@ -207,7 +207,7 @@ def _search(
 
 def _fit(name: InputName, measured: Measured, config: DetectorTraining, runs: Path, progress: Progress) -> list[Fit]:
     """The classifiers of one input at one depth."""
-    given = INPUTS[name]
+    given = detector_input(name, measured.settings)
     if isinstance(given, MapInput):
         return [_chosen(_train_map(given, measured, config, runs, progress), None, measured)]
     features, labels = measured.train.inputs[name], measured.train.labels

@@ -2,12 +2,13 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
-from rediffuse.detection.config import InputName
+from rediffuse.detection.config import InputName, MapName
 from rediffuse.dire.settings import DireSettings, Grid
 from rediffuse.dire.settings import Precision as DirePrecision
 from rediffuse.errors import ConfigError
-from rediffuse.images.config import Crop
+from rediffuse.images.config import num_windows
 from rediffuse.training.config import LoopConfig
 
 RESNET = LoopConfig(num_steps=2000, batch_size=32, ema_rates=())
@@ -31,8 +32,9 @@ class DetectorTraining:
     """Number format inside the diffusion network."""
     grid: Grid = DireSettings.grid
     """The original's inversion grid, or the one that mirrors sampling."""
-    crop: Crop = DireSettings.crop
-    """Cut the middle square, or squash the image into one."""
+    crop: str = DireSettings.crop
+    """Cut the middle square (center), squash the image into one (squash), or cut up to N squares out of it without
+    resampling (windows:N) and pool their features, at N times the network calls."""
     frequency: str = DireSettings.frequency
     """Filter of the model's skip connections: trained (only its own spectral gates), off, freeu, freeu:B, sharpen or
     lowpass."""
@@ -59,6 +61,11 @@ class DetectorTraining:
         for name in ("features", "depths", "inverse_penalties"):
             if not getattr(self, name):
                 raise ConfigError(f"{name}: at least one is needed")
+        maps = [name for name in self.features if name in get_args(MapName)]
+        if num_windows(self.crop) is not None and maps:
+            raise ConfigError(
+                f"crop={self.crop}: features={maps[0]} takes one map per image; center, squash are allowed"
+            )
         if min(self.inverse_penalties) <= 0:
             raise ConfigError(f"inverse_penalties={self.inverse_penalties}: more than 0 is needed")
         for name in ("error_rate", "unfamiliar_rate"):

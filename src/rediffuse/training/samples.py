@@ -7,7 +7,7 @@ import numpy as np
 
 from rediffuse.detection.config import InputName
 from rediffuse.detection.evaluate import require_both_classes
-from rediffuse.detection.features import INPUTS
+from rediffuse.detection.features import detector_input
 from rediffuse.detection.labelled import LabelledImage
 from rediffuse.dire.job import FileResult
 
@@ -52,7 +52,7 @@ def measure(images: Sequence[LabelledImage], results: Iterable[FileResult], name
             continue
         kept.append(of_name[result.found.name])
         for name, row in rows.items():
-            row.append(INPUTS[name].measure(result.reconstruction))
+            row.append(detector_input(name, result.reconstruction.settings).measure(result.reconstruction))
     require_both_classes([image.label for image in kept], skipped)
     # Results arrive in the order in which they are ready; sorted, so that a fit is reproducible.
     order = sorted(range(len(kept)), key=lambda index: kept[index].found.name)
