@@ -44,6 +44,7 @@ class TrainDetectorFlags(DetectorTraining, CommandFlags):
 
 def run(args: TrainDetectorFlags) -> Result:
     """The figures of the detector and of its control on the test images."""
+    from rediffuse.detection.detector import load_detector
     from rediffuse.detection.evaluate import evaluation_table
     from rediffuse.training.detector import train_detector
     from rediffuse.zoo.model import load
@@ -55,7 +56,8 @@ def run(args: TrainDetectorFlags) -> Result:
     for reason in evaluation.skipped:
         LOGGER.warning("skipped: %s", reason)
     folder = args.out / "detector"
+    num_calls = load_detector(folder).training["network_calls"]
     return Result(
-        text=f"{evaluation_table(evaluation)}\ndetector: {folder}",
-        record={**dump(evaluation), "detector": folder},
+        text=f"{evaluation_table(evaluation)}\ndetector: {folder}, {num_calls} network calls per image",
+        record={**dump(evaluation), "detector": folder, "network_calls": num_calls},
     )
