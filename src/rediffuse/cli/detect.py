@@ -39,7 +39,7 @@ class DetectFlags(CommandFlags):
     detector: str = "default"
     """The folder of a `rediffuse train detector`, or the detector/ in it, or the embedded detector."""
     batch_size: int = 16
-    """Images per call of the network."""
+    """Images, or windows of images, per call of the network."""
     workers: int = min(4, os.cpu_count() or 1)
     """Threads that decode images."""
     device: str = "auto"

@@ -73,7 +73,7 @@ class DireFlags(CommandFlags):
     precision: Precision = DireSettings.precision
     """Number format inside the network."""
     batch_size: int = 16
-    """Images per call of the network."""
+    """Images, or windows of images, per call of the network."""
     workers: int = min(4, os.cpu_count() or 1)
     """Threads that decode, and threads that write."""
     device: str = "auto"

@@ -33,7 +33,7 @@ def detect(
             Pillow image, or an array, uint8 (H, W, 3), RGB. An array (N, H, W, 3) is N images.
         model: the diffusion model that the detector was trained with: a loaded model, or an argument of `load`.
         detector: a loaded detector, or an argument of `load_detector`.
-        batch_size: images per call of the network, at least 1.
+        batch_size: images, or windows of images, per call of the network, at least 1.
         workers: threads that decode, at least 1.
         device: the device of a model that is given by name; `"auto"` is the machine's accelerator, or the CPU if it
             has none.

@@ -53,7 +53,7 @@ class DetectorTraining:
     resnet_weights: Path | None = None
     """Checkpoint from which a ResNet-50 starts; its last layer is used if it has one output."""
     batch_size: int = 32
-    """Images per call of the diffusion network."""
+    """Images, or windows of images, per call of the diffusion network."""
     workers: int = 2
     """Threads that decode ahead."""
 
