@@ -40,7 +40,10 @@ def karras_sigmas(
 
     Args:
         count: at least 1; a single level is the noisiest one.
-        sigma_min, sigma_max: the range of the chain; it is restricted to `limits`, the range of the paper.
+        sigma_min: the least noise of the chain.
+        sigma_max: its most noise.
+        rho: the root.
+        limits: the range of the paper, to which that of the chain is restricted.
     """
     if count < 1:
         raise ConfigError(f"karras{count}: at least 1 level is needed")

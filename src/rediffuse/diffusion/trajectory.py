@@ -55,9 +55,12 @@ def invert(
 
     Args:
         sampler: a name in `SAMPLERS`; the sampler must be able to invert.
+        process: see `sample`.
+        network: see `sample`.
+        x_0: the images.
+        options: see `sample`; without eta.
         grid: see `inversion_path`.
         depth: number of steps; None for the whole chain.
-        process, network, options: see `sample`.
 
     Raises:
         ConfigError: as `sample`.
