@@ -57,7 +57,7 @@ def test_attention_pool_is_the_attention_of_the_mean() -> None:
 
 
 def test_attention_pool_names_the_size_it_was_built_for() -> None:
-    with pytest.raises(ConfigError, match=r"feature map of 4x4 .* built for 3x3"):
+    with pytest.raises(ConfigError, match="built for feature maps of 3x3, given one of 4x4"):
         AttentionPool2d(3, 32, 32, 5)(torch.randn(1, 32, 4, 4))
 
 

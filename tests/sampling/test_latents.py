@@ -55,7 +55,7 @@ def test_interpolation_leads_from_one_image_to_the_other() -> None:
     ("settings", "line"),
     [
         (SamplingSettings(sampler="ddpm"), "sampler=ddpm: ddim, dpm_solver, heun are allowed"),
-        (SamplingSettings(eta=1.0), "eta=1.0: latents need a sampler without noise"),
+        (SamplingSettings(eta=1.0), "eta=1.0: latents need sampling without noise"),
     ],
 )
 def test_samplers_without_a_way_back_are_refused(settings: SamplingSettings, line: str) -> None:
