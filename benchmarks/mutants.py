@@ -4,9 +4,9 @@
     make mutants MODULES="files dire.manifest"    the changes of these modules
     make mutants SHARE=0.1                        a tenth of each module's changes, drawn at random from a fixed seed
 
-mutmut makes the changes. For each it runs the tests that reach the changed function, the fastest first, up to the first
-that fails. Changes that were noticed are not tried again until their function changes. `.venv/bin/mutmut show NAME`
-prints one. pyproject.toml has the settings; docs/mutants.md has results and the changes that make no difference.
+mutmut makes the changes. For each change it runs the tests that call the changed function, the fastest first, until one
+fails. A noticed change is not tried again until its function changes. `.venv/bin/mutmut show NAME` prints a change.
+pyproject.toml has the settings; docs/mutants.md has results and the changes that make no difference.
 """
 
 import argparse
@@ -27,14 +27,14 @@ OUTCOMES = ("killed", "survived", "timeout", "no tests", "not checked")
 
 
 def outcomes(module: str) -> dict[str, str]:
-    """What became of every change to a module (`dire.manifest`), by its name."""
+    """The outcome of every change to a module (such as `dire.manifest`), by the name of the change."""
     path = Path(FOLDER, "src", "rediffuse", *module.split(".")).with_suffix(".py.meta")
     codes = json.loads(path.read_text())["exit_code_by_key"]
     return {name: status_by_exit_code[code] for name, code in codes.items()}
 
 
 def make_changes() -> list[str]:
-    """Write the changed modules and return their names; what is known of unchanged functions is kept."""
+    """Write the changed modules and return their names; results of unchanged functions are kept."""
     FOLDER.mkdir(exist_ok=True)
     copy_src_dir()
     copy_also_copy_files()

@@ -1,4 +1,4 @@
-"""How far an image is from its reconstruction, by solver and number of network calls: a table and a figure.
+"""Measure reconstruction errors by solver and number of network calls, and print a table and draw a figure.
 
 python benchmarks/round_trip.py --photos FOLDER --figure docs/images/round_trip.png
 """
@@ -32,11 +32,11 @@ class Flags:
     photos: Path
     """Folder of photographs."""
     model: str = "default"
-    """What `rediffuse.load` takes."""
+    """The model, as an argument of `rediffuse.load`."""
     num_images: int = 32
-    """How many of them, evenly spaced over the folder."""
+    """Number of photographs, evenly spread over the folder."""
     figure: Path | None = None
-    """Where the figure goes."""
+    """Path of the figure."""
 
 
 def main(flags: Flags) -> None:
