@@ -1,5 +1,5 @@
-# `make demo`: verdicts on sample images, in ./demo.   `make test`: everything that has to hold.
-# Both build .venv when it is missing or older than what it is built from, and otherwise use it as it stands.
+# `make demo`: verdicts on sample images, in ./demo.   `make test`: all checks.
+# Both build .venv if it is missing or older than the files that define it, and otherwise use it unchanged.
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -9,19 +9,19 @@ SUDO := $(if $(filter-out 0,$(shell id -u)),sudo)
 
 help:
 	@echo "make demo    judge sample images with the embedded model; evidence in ./demo"
-	@echo "make test    lint, then the whole suite (installs what it needs, a browser included)"
-	@echo "make lint    ruff and pyright alone"
-	@echo "make format  let ruff lay out the code"
+	@echo "make test    lint, then the whole suite (installs everything that it needs, also a browser)"
+	@echo "make lint    run ruff and pyright"
+	@echo "make format  format the code with ruff"
 	@echo "make docs    build the site: README, docs/ and the API reference, in build/site"
-	@echo "make tour    run examples/tour.ipynb, and keep its pictures in it"
-	@echo "make browser install Chromium for the tests, where it is missing and apt-get is there"
-	@echo "make mutants change the code in small ways and list what no test notices (hours; MODULES, SHARE: see there)"
-	@echo "make weights train the embedded model and detector anew (two hours on two cores; resumes)"
+	@echo "make tour    run examples/tour.ipynb, and store its pictures in it"
+	@echo "make browser install Chromium for the tests, if it is missing and there is apt-get"
+	@echo "make weights train the embedded model and detector again (two hours on two cores; can be resumed)"
+	@echo "make mutants change the code in small ways, and list changes that no test notices (takes hours)"
 
 demo: .venv/.demo
 	$(BIN)/python examples/demo_images.py demo/images
 	$(BIN)/rediffuse detect demo/images --out demo/verdicts.csv --evidence demo/evidence --force
-	@echo "Open $(CURDIR)/demo/evidence/index.html in a browser; every image has its own PNG beside it."
+	@echo "Open $(CURDIR)/demo/evidence/index.html in a browser; every image also has a PNG file in the same folder."
 
 test: lint browser
 	$(BIN)/pytest
@@ -35,7 +35,7 @@ format: .venv/.dev
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-# The site's pages lie as in the repository, so that a relative link leads to the same page in both.
+# The pages of the site have the same paths as in the repository, so that relative links work in both.
 PAGES := build/pages
 docs: .venv/.dev
 	rm -rf $(PAGES) build/site && mkdir -p $(PAGES)/src/rediffuse/weights
@@ -49,7 +49,7 @@ docs: .venv/.dev
 tour: .venv/.dev
 	$(BIN)/python -m nbconvert --execute --ExecutePreprocessor.record_timing=False --inplace examples/tour.ipynb
 
-# The recipe of src/rediffuse/weights. The detector belongs to the very file of weights that it is shipped with.
+# The recipe of src/rediffuse/weights. The detector works only with the file of weights in the same folder.
 PHOTOS ?= ../shared/data/clothing/64px
 WEIGHTS := src/rediffuse/weights
 weights: .venv/.dev
@@ -61,14 +61,14 @@ weights: .venv/.dev
 	rm -rf $(WEIGHTS)/detector && cp -r runs/detector/detector $(WEIGHTS)/detector
 	cat runs/detector/report.txt
 
-# benchmarks/mutants.py says what these narrow down.
+# benchmarks/mutants.py describes these variables.
 MODULES ?=
 SHARE ?= 1
 JOBS ?= 1
 mutants: .venv/.dev .venv/.mutants
 	$(BIN)/python benchmarks/mutants.py --modules $(MODULES) --share $(SHARE) --jobs $(JOBS)
 
-# The tests open the evidence page in Chromium; without it, and without apt-get, that test alone is skipped.
+# The tests open the evidence page in Chromium; without it, and without apt-get, this test is skipped.
 browser:
 	@if command -v chromium > /dev/null; then :; \
 	elif command -v apt-get > /dev/null; then \
