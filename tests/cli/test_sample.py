@@ -98,7 +98,7 @@ def test_a_batch_of_other_samples_is_not_overwritten(
     batch.write_bytes(b"precious")
     words = ("sample", "--model", models / "plain", "--out", tmp_path, "--seeds", "0", "--npz", batch)
     assert call(*words) == 2
-    assert "already there; --force replaces it" in capsys.readouterr().err
+    assert "exists already; --force replaces it" in capsys.readouterr().err
     assert not (tmp_path / "images").exists()
     assert call(*words[:-2]) == 0
     assert call(*words) == 2  # now that none is missing, it is compared
