@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SUDO := $(if $(filter-out 0,$(shell id -u)),sudo)
 
-.PHONY: help demo test lint format docs tour browser mutants weights
+.PHONY: help demo test lint format docs tour browser weights mutants
 
 help:
 	@echo "make demo    judge sample images with the embedded model; evidence in ./demo"

@@ -82,7 +82,8 @@ def test_a_model_of_something_else_is_refused(folder: Path) -> None:
     model = DiffusionModel(
         network=SuperResModel(CONFIG), process_config=PROCESS, provenance=Provenance(source="test", sha256="")
     )
-    with pytest.raises(ConfigError, match="test: a superres of 3 channels in 2 dimensions cannot give a likelihood of images"):
+    line = "test: a superres of 3 channels in 2 dimensions cannot give a likelihood of images"
+    with pytest.raises(ConfigError, match=line):
         likelihoods(model, find_images([folder]))
 
 
