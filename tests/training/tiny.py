@@ -84,7 +84,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 def main() -> None:
     """`python tiny.py DATA RUN NUM_STEPS [anything: no dropout]`: the same training as a program."""
     data, folder, num_steps, *plain = sys.argv[1:]
-    torch.set_num_threads(2)  # as in the tests: another number of threads rounds differently
+    torch.set_num_threads(min(2, torch.get_num_threads()))  # as in the tests: another number rounds differently
     run(tiny(Path(data), int(num_steps), save_every=5, network={"dropout": 0.0} if plain else None), Path(folder))
 
 
