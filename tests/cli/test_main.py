@@ -122,6 +122,15 @@ def test_a_reader_that_goes_away_is_no_error() -> None:
         ("sample --out", "--out: a value is needed after it"),
         ("dire a --grid exact --out o", "--grid exact: compat, aligned are allowed"),
         ("dire a --crop centre --out o", "crop=centre: center, squash, windows:N are allowed; did you mean center?"),
+        (
+            "train detector --data d --out o --crop windows:2 --features map",
+            "crop=windows:2: features=map takes one map per image; center, squash are allowed",
+        ),
+        (
+            "train detector --data d --out o --features bands maps",
+            "--features maps: bands, bands_mean, bands_ycc, bands_image, views, image, image_ycc, map, map_bands, "
+            "pixels are allowed; did you mean map?",
+        ),
         ("sample", "--out PATH is required; see `rediffuse sample --help`"),
         ("upscale", "PATH ..., --model MODEL, --out PATH are required; see `rediffuse upscale --help`"),
         ("info a b", "b: rediffuse info takes no further argument; see `rediffuse info --help`"),

@@ -6,4 +6,4 @@ FeatureName = Literal["bands", "bands_mean", "bands_ycc", "bands_image", "views"
 """Inputs of the logistic regression: numbers per image (`features.FeatureSet`)."""
 MapName = Literal["map", "map_bands", "pixels"]
 """Inputs of the ResNet-50: maps (`features.MapInput`)."""
-InputName = FeatureName | MapName
+InputName = Literal[FeatureName, MapName]
