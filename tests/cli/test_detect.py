@@ -199,3 +199,11 @@ def test_verdicts_reach_the_table_when_a_picture_cannot_be_written(
     printed = capsys.readouterr()
     assert printed.err.splitlines()[-1].startswith(f"rediffuse: {evidence / 'b'}")
     assert len(list(csv.DictReader(table.read_text().splitlines()))) == 2
+
+
+@pytest.mark.parametrize(("flag", "is_warned"), [("--verbose", True), ("--quiet", False)])
+def test_the_embedded_detector_comes_with_a_warning(
+    flag: str, is_warned: bool, images: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["detect", str(images / "a"), "--device", "cpu", flag]) == 0
+    assert ("the embedded detector calls most images of real generators `real`" in capsys.readouterr().err) == is_warned
