@@ -13,8 +13,8 @@ from rediffuse.cli.result import Result
 from rediffuse.errors import ConfigError, InputError
 
 if TYPE_CHECKING:
-    from rediffuse.detection.audit import AuditImage
     from rediffuse.detection.detector import Detector
+    from rediffuse.detection.duplicates import AuditImage
     from rediffuse.detection.swap import SwapTest
     from rediffuse.progress import Progress
     from rediffuse.zoo.model import DiffusionModel

@@ -3,7 +3,9 @@
 from collections.abc import Iterator, Sequence
 from html import escape
 
-from rediffuse.detection.audit import FEWEST, REVEALS, THUMBNAIL, AuditReport, Duplicate
+from rediffuse.detection.audit import THUMBNAIL, AuditReport
+from rediffuse.detection.duplicates import Duplicate
+from rediffuse.detection.leaks import FEWEST, REVEALS
 from rediffuse.detection.metrics import Interval
 from rediffuse.images.decode import printable
 
