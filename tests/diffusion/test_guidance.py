@@ -51,3 +51,19 @@ def test_guidance_moves_the_mean_of_a_gaussian_as_bayes_says(sampler: str):
     if sampler != "ddpm":
         assert (x_0[..., 1] - x_0[..., 0]).item() == pytest.approx(c, rel=0.02)
     assert x_0[..., 0].item() == pytest.approx(scale * c**2 * g, rel=0.02)
+
+
+@pytest.mark.parametrize("sampler", sorted(SAMPLERS))
+def test_guidance_is_given_the_conditioning_of_the_network(sampler: str):
+    process = ProcessConfig(num_timesteps=50, variance="fixed_small").build("5")
+    classes = []
+
+    def guidance(x_t: Tensor, timesteps: Tensor, *, y: Tensor) -> Tensor:
+        classes.append(y)
+        return torch.zeros_like(x_t)
+
+    y = torch.tensor([2])
+    options = SamplerOptions(guidance=guidance, conditioning={"y": y}, noise=torch.zeros_like)
+    trajectory.last(trajectory.sample(sampler, process, lambda x, t, y: 0 * x, torch.ones(1, 1, 2), options))
+    assert len(classes) >= 5
+    assert all(given is y for given in classes)

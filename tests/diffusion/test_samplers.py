@@ -14,7 +14,7 @@ from golden_processes import GaussianData, GoldenProcess
 from rediffuse.diffusion import guidance, noise, trajectory
 from rediffuse.diffusion.config import ProcessConfig
 from rediffuse.diffusion.process import SamplerOptions
-from rediffuse.diffusion.samplers import SAMPLERS, Path, Step, register_sampler
+from rediffuse.diffusion.samplers import SAMPLERS, Path, Step, get_sampler, register_sampler
 from rediffuse.diffusion.solvers.ddim import ddim_inverse_update, ddim_sigma, ddim_update
 from rediffuse.diffusion.solvers.ddpm import ddpm_update
 from rediffuse.dire.settings import DireSettings
@@ -294,6 +294,15 @@ def test_the_registry_needs_no_torch():
     code = "import rediffuse.diffusion.samplers as s, sys; print(sorted(s.SAMPLERS), 'torch' in sys.modules)"
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert printed == "['ddim', 'ddpm', 'dpm_solver', 'heun'] False\n"
+
+
+def test_an_unknown_sampler_is_refused_with_those_that_can_be_given_and_the_nearest():
+    with pytest.raises(
+        ConfigError, match=r"^sampler=dppm: ddim, ddpm, dpm_solver, heun are allowed; did you mean ddpm\?$"
+    ):
+        get_sampler("sampler", "dppm")
+    with pytest.raises(ConfigError, match=r"^solver=ddpm: ddim, dpm_solver, heun are allowed"):
+        get_sampler("solver", "ddpm", inverts=True)
 
 
 @pytest.mark.parametrize("depth", [0, -1, 21])

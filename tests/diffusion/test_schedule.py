@@ -167,3 +167,20 @@ def test_listed_timesteps_and_sigmas_are_read_from_text():
 def test_a_grid_that_the_chain_does_not_have_is_refused(spec: str, line: str):
     with pytest.raises(ConfigError, match=line):
         NoiseSchedule.cosine(1000).respace(spec)
+
+
+@pytest.mark.parametrize("spec", [[], [-1, 3], [0, 0]])
+def test_a_respacing_without_timesteps_is_refused(spec: list[int]):
+    with pytest.raises(ConfigError, match="at least one timestep must be kept"):
+        space_timesteps(10, spec)
+
+
+def test_betas_of_any_precision_become_float64():
+    assert NoiseSchedule.from_betas(np.full(4, 0.1, dtype=np.float32)).betas.dtype == np.float64
+
+
+def test_the_noisiest_level_of_a_chain_is_the_last_that_it_has():
+    chain = NoiseSchedule.linear(1000)
+    assert chain.at_sigmas([1.0, chain.sigma[-1]]).timesteps[-1] == 999
+    with pytest.raises(ConfigError, match="ascending numbers from"):
+        chain.at_sigmas([1.0, 1.5 * chain.sigma[-1]])

@@ -134,6 +134,8 @@ def test_what_is_printed_is_shapes_and_settings_not_pixels(model: DiffusionModel
     shape = "(2, 3, 16, 16) float32"
     assert repr(reconstruction) == f"Reconstruction(x_0={shape}, x_T={shape}, x_0_hat={shape}, settings={settings})"
     assert repr(reconstruction.map) == f"DireMap(values={shape}, settings={settings})"
+    two_views = reconstruct(model, images(2), replace(settings, second_view=True))
+    assert f"x_0_hat={shape}, second={shape}, " in repr(two_views)
     assert repr(model) == "DiffusionModel('test', unet, 16 px, 272,803 parameters, cpu)"
 
 
@@ -145,6 +147,12 @@ def test_network_in_training_mode_is_refused(model: DiffusionModel) -> None:
             reconstruct(model, images(1), settings)
     finally:
         model.network.eval()
+
+
+def test_the_two_half_precisions_round_differently(model: DiffusionModel) -> None:
+    settings = DireSettings.for_model(model, steps=2)
+    fp16, bf16 = (reconstruct(model, images(1), replace(settings, precision=name)).x_0_hat for name in ("fp16", "bf16"))
+    assert not torch.equal(fp16, bf16)
 
 
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])
