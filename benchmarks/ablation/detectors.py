@@ -25,7 +25,7 @@ from rediffuse.images.decode import decode
 from rediffuse.images.encode import png_bytes
 from rediffuse.images.find import FoundImage
 from rediffuse.training.config import LoopConfig
-from rediffuse.training.detector import fit_bands
+from rediffuse.training.detector_search import fit_bands
 from rediffuse.training.loop import train
 from rediffuse.training.map_task import WEIGHTS_NAME, MapTask
 from rediffuse.training.reconstructions import ReconstructionCache

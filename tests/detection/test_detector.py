@@ -7,16 +7,17 @@ import pytest
 import torch
 
 from detection.conftest import SETTINGS
-from rediffuse.detection.calibration import Thresholds, fit_calibration
+from detection.tiny import LEFT_OUT, thresholds
+from rediffuse.detection.calibration import fit_calibration
 from rediffuse.detection.detector import BETWEEN, UNFAMILIAR, Detector, load_detector
-from rediffuse.detection.familiarity import familiarity_limit, fit_familiarity
+from rediffuse.detection.familiarity import fit_familiarity
 from rediffuse.detection.features import FEATURES, INPUTS, MapInput, feature_set
 from rediffuse.detection.metrics import roc_auc
 from rediffuse.detection.resnet import ResNet50
 from rediffuse.detection.scorers import MapScorer, Scorer
 from rediffuse.dire.bands import band_maps
 from rediffuse.errors import CheckpointError, ConfigError, InputError, SettingsMismatch
-from rediffuse.training.detector import fit_bands
+from rediffuse.training.detector_search import fit_bands
 
 LABELS = torch.arange(200) % 2
 FEW = torch.arange(4) % 2
@@ -29,10 +30,11 @@ def detector_of(scorer: Scorer, make) -> Detector:
     familiarity = fit_familiarity(features, labels)
     return Detector(
         scorer=scorer,
-        familiarity=dataclasses.replace(familiarity, limit=familiarity_limit(familiarity, features)),
+        familiarity=dataclasses.replace(familiarity, limit=float(familiarity.distances(features).max())),
         settings=training.settings,
         calibration=fit_calibration(labels, scorer.logits(training)),
-        thresholds=Thresholds(real=0.4, generated=0.6, error_rate=0.05),
+        thresholds=thresholds(0.4, 0.6),
+        left_out=LEFT_OUT,
         training={"by": "a test"},
     )
 
@@ -83,10 +85,11 @@ def by_windows(make) -> Detector:
     scorer = fit_bands(features, inputs, labels, 1.0)
     return Detector(
         scorer=scorer,
-        familiarity=dataclasses.replace(familiarity, limit=familiarity_limit(familiarity, inputs)),
+        familiarity=dataclasses.replace(familiarity, limit=float(familiarity.distances(inputs).max())),
         settings=WINDOWS,
         calibration=fit_calibration(labels, scorer.logits_of(inputs)),
-        thresholds=Thresholds(real=0.4, generated=0.6, error_rate=0.05),
+        thresholds=thresholds(0.4, 0.6),
+        left_out=LEFT_OUT,
         training={},
     )
 
@@ -206,7 +209,11 @@ def test_a_folder_without_a_detector_is_refused(tmp_path: Path):
         ({"input": "bnads"}, ConfigError, "input"),
         ({"input": "bands_mean"}, CheckpointError, "mean has shape"),
         ({"input": "map"}, CheckpointError, "missing"),
-        ({"thresholds": {"real": 0.9, "generated": 0.1, "error_rate": 0.05}}, ConfigError, "thresholds"),
+        (
+            {"thresholds": {"real": 0.9, "generated": 0.1, "max_false_alarms": 0.05, "max_misses": 0.05}},
+            ConfigError,
+            "thresholds",
+        ),
     ],
 )
 def test_a_record_that_does_not_fit_is_refused_with_its_file(bands, tmp_path: Path, change, error, message):

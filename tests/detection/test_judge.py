@@ -8,8 +8,9 @@ import pytest
 import torch
 from PIL import Image
 
+from detection.tiny import LEFT_OUT, thresholds
 from golden_values import fill
-from rediffuse.detection.calibration import Calibration, Thresholds
+from rediffuse.detection.calibration import Calibration
 from rediffuse.detection.detector import BETWEEN, UNFAMILIAR, Detector
 from rediffuse.detection.familiarity import Familiarity
 from rediffuse.detection.features import FEATURES
@@ -41,7 +42,8 @@ def detector(settings: DireSettings, limit: float = np.inf) -> Detector:
         familiarity=Familiarity(centres=np.zeros((2, count)), precision=np.eye(count), limit=limit),
         settings=settings,
         calibration=Calibration(slope=2, offset=-0.1),
-        thresholds=Thresholds(real=0.4, generated=0.6, error_rate=0.05),
+        thresholds=thresholds(0.4, 0.6),
+        left_out=LEFT_OUT,
         training={},
     )
 
@@ -54,7 +56,8 @@ def test_a_verdict_says_what_the_detector_and_the_reconstruction_say(make):
     probability = float(one.probabilities(reconstruction)[0])
     assert (said.file, said.settings) == ("sub/a.png", reconstruction.settings)
     assert (said.probability, said.decision) == (probability, one.thresholds.decide(probability))
-    assert (said.threshold, said.real_threshold, said.false_positive_rate) == (0.6, 0.4, 0.05)
+    assert (said.threshold, said.real_threshold, said.max_false_alarms, said.max_misses) == (0.6, 0.4, 0.05, 0.1)
+    assert (said.real_limit_is_for_unseen, said.generated_limit_is_for_unseen) == (False, False)
     assert said.mean_dire == pytest.approx((reconstruction.x_0 - reconstruction.x_0_hat).abs().mean().item())
     assert said.bands == tuple(profile.energies[0].tolist())
     assert said.coherences == tuple(profile.coherences[0].tolist())
@@ -65,7 +68,7 @@ def test_a_verdict_says_what_the_detector_and_the_reconstruction_say(make):
 
 
 @pytest.mark.parametrize(
-    ("limit", "thresholds", "expected"),
+    ("limit", "pair", "expected"),
     [
         (np.inf, (0.0, 0.0), ("generated", None)),
         (np.inf, (1.0, 1.0), ("real", None)),
@@ -73,12 +76,9 @@ def test_a_verdict_says_what_the_detector_and_the_reconstruction_say(make):
         (0.0, (0.0, 0.0), ("unsure", UNFAMILIAR)),
     ],
 )
-def test_a_verdict_is_unsure_with_its_reason(make, limit, thresholds, expected):
+def test_a_verdict_is_unsure_with_its_reason(make, limit, pair, expected):
     reconstruction = make(torch.ones(1))
-    real, generated = thresholds
-    one = dataclasses.replace(
-        detector(reconstruction.settings, limit), thresholds=Thresholds(real=real, generated=generated, error_rate=0.05)
-    )
+    one = dataclasses.replace(detector(reconstruction.settings, limit), thresholds=thresholds(*pair))
     said = verdict(FileResult(found=FOUND, reconstruction=reconstruction), one)
     assert (said.decision, said.reason) == expected
 

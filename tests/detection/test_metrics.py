@@ -10,6 +10,7 @@ from rediffuse.detection.metrics import (
     bootstrap_aucs,
     expected_calibration_error,
     figures,
+    group_auc_interval,
     roc_auc,
     tpr_at_fpr,
 )
@@ -56,7 +57,10 @@ def test_repeating_one_class_changes_only_its_count(copies: int):
     probabilities = 1 / (1 + np.exp(-scores))
     more = np.concatenate([labels == 1] * copies + [labels == 0])
     order = np.concatenate([np.arange(50)] * (copies + 1))
-    once, often = figures(labels, probabilities), figures(labels[order][more], probabilities[order][more])
+    once, often = (
+        figures(labels, probabilities, ids(labels)),
+        figures(labels[order][more], probabilities[order][more], ids(labels)[order][more]),
+    )
     assert often.num_generated == copies * once.num_generated
     for name in ("average_precision", "accuracy", "tpr_at_5_percent_fpr", "calibration_error"):
         assert getattr(often, name) == pytest.approx(getattr(once, name))
@@ -71,10 +75,12 @@ def test_calibration_error_is_the_gap_between_probability_and_frequency():
 
 def test_figures_of_six_images_are_those_counted_by_hand():
     labels, probabilities = np.array([0, 0, 0, 0, 1, 1]), np.array([0.1, 0.4, 0.6, 0.2, 0.5, 0.9])
-    counted = figures(labels, probabilities)
+    counted = figures(labels, probabilities, ids(labels))
     assert (counted.num_real, counted.num_generated) == (4, 2)
     assert counted.auc.value == 7 / 8  # of eight pairs, only 0.5 against 0.6 is in the wrong order
     assert counted.accuracy == (3 / 4 + 2 / 2) / 2  # 0.5 counts as generated
+    assert (counted.real_accuracy, counted.generated_accuracy) == (3 / 4, 1)
+    assert counted.brier == pytest.approx(((0.01 + 0.16 + 0.36 + 0.04) / 4 + (0.25 + 0.01) / 2) / 2)
     assert counted.average_precision == pytest.approx((1 + 1 / (1 + 1 / 4)) / 2)  # a real image weighs half as much
     gaps = np.array([-0.1, -0.4, -0.6, -0.2, 2 * 0.5, 2 * 0.1]) / 8
     assert counted.calibration_error == pytest.approx(np.abs(gaps).sum())  # each lies in a bin of its own
@@ -83,7 +89,7 @@ def test_figures_of_six_images_are_those_counted_by_hand():
 def test_shares_found_are_those_at_one_and_at_five_false_alarms_in_a_hundred():
     labels = np.repeat([0, 1], [100, 4])
     probabilities = np.concatenate([np.zeros(93), [0.55, 0.62, 0.65, 0.75, 0.75, 0.75, 0.85], [0.6, 0.7, 0.8, 0.9]])
-    counted = figures(labels, probabilities)
+    counted = figures(labels, probabilities, ids(labels))
     assert (counted.tpr_at_1_percent_fpr, counted.tpr_at_5_percent_fpr) == (0.5, 0.75)
     assert tpr_at_fpr(labels, probabilities, 0.03) == 0.5  # three real images share a score: all of them or none
 
@@ -117,3 +123,29 @@ def test_interval_holds_the_share_of_resamples_that_it_says():
     interval = auc_interval(labels, scores, confidence=0.8, resamples=300, seed=3)
     assert [interval.low, interval.high] == pytest.approx(np.quantile(aucs, [0.1, 0.9]))
     assert str(Interval(value=0.98765, low=0.9, high=1)) == "0.988 [0.900, 1.000]"
+
+
+def ids(labels: np.ndarray) -> np.ndarray:
+    """A group for each image."""
+    return np.arange(len(labels)).astype(str)
+
+
+def test_an_interval_over_groups_of_one_image_is_that_over_images():
+    labels, scores = two_gaussians(200, 150, 1)
+    by_image, by_group = auc_interval(labels, scores), group_auc_interval(labels, scores, ids(labels))
+    assert by_group.value == by_image.value
+    assert [by_group.low, by_group.high] == pytest.approx([by_image.low, by_image.high], abs=0.01)
+    assert group_auc_interval(labels, scores, np.full(350, "one")) == by_image
+
+
+def test_images_that_are_repeated_within_their_group_do_not_narrow_the_interval():
+    labels, scores = two_gaussians(60, 50, 1)
+    once = group_auc_interval(labels, scores, ids(labels))
+    often = group_auc_interval(np.repeat(labels, 9), np.repeat(scores, 9), np.repeat(ids(labels), 9))
+    assert [often.low, often.value, often.high] == pytest.approx([once.low, once.value, once.high])
+
+
+def test_ties_between_groups_count_half():
+    labels, scores = np.array([0, 0, 1, 1]), np.array([0.5, 0.5, 0.5, 0.5])
+    interval = group_auc_interval(labels, scores, np.array(["a", "b", "c", "d"]))
+    assert (interval.low, interval.value, interval.high) == (0.5, 0.5, 0.5)

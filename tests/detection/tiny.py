@@ -6,9 +6,16 @@ from rediffuse.detection.calibration import Calibration, Thresholds
 from rediffuse.detection.detector import Detector
 from rediffuse.detection.familiarity import Familiarity
 from rediffuse.detection.features import FEATURES
+from rediffuse.detection.left_out import LeftOut
 from rediffuse.detection.scorers import BandScorer
 from rediffuse.dire.settings import DireSettings
 from rediffuse.zoo.model import DiffusionModel
+
+LEFT_OUT = LeftOut(real={"cameras": (0.1, 0.2)}, generated={"flux": (0.8, 0.9)})
+
+
+def thresholds(real: float, generated: float) -> Thresholds:
+    return Thresholds(real=real, generated=generated, max_false_alarms=0.05, max_misses=0.1)
 
 
 def unsure_detector(model: DiffusionModel) -> Detector:
@@ -22,6 +29,7 @@ def unsure_detector(model: DiffusionModel) -> Detector:
         familiarity=Familiarity(centres=np.zeros((2, count)), precision=np.eye(count)),
         settings=DireSettings.for_model(model, steps=4, depth=1),
         calibration=Calibration(slope=1.0, offset=0.0),
-        thresholds=Thresholds(real=0.0, generated=1.0, error_rate=0.05),
+        thresholds=thresholds(0.0, 1.0),
+        left_out=LEFT_OUT,
         training={},
     )

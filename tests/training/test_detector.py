@@ -1,6 +1,7 @@
 import io
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from golden_values import fill
 from rediffuse.detection.detector import load_detector
+from rediffuse.detection.evaluate import evaluation_table
 from rediffuse.detection.features import INPUTS
 from rediffuse.detection.judge import judge
 from rediffuse.detection.labelled import find_labelled
@@ -79,14 +81,14 @@ def trained(data: Path, model: DiffusionModel, tmp_path_factory: pytest.TempPath
 
 def test_report_has_detector_and_control_for_every_sampler(trained: Path):
     report = json.loads((trained / "report.json").read_text())
-    comparisons = report["test"]["comparisons"]
+    comparisons = report["evaluation"]["comparisons"]
     assert [comparison["source"] for comparison in comparisons] == ["all", *SAMPLERS]
     for comparison in comparisons:
         auc = comparison["detector"]["figures"]["auc"]
         assert auc["low"] <= auc["value"] <= auc["high"]
         assert comparison["control"]["figures"]["num_generated"] == comparison["detector"]["figures"]["num_generated"]
     assert comparisons[0]["control"]["figures"]["auc"]["value"] > 0.8  # the noise is in the image itself
-    assert report["test"]["control_input"] == "image"
+    assert report["evaluation"]["control_input"] == "image"
 
 
 def test_the_conclusion_of_the_audit_is_logged_and_reported(
@@ -101,7 +103,7 @@ def test_the_conclusion_of_the_audit_is_logged_and_reported(
 
 
 def test_unreadable_file_is_left_out_by_name(trained: Path):
-    (skipped,) = json.loads((trained / "report.json").read_text())["test"]["skipped"]
+    (skipped,) = json.loads((trained / "report.json").read_text())["evaluation"]["skipped"]
     assert "real/broken.png: " in skipped
 
 
@@ -111,13 +113,14 @@ def test_best_candidate_on_validation_is_taken(trained: Path):
     assert {(candidate["depth"], candidate["input"]) for candidate in tried} == {
         (depth, name) for depth in (1, 2) for name in ("bands", "bands_mean")
     }
-    assert report["detector"] == max(tried, key=lambda candidate: candidate["validation_auc"])
+    best = max(tried, key=lambda candidate: candidate["left_out_auc"])
+    assert {name: report["detector"][name] for name in best} == best
     assert load_detector(trained / "detector").settings.depth == report["detector"]["depth"]
 
 
 def test_saved_detector_has_the_reported_figures(trained: Path, data: Path, model: DiffusionModel):
     again = evaluate_detector(model, data / "test", trained / "detector", batch_size=5)
-    reported = json.loads((trained / "report.json").read_text())["test"]["comparisons"]
+    reported = json.loads((trained / "report.json").read_text())["evaluation"]["comparisons"]
     for one, other in zip(again.comparisons, reported, strict=True):
         assert one.detector.figures.auc.value == pytest.approx(other["detector"]["figures"]["auc"]["value"], abs=0.01)
 
@@ -178,7 +181,7 @@ def test_missing_folder_is_named(tmp_path: Path, model: DiffusionModel):
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"features": ()}, {"error_rate": 0.5}, {"inverse_penalties": (0.0,)}, {"crop": "windows:2", "features": ("map",)}],
+    [{"features": ()}, {"max_misses": 0.5}, {"inverse_penalties": (0.0,)}, {"crop": "windows:2", "features": ("map",)}],
 )
 def test_settings_that_make_no_sense_are_refused(wrong):
     with pytest.raises(ConfigError, match=next(iter(wrong))):
@@ -225,7 +228,7 @@ def test_windows_are_trained_on_cached_judged_and_counted(large: Path, model: Di
     assert detector.settings.crop == "windows:3"
     report = (tmp_path / "report.json").read_text()
     assert {candidate["network_calls"] for candidate in json.loads(report)["candidates"]} == {3 * 2}
-    assert json.loads(report)["test"]["comparisons"][0]["detector"]["figures"]["num_real"] == 11
+    assert json.loads(report)["evaluation"]["comparisons"][0]["detector"]["figures"]["num_real"] == 11
 
     files = find_images([large / "test"])
     each, together = (list(judge(model, files, detector, batch_size=size)) for size in (1, 16))
@@ -241,6 +244,64 @@ def test_windows_are_trained_on_cached_judged_and_counted(large: Path, model: Di
         torch.nn.init.zeros_(parameter)  # would give other reconstructions
     train_detector(config, other, tmp_path)
     assert (tmp_path / "report.json").read_text() == report
+
+
+@pytest.fixture(scope="module")
+def grouped(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`data` with five groups of each class, and `originals` with images of the same groups without any noise."""
+    folder, rng = tmp_path_factory.mktemp("grouped"), np.random.default_rng(2)
+    for group in range(5):
+        for label, place in enumerate((f"real/photos/sender{group}", f"generated/model{group}")):
+            for kind in ("data", "originals"):
+                (folder / kind / place).mkdir(parents=True)
+                for number in range(6 if kind == "data" else 2):
+                    image = picture(rng, bool(label)) if kind == "data" else Image.new("RGB", (SIZE, SIZE), "gray")
+                    image.save(folder / kind / place / f"{number}.png")
+    return folder
+
+
+def test_whole_groups_are_left_out_of_the_fits_that_give_thresholds_and_figures(
+    grouped: Path, model: DiffusionModel, tmp_path: Path
+):
+    config = DetectorTraining(data=grouped / "data", steps=4, depths=(1,), features=("bands", "bands_mean"))
+    evaluation = train_detector(config, model, tmp_path)
+    figures = evaluation.comparisons[0].detector.figures
+    assert (figures.num_real, figures.num_generated) == (
+        30,
+        30,
+    )  # every image is judged, by detectors without its group
+    assert [comparison.source for comparison in evaluation.comparisons[1:]] == [f"model{k}" for k in range(5)]
+    assert [(one.label, one.group) for one in evaluation.groups][:1] == [("real", "photos")]
+    detector = load_detector(tmp_path)
+    assert {name: len(scores) for name, scores in detector.left_out.real.items()} == {
+        f"photos/sender{k}": 6 for k in range(5)
+    }
+    assert set(detector.left_out.generated) == {f"model{k}" for k in range(5)}
+    assert detector.thresholds.max_false_alarms == 0.05  # 30 images: 1 / 31 would be possible
+    assert (tmp_path / "report.txt").read_text() == evaluation_table(evaluation) + "\n"
+
+
+def test_originals_count_for_thresholds_and_figures_but_are_never_fitted(
+    grouped: Path, model: DiffusionModel, tmp_path: Path
+):
+    plain = DetectorTraining(data=grouped / "data", steps=4, depths=(1,))
+    train_detector(plain, model, tmp_path / "without")
+    evaluation = train_detector(replace(plain, originals=grouped / "originals"), model, tmp_path / "with")
+    assert evaluation.comparisons[0].detector.figures.num_real == 40
+    weights = [load_file(tmp_path / name / "detector" / "detector.safetensors") for name in ("without", "with")]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    left_out = [load_detector(tmp_path / name).left_out for name in ("without", "with")]
+    assert [len(scores) for one in left_out for scores in one.real.values()] == [6] * 5 + [8] * 5
+
+
+@pytest.mark.parametrize("field", ["features", "originals"])
+def test_what_needs_splits_or_groups_says_so(data: Path, grouped: Path, model: DiffusionModel, tmp_path: Path, field):
+    config = {
+        "features": DetectorTraining(data=grouped / "data", features=("map",)),
+        "originals": DetectorTraining(data=data, originals=grouped / "originals"),
+    }[field]
+    with pytest.raises(ConfigError, match=f"^{field}=.*folders train, validation, test"):
+        train_detector(config, model, tmp_path)
 
 
 def test_cached_windows_that_this_version_would_not_choose_are_refused(

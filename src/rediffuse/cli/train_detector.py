@@ -17,7 +17,7 @@ LOGGER = logging.getLogger(__name__)
 GROUPS = {
     "Usual": ("--model", "--features", "--steps", "--depths", "--device", "--batch-size", "--workers"),
     "Reconstruction": ("--grid", "--clip", "--precision", "--crop", "--frequency"),
-    "Selection and thresholds": ("--inverse-penalties", "--error-rate", "--unfamiliar-rate"),
+    "Selection and thresholds": ("--inverse-penalties", "--max-false-alarms", "--max-misses", "--unfamiliar-rate"),
 }
 
 

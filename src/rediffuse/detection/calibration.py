@@ -25,16 +25,16 @@ class Calibration:
 
 @dataclass(frozen=True, kw_only=True)
 class Thresholds:
-    """`generated` at or above one probability, `real` below another, `unsure` between them."""
+    """`generated` at or above one probability, `real` below another, `unsure` between them; see `left_out`."""
 
     real: float
     generated: float
-    error_rate: float
-    """The largest allowed share of wrong decisions on the validation images of each class."""
+    max_false_alarms: float
+    """The largest allowed share of real images that are called generated."""
+    max_misses: float
+    """The largest allowed share of generated images that are called real."""
 
     def __post_init__(self) -> None:
-        if not 0 < self.error_rate < 0.5:
-            raise ConfigError(f"error_rate={self.error_rate}: more than 0 and less than 0.5 is allowed")
         if self.real > self.generated:
             raise ConfigError(f"thresholds: real={self.real} is above generated={self.generated}")
 
@@ -59,24 +59,3 @@ def fit_calibration(labels: np.ndarray, logits: np.ndarray) -> Calibration:
         sample_weight=np.concatenate([weights * targets, weights * (1 - targets)]),
     )
     return Calibration(slope=float(fit.coef_[0, 0]), offset=float(fit.intercept_[0]))
-
-
-def choose_thresholds(labels: np.ndarray, probabilities: np.ndarray, error_rate: float = 0.05) -> Thresholds:
-    """The thresholds with the fewest `unsure` decisions for which both validation error rates are at most `error_rate`.
-
-    `generated` is the lowest threshold at which at most that share of the real images counts as generated; `real` is
-    the highest at which at most that share of the generated images counts as real. If `real` would be above
-    `generated`, because the classes are well separated, both are set to their mean, and nothing is unsure.
-    """
-    real, generated = np.sort(probabilities[labels == 0])[::-1], np.sort(probabilities[labels == 1])
-    # The first image that must not be decided wrongly; its own probability must be on the correct side.
-    highest_real = float(real[_allowed(len(real), error_rate)])
-    lowest_generated = float(generated[_allowed(len(generated), error_rate)])
-    above, below = float(np.nextafter(highest_real, np.inf)), lowest_generated
-    if above < below:
-        above = below = (above + below) / 2
-    return Thresholds(real=below, generated=above, error_rate=error_rate)
-
-
-def _allowed(count: int, error_rate: float) -> int:
-    return int(error_rate * count + 1e-9)

@@ -1,11 +1,12 @@
 """A detector: a classifier of reconstructions with its settings, calibration and thresholds.
 
 Its folder holds `detector.json` (settings, calibration, thresholds, record of the training), `detector.safetensors`
-(weights), and `control/`, a detector that was trained in the same way on the images alone.
+(weights), and `control/`, a detector that was trained in the same way on the images alone. The record also holds the
+left-out probabilities, from which other thresholds can be chosen without a new training.
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -17,6 +18,7 @@ from rediffuse.detection.calibration import Calibration, Thresholds
 from rediffuse.detection.config import InputName
 from rediffuse.detection.familiarity import Familiarity
 from rediffuse.detection.features import FeatureSet, MapInput, detector_input, feature_set
+from rediffuse.detection.left_out import LeftOut
 from rediffuse.detection.resnet import ResNet50
 from rediffuse.detection.scorers import BandScorer, MapScorer, Scorer
 from rediffuse.detection.verdict import Decision
@@ -48,6 +50,7 @@ class DetectorRecord:
     settings: DireSettings
     calibration: Calibration
     thresholds: Thresholds
+    left_out: LeftOut
     familiarity_limit: float
     training: dict[str, Any]
     """The record of the training: data, candidates, validation figures."""
@@ -67,6 +70,8 @@ class Detector:
     """The settings of the training; reconstructions made with other settings are refused."""
     calibration: Calibration
     thresholds: Thresholds
+    left_out: LeftOut
+    """The probabilities that the thresholds were chosen from."""
     training: dict[str, Any]
 
     def __repr__(self) -> str:
@@ -124,6 +129,18 @@ class Detector:
         decision = self.thresholds.decide(probability)
         return decision, BETWEEN if decision == "unsure" else None
 
+    def with_limits(self, max_false_alarms: float | None = None, max_misses: float | None = None) -> Self:
+        """The same detector with thresholds for other limits; None keeps a limit.
+
+        Raises:
+            ConfigError: see `LeftOut.thresholds`.
+        """
+        thresholds = self.left_out.thresholds(
+            self.thresholds.max_false_alarms if max_false_alarms is None else max_false_alarms,
+            self.thresholds.max_misses if max_misses is None else max_misses,
+        )
+        return replace(self, thresholds=thresholds)
+
     def to(self, device: torch.device | str) -> Self:
         """Move the weights, in place."""
         if isinstance(self.scorer, MapScorer):
@@ -142,6 +159,7 @@ class Detector:
             settings=self.settings,
             calibration=self.calibration,
             thresholds=self.thresholds,
+            left_out=self.left_out,
             familiarity_limit=self.familiarity.limit,
             training=self.training,
         )
@@ -179,6 +197,11 @@ def load_detector(source: str | Path = DEFAULT, *, device: torch.device | str = 
         raise CheckpointError(f"{path}: not JSON: {error}") from None
     if not isinstance(fields, dict):
         raise CheckpointError(f"{path}: a JSON object is needed")
+    if "left_out" not in fields:
+        raise CheckpointError(
+            f"{path}: made by a version that kept no left-out scores; `rediffuse train detector --data DATA --out RUN` "
+            "makes a new one"
+        )
     record = parse(DetectorRecord, fields, str(path))
     weights = path.with_name("detector.safetensors")
     tensors = read_state_dict(weights)
@@ -197,6 +220,7 @@ def load_detector(source: str | Path = DEFAULT, *, device: torch.device | str = 
         settings=record.settings,
         calibration=record.calibration,
         thresholds=record.thresholds,
+        left_out=record.left_out,
         training=record.training,
     ).to(resolve_device(device))
 

@@ -36,8 +36,3 @@ def fit_familiarity(features: np.ndarray, labels: np.ndarray) -> Familiarity:
 def feature_scale(features: np.ndarray) -> np.ndarray:
     """The standard deviation of each feature, (F,), or float32's resolution if that is larger."""
     return np.maximum(features.std(axis=0), 1e-6)
-
-
-def familiarity_limit(familiarity: Familiarity, features: np.ndarray, quantile: float = 0.995) -> float:
-    """The distance that a share `quantile` of the validation features (N, F) does not exceed."""
-    return float(np.quantile(familiarity.distances(features), quantile))

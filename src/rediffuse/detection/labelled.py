@@ -1,8 +1,10 @@
-"""Find images of known class in the folders `real/` and `generated/`."""
+"""Find images of known class in the folders `real/` and `generated/`, with the group that each came from."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
+from rediffuse.detection.left_out import collection_of
 from rediffuse.errors import InputError
 from rediffuse.images.find import FoundImage, find_images
 
@@ -12,27 +14,42 @@ CLASSES = ("real", "generated")
 
 @dataclass(frozen=True)
 class LabelledImage:
-    """A file, its class, and its source."""
+    """A file, its class, and its group."""
 
     found: FoundImage
     label: int
     """0 real, 1 generated."""
-    source: str
-    """`real`, or for a generated image the name of its subfolder of `generated/`, which names the generator."""
+    group: str
+    """The source of the image: a generator, or a source of photographs. The folders below the class, such as
+    `clothing/sender12`; for a file that lies directly in it, the class."""
+
+    @property
+    def collection(self) -> str:
+        """The first part of `group`."""
+        return collection_of(self.group)
 
 
 def find_labelled(folder: Path) -> list[LabelledImage]:
     """The images in the subfolders `real/` and `generated/` of `folder`; names are relative to `folder`.
 
     Raises:
-        InputError: one of the two subfolders is missing or holds no images.
+        InputError: one of the two subfolders is missing or holds no images, or a group has images of both classes.
     """
     images = []
     for label, name in enumerate(CLASSES):
         if not (folder / name).is_dir():
             raise InputError(f"{folder}: has no subfolder {name}/; {' and '.join(CLASSES)} are needed")
         for found in find_images([folder / name]):
-            first, _, below = found.name.partition("/")
-            source = first if label and below else name
-            images.append(LabelledImage(FoundImage(found.path, f"{name}/{found.name}"), label, source))
+            group = PurePosixPath(found.name).parent.as_posix()
+            images.append(
+                LabelledImage(FoundImage(found.path, f"{name}/{found.name}"), label, name if group == "." else group)
+            )
+    _require_one_class(images, str(folder))
     return images
+
+
+def _require_one_class(images: Iterable[LabelledImage], source: str) -> None:
+    labels: dict[str, int] = {}
+    for image in images:
+        if labels.setdefault(image.group, image.label) != image.label:
+            raise InputError(f"{source}: the group {image.group} has images of both classes; one class is allowed")

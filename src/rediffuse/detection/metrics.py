@@ -1,13 +1,16 @@
 """Figures of binary classification: how well scores separate generated images from real ones.
 
 `labels` are 1 for generated and 0 for real; a higher score means `generated`. Figures that depend on the numbers of
-images per class (average precision, accuracy, calibration error) are computed with equal weight for both classes.
+images per class (average precision, accuracy, calibration error, Brier score) have equal weight for both classes.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
-from sklearn.metrics import accuracy_score, average_precision_score, roc_auc_score, roc_curve
+from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
+
+MOST_GROUPS = 5000
+"""Largest number of groups of a class that are resampled."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,24 +34,40 @@ class Figures:
     auc: Interval
     average_precision: float
     accuracy: float
-    """The accuracy with the threshold 0.5."""
+    """The mean of the two below."""
+    real_accuracy: float
+    """The share of real images with a probability below 0.5."""
+    generated_accuracy: float
+    """The share of generated images with a probability of 0.5 or more."""
     tpr_at_1_percent_fpr: float
     tpr_at_5_percent_fpr: float
     calibration_error: float
+    brier: float
+    """The mean of (probability - label)^2."""
 
 
-def figures(labels: np.ndarray, probabilities: np.ndarray) -> Figures:
-    """All figures from labels (N,) in {0, 1} and probabilities (N,) in [0, 1]; both classes must occur."""
+def figures(labels: np.ndarray, probabilities: np.ndarray, groups: np.ndarray) -> Figures:
+    """All figures of a set of images; both classes must occur.
+
+    Args:
+        labels: (N,) in {0, 1}.
+        probabilities: (N,) in [0, 1].
+        groups: (N,) str, for the interval of the AUC; see `group_auc_interval`.
+    """
     weights = equal_class_weights(labels)
+    right = np.array([((probabilities >= 0.5) == label)[labels == label].mean() for label in (0, 1)])
     return Figures(
         num_real=int((labels == 0).sum()),
         num_generated=int((labels == 1).sum()),
-        auc=auc_interval(labels, probabilities),
+        auc=group_auc_interval(labels, probabilities, groups),
         average_precision=float(average_precision_score(labels, probabilities, sample_weight=weights)),
-        accuracy=float(accuracy_score(labels, probabilities >= 0.5, sample_weight=weights)),
+        accuracy=float(right.mean()),
+        real_accuracy=float(right[0]),
+        generated_accuracy=float(right[1]),
         tpr_at_1_percent_fpr=tpr_at_fpr(labels, probabilities, 0.01),
         tpr_at_5_percent_fpr=tpr_at_fpr(labels, probabilities, 0.05),
         calibration_error=expected_calibration_error(labels, probabilities),
+        brier=float(np.sum(weights * (probabilities - labels) ** 2)),
     )
 
 
@@ -87,6 +106,29 @@ def bootstrap_aucs(labels: np.ndarray, scores: np.ndarray, *, resamples: int = 2
     return aucs
 
 
+def group_auc_interval(
+    labels: np.ndarray, scores: np.ndarray, groups: np.ndarray, *, resamples: int = 2000, seed: int = 0
+) -> Interval:
+    """The AUC and its 95 % percentile bootstrap interval over groups, resampled separately in each class.
+
+    Images of one group are alike, so an interval over images would be too narrow for an unseen group. If a class has a
+    single group, or so many that groups hardly differ from images, the interval is over images (`auc_interval`).
+    """
+    numbers = [len(np.unique(groups[labels == label])) for label in (0, 1)]
+    if min(numbers) < 2 or max(numbers) > MOST_GROUPS:
+        return auc_interval(labels, scores, resamples=resamples, seed=seed)
+    wins = _wins_by_group(labels, scores, groups)  # (G, R): sums over pairs of images
+    generator = np.random.default_rng(seed)
+    (num_generated, num_real) = wins.shape
+    sizes = [np.unique(groups[labels == label], return_counts=True)[1] for label in (1, 0)]
+    drawn = [generator.multinomial(n, np.full(n, 1 / n), resamples) for n in (num_generated, num_real)]
+    aucs = np.einsum("bg,gr,br->b", drawn[0], wins, drawn[1], optimize=True) / np.prod(
+        [counts @ size for counts, size in zip(drawn, sizes, strict=True)], axis=0
+    )
+    low, high = np.quantile(aucs, [0.025, 0.975])
+    return Interval(value=roc_auc(labels, scores), low=float(low), high=float(high))
+
+
 def tpr_at_fpr(labels: np.ndarray, scores: np.ndarray, rate: float) -> float:
     """The largest share of detected generated images, if at most a share `rate` of the real images is a false alarm."""
     fpr, tpr, _ = roc_curve(labels, scores, drop_intermediate=False)
@@ -104,3 +146,15 @@ def equal_class_weights(labels: np.ndarray) -> np.ndarray:
     """Weights (N,) that sum to 1/2 over each class."""
     counts = np.bincount(labels.astype(int), minlength=2)
     return 0.5 / counts[labels.astype(int)]
+
+
+def _wins_by_group(labels: np.ndarray, scores: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """(G, R): for generated and real groups, the number of pairs in which the generated image scores higher."""
+    generated, real = (scores[labels == label] for label in (1, 0))
+    in_generated, in_real = (np.unique(groups[labels == label], return_inverse=True)[1] for label in (1, 0))
+    columns = []
+    for group in range(in_real.max() + 1):
+        own = np.sort(real[in_real == group])
+        below = (np.searchsorted(own, generated, "left") + np.searchsorted(own, generated, "right")) / 2  # ties: half
+        columns.append(np.bincount(in_generated, weights=below))
+    return np.stack(columns, axis=1)

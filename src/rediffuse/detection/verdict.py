@@ -44,8 +44,14 @@ class Verdict:
     """At or above this probability the decision is `generated`."""
     real_threshold: float | None = None
     """Below this probability the decision is `real`; between the two it is `unsure`."""
-    false_positive_rate: float | None = None
-    """The share of real validation images allowed at or above `threshold` when it was chosen."""
+    max_false_alarms: float | None = field(default=None, repr=False)
+    """The largest share of photographs that may be called generated; `threshold` was chosen for it."""
+    max_misses: float | None = field(default=None, repr=False)
+    """The largest share of generated images that may be called real; `real_threshold` was chosen for it."""
+    real_limit_is_for_unseen: bool | None = field(default=None, repr=False)
+    """Whether `max_false_alarms` holds for photographs from sources that were not in the training."""
+    generated_limit_is_for_unseen: bool | None = field(default=None, repr=False)
+    """Whether `max_misses` holds for images of generators that were not in the training."""
     mean_dire: float | None = None
     """Mean |x_0 - x_0_hat| over pixels and channels, in [0, 2]."""
     bands: tuple[float, ...] = field(default=(), repr=False)
@@ -87,7 +93,8 @@ class Verdict:
             "reason": self.reason,
             "threshold": self.threshold,
             "real_threshold": self.real_threshold,
-            "false_positive_rate": self.false_positive_rate,
+            "max_false_alarms": self.max_false_alarms,
+            "max_misses": self.max_misses,
             "mean_dire": self.mean_dire,
             "num_windows": len(self.windows) or None,
             "settings": None if self.settings is None else digest(self.settings),

@@ -28,10 +28,20 @@ def caption(verdict: Verdict) -> list[str]:
         chance = f"{verdict.probability:.3f}"
         sentences.append(f"Probability that the image is generated, if half of all images were: {chance}.")
     if verdict.threshold is not None and verdict.real_threshold is not None:
-        rate = verdict.false_positive_rate
-        allowed = "" if rate is None else f" (false alarms allowed: {rate:.1%})"
         low, high = f"{verdict.real_threshold:.3f}", f"{verdict.threshold:.3f}"
-        sentences.append(f"Generated from {high} on{allowed}, real below {low}, unsure between.")
+        sentences.append(f"Generated from {high} on, real below {low}, unsure between.")
+    if verdict.max_false_alarms is not None and verdict.max_misses is not None:
+        sources, generators = (
+            f"{what} that were not in the training" if unseen else f"the {what} of the training"
+            for what, unseen in (
+                ("sources", verdict.real_limit_is_for_unseen),
+                ("generators", verdict.generated_limit_is_for_unseen),
+            )
+        )
+        sentences.append(
+            f"At most {verdict.max_false_alarms:.1%} of photographs from {sources} are called generated, and at most "
+            f"{verdict.max_misses:.1%} of images by {generators} are called real."
+        )
     if verdict.reason:
         sentences.append(f"Reason: {verdict.reason}.")
     if verdict.mean_dire is not None:

@@ -16,16 +16,20 @@ RESNET = LoopConfig(num_steps=2000, batch_size=32, ema_rates=())
 
 @dataclass(frozen=True, kw_only=True)
 class DetectorTraining:
-    """A search over depths and inputs, judged by the AUC on validation images."""
+    """A search over depths and inputs, judged by the AUC on images that were left out of the fit."""
 
     data: Path
-    """Folder with train/, validation/ and test/, each with real/ and generated/ (subfolders of which name samplers)."""
+    """Folder with real/ and generated/, whose subfolders are groups (sources of photographs, generators) that are left
+    out in turn. Or folder with train/, validation/ and test/, each with real/ and generated/."""
+    originals: Path | None = None
+    """Folder with the same groups as `data`, in real/ and generated/: files as people have them. They are left out of
+    every fit, but count for the thresholds and the figures. So `data` can be a copy by `rediffuse align`."""
     features: tuple[InputName, ...] = ("bands",)
-    """Inputs of the classifier; with several, validation selects one. `map`, `map_bands`: a ResNet-50."""
+    """Inputs of the classifier; the best one is taken. `map`, `map_bands`: a ResNet-50, needs train/ and so on."""
     steps: int = DireSettings.steps
     """Length of the timestep grid."""
     depths: tuple[int, ...] = (5,)
-    """Number of steps of the inversion; with several values, validation selects one. `steps` is full depth."""
+    """Number of steps of the inversion; of several values the best one is taken. `steps` is full depth."""
     clip: bool = DireSettings.clip
     """Clip the predicted x_0 to [-1, 1] in every step."""
     precision: DirePrecision = DireSettings.precision
@@ -43,11 +47,13 @@ class DetectorTraining:
     spacing: str = DireSettings.spacing
     """Spacing of the timesteps: even, karras, timesteps:T,T,... or sigmas:S,S,..."""
     inverse_penalties: tuple[float, ...] = (0.001, 0.01, 0.1, 1.0, 10.0, 100.0)
-    """Candidates for the C of the logistic regression; validation selects one."""
-    error_rate: float = 0.05
-    """Largest share of wrong decisions on the validation images of each class; the thresholds follow from it."""
-    unfamiliar_rate: float = 0.005
-    """Share of the validation images that count as unlike the training images."""
+    """Candidates for the C of the logistic regression."""
+    max_false_alarms: float = 0.05
+    """Largest share of photographs of unseen groups that may be called generated; a threshold follows from it."""
+    max_misses: float = 0.05
+    """Largest share of images of unseen generators that may be called real; the other threshold follows from it."""
+    unfamiliar_rate: float = 0.05
+    """Share of the images of unseen groups that may count as unlike the training images."""
     resnet: LoopConfig = RESNET
     """Settings of the training of a ResNet-50."""
     resnet_weights: Path | None = None
@@ -68,6 +74,6 @@ class DetectorTraining:
             )
         if min(self.inverse_penalties) <= 0:
             raise ConfigError(f"inverse_penalties={self.inverse_penalties}: more than 0 is needed")
-        for name in ("error_rate", "unfamiliar_rate"):
+        for name in ("max_false_alarms", "max_misses", "unfamiliar_rate"):
             if not 0 < getattr(self, name) < 0.5:
                 raise ConfigError(f"{name}={getattr(self, name)}: more than 0 and less than 0.5 is allowed")

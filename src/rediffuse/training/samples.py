@@ -1,5 +1,6 @@
 """The data of classifiers: every input of every image of a split, as arrays."""
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -14,21 +15,33 @@ from rediffuse.dire.job import FileResult
 
 @dataclass(frozen=True, kw_only=True)
 class Samples:
-    """The inputs of a detector's classifier for the images of one split, in the order of their names."""
+    """The inputs of a detector's classifier for a set of images, in the order of their names."""
 
     labels: np.ndarray
     """(N,) int, 1 for generated."""
-    sources: tuple[str, ...]
-    """`LabelledImage.source` of each image."""
+    images: tuple[LabelledImage, ...]
+    codecs: tuple[str, ...]
+    """The format of each file."""
     inputs: dict[InputName, np.ndarray]
     """Features (N, F), maps (N, C, S, S)."""
-    num_skipped: int
-    """Number of files without a reconstruction."""
+    skipped: tuple[str, ...]
+    """The errors of files without a reconstruction, one line each."""
 
     @property
     def counts(self) -> dict[str, int]:
-        """The number of images of each source."""
-        return {source: self.sources.count(source) for source in sorted(set(self.sources))}
+        """The number of images of each collection."""
+        return dict(sorted(Counter(image.collection for image in self.images).items()))
+
+    def only(self, names: set[str]) -> "Samples":
+        """The images with these names."""
+        kept = [index for index, image in enumerate(self.images) if image.found.name in names]
+        return Samples(
+            labels=self.labels[kept],
+            images=tuple(self.images[index] for index in kept),
+            codecs=tuple(self.codecs[index] for index in kept),
+            inputs={name: rows[kept] for name, rows in self.inputs.items()},
+            skipped=self.skipped,
+        )
 
 
 def measure(images: Sequence[LabelledImage], results: Iterable[FileResult], names: Iterable[InputName]) -> Samples:
@@ -45,12 +58,13 @@ def measure(images: Sequence[LabelledImage], results: Iterable[FileResult], name
     of_name = {image.found.name: image for image in images}
     rows: dict[InputName, list[np.ndarray]] = {name: [] for name in names}
     kept: list[LabelledImage] = []
-    skipped = []
+    codecs, skipped = [], []
     for result in results:
         if result.reconstruction is None:
             skipped.append(str(result.reason))
             continue
         kept.append(of_name[result.found.name])
+        codecs.append(result.meta.codec if result.meta else "unknown")
         for name, row in rows.items():
             row.append(detector_input(name, result.reconstruction.settings).measure(result.reconstruction))
     require_both_classes([image.label for image in kept], skipped)
@@ -58,7 +72,8 @@ def measure(images: Sequence[LabelledImage], results: Iterable[FileResult], name
     order = sorted(range(len(kept)), key=lambda index: kept[index].found.name)
     return Samples(
         labels=np.array([kept[index].label for index in order]),
-        sources=tuple(kept[index].source for index in order),
+        images=tuple(kept[index] for index in order),
+        codecs=tuple(codecs[index] for index in order),
         inputs={name: np.concatenate([row[index] for index in order]) for name, row in rows.items()},
-        num_skipped=len(skipped),
+        skipped=tuple(sorted(skipped)),
     )

@@ -1,0 +1,245 @@
+"""The search for a detector: candidates are fitted with images left out, and compared by these images."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from sklearn.linear_model import LogisticRegression
+
+from rediffuse.detection.calibration import Calibration, fit_calibration
+from rediffuse.detection.config import InputName
+from rediffuse.detection.detector import Detector
+from rediffuse.detection.evaluate import Evaluation, Judged, Outcome, report
+from rediffuse.detection.familiarity import feature_scale, fit_familiarity
+from rediffuse.detection.features import INPUTS, FeatureSet, MapInput, detector_input
+from rediffuse.detection.labelled import CLASSES, LabelledImage
+from rediffuse.detection.left_out import LeftOut, first_error
+from rediffuse.detection.metrics import expected_calibration_error, roc_auc
+from rediffuse.detection.resnet import load_resnet50
+from rediffuse.detection.scorers import BandScorer, MapScorer, Scorer
+from rediffuse.dire.settings import DireSettings
+from rediffuse.errors import RediffuseError
+from rediffuse.progress import Progress
+from rediffuse.records import digest, dump
+from rediffuse.training.detector_config import DetectorTraining
+from rediffuse.training.leave_out import Plan, plan_of_folds
+from rediffuse.training.loop import train
+from rediffuse.training.map_task import WEIGHTS_NAME, MapTask
+from rediffuse.training.samples import Samples
+
+ORIGINALS = "originals"
+"""The first part of the names of images that are judged, but never fitted."""
+UNCALIBRATED = Calibration(slope=1, offset=0)
+
+
+class TrainingStopped(RediffuseError):
+    """A signal ended the training; the same command continues it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """The data of classifiers at one depth."""
+
+    settings: DireSettings
+    network_calls: int
+    """Per image, all its windows together."""
+    samples: Samples
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """One classifier of the search."""
+
+    input: InputName
+    depth: int | None
+    network_calls: int
+    """Network calls per image, all its windows together."""
+    inverse_penalty: float | None
+    """The C of the logistic regression; None for a ResNet-50."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """A candidate, and its AUC on the images that its fits leave out: the mean over collections of generated images."""
+
+    candidate: Candidate
+    left_out_auc: float
+
+
+class Search:
+    """Fits candidates, and makes detectors of the best ones."""
+
+    def __init__(self, config: DetectorTraining, measured: Sequence[Measured], runs: Path, progress: Progress) -> None:
+        self.config, self.measured, self.runs, self.progress = config, measured, runs, progress
+        self.images = measured[0].samples.images
+        self.labels = measured[0].samples.labels
+        self._is_fitted = np.array([not image.found.name.startswith(f"{ORIGINALS}/") for image in self.images])
+        self._scorers: dict[tuple[Candidate, bytes], Scorer] = {}
+
+    def plan(self, folds: np.ndarray, without: int = -1) -> Plan:
+        """Fits that leave out one fold each, of all folds but one (-1: of all); originals are never fitted."""
+        return plan_of_folds(folds, folds != without, self._is_fitted)
+
+    def detectors(self, plan: Plan) -> tuple[Detector, Detector, list[Choice]]:
+        """The best detector and its control, and all candidates of both with their figures."""
+        choices = self._choices(
+            [
+                (measured, name)
+                for measured in self.measured
+                for name in self.config.features
+                if INPUTS[name].needs_second_view == measured.settings.second_view
+            ],
+            plan,
+        )
+        best, measured = _best(choices)
+        of_control = self._choices([(measured, INPUTS[best.candidate.input].control)], plan)
+        detectors = [self._detector(choice, measured, plan) for choice in (best, _best(of_control)[0])]
+        return detectors[0], detectors[1], [choice for choice, _ in (*choices, *of_control)]
+
+    def cross_validated(self, folds: np.ndarray) -> Evaluation:
+        """The report on every image, each judged by detectors that were made without its fold."""
+        samples = self.measured[0].samples
+        outcomes: dict[int, list[Outcome]] = {}
+        names: list[str] = []
+        for fold in range(folds.max() + 1):
+            rows = np.flatnonzero(folds == fold)
+            detectors = self.detectors(self.plan(folds, without=fold))[:2]
+            names = [detector.scorer.input.name for detector in detectors]
+            for detector in detectors:
+                inputs = next(m for m in self.measured if m.settings == detector.settings).samples.inputs
+                probabilities = detector.calibration.probabilities(
+                    detector.scorer.logits_of(inputs[detector.scorer.input.name][rows])
+                )
+                distances = detector.familiarity.distances(inputs[detector.scorer.input.familiar][rows])
+                results = zip(rows.tolist(), probabilities.tolist(), distances.tolist(), strict=True)
+                for row, probability, distance in results:
+                    outcomes.setdefault(row, []).append(Outcome(probability, *detector.decide(probability, distance)))
+        judged = [Judged(self.images[row], samples.codecs[row], *pair) for row, pair in outcomes.items()]
+        return report(judged, names[0], names[1], samples.skipped)
+
+    def _choices(self, inputs: Sequence[tuple[Measured, InputName]], plan: Plan) -> list[tuple[Choice, Measured]]:
+        choices = []
+        for measured, name in inputs:
+            is_map = isinstance(INPUTS[name], MapInput)
+            for inverse_penalty in (None,) if is_map else self.config.inverse_penalties:
+                candidate = Candidate(
+                    input=name,
+                    depth=measured.settings.depth,
+                    network_calls=measured.network_calls,
+                    inverse_penalty=inverse_penalty,
+                )
+                logits = self._left_out_logits(candidate, measured, plan)
+                choices.append((Choice(candidate=candidate, left_out_auc=self._auc(logits, plan.left_out)), measured))
+        return choices
+
+    def _auc(self, logits: np.ndarray, rows: np.ndarray) -> float:
+        """The mean of the AUCs of every collection of generated images against all real images."""
+        collections = np.array([image.collection for image in self.images])
+        real = rows & (self.labels == 0)
+        aucs = []
+        for name in np.unique(collections[rows & (self.labels == 1)]):
+            part = real | (rows & (self.labels == 1) & (collections == name))
+            aucs.append(roc_auc(self.labels[part], logits[part]))
+        return float(np.mean(aucs))
+
+    def _left_out_logits(self, candidate: Candidate, measured: Measured, plan: Plan) -> np.ndarray:
+        """(N,): the logit of every image by the fit that leaves it out; NaN for the others."""
+        logits = np.full(len(self.labels), np.nan)
+        for fit, left_out in plan.fits:
+            inputs = measured.samples.inputs[candidate.input][left_out]
+            logits[left_out] = self._fit(candidate, measured, fit, left_out).logits_of(inputs)
+        return logits
+
+    def _fit(self, candidate: Candidate, measured: Measured, rows: np.ndarray, left_out: np.ndarray) -> Scorer:
+        key = (candidate, rows.tobytes())
+        if key not in self._scorers:
+            given, inputs = detector_input(candidate.input, measured.settings), measured.samples.inputs[candidate.input]
+            if isinstance(given, MapInput):
+                self._scorers[key] = self._train_map(given, measured, rows, left_out)
+            else:
+                assert candidate.inverse_penalty is not None
+                self._scorers[key] = fit_bands(given, inputs[rows], self.labels[rows], candidate.inverse_penalty)
+        return self._scorers[key]
+
+    def _train_map(self, given: MapInput, measured: Measured, rows: np.ndarray, left_out: np.ndarray) -> MapScorer:
+        run = self.runs / f"{given.name}-{digest(measured.settings)}"
+        train_maps, left_out_maps = (
+            (measured.samples.inputs[given.name][part], self.labels[part]) for part in (rows, left_out)
+        )
+        task = MapTask(given, train_maps, left_out_maps, self.config.resnet.seed, self.config.resnet_weights)
+        outcome = train(task, self.config.resnet, run, progress=self.progress)
+        if outcome.stopped_by is not None:
+            raise TrainingStopped(f"{run}: stopped at step {outcome.step}; the same command continues")
+        network = load_resnet50(run / "model" / WEIGHTS_NAME, given.num_channels)
+        return MapScorer(input=given, network=network)
+
+    def _detector(self, choice: Choice, measured: Measured, plan: Plan) -> Detector:
+        """The final fit of a candidate; calibration and thresholds from the images that the other fits leave out."""
+        rows, candidate = plan.left_out, choice.candidate
+        logits, labels = self._left_out_logits(candidate, measured, plan)[rows], self.labels[rows]
+        calibration = fit_calibration(labels, logits)
+        probabilities = calibration.probabilities(logits)
+        images = [image for image, is_left_out in zip(self.images, rows, strict=True) if is_left_out]
+        left_out = LeftOut(**{name: _by_group(images, probabilities, label) for label, name in enumerate(CLASSES)})
+        familiar = measured.samples.inputs[INPUTS[candidate.input].familiar]
+        distances = np.full(len(self.labels), np.nan)
+        for fit, left in plan.fits:
+            distances[left] = fit_familiarity(familiar[fit], self.labels[fit]).distances(familiar[left])
+        by_group = {
+            f"{name}/{group}": values
+            for label, name in enumerate(CLASSES)
+            for group, values in _by_group(images, distances[rows], label).items()
+        }
+        return Detector(
+            scorer=self._fit(candidate, measured, plan.rows, rows),
+            familiarity=replace(
+                fit_familiarity(familiar[plan.rows], self.labels[plan.rows]),
+                limit=first_error(by_group, self.config.unfamiliar_rate),
+            ),
+            settings=measured.settings,
+            calibration=calibration,
+            # Where there are too few images for a limit, the smallest possible one takes its place.
+            thresholds=left_out.thresholds(
+                max(self.config.max_false_alarms, left_out.smallest_limit("real")),
+                max(self.config.max_misses, left_out.smallest_limit("generated")),
+            ),
+            left_out=left_out,
+            training={
+                **dump(candidate),
+                "left_out_auc": choice.left_out_auc,
+                "images": measured.samples.counts,
+                "num_skipped": len(measured.samples.skipped),
+                "calibration_error": {
+                    "before": expected_calibration_error(labels, UNCALIBRATED.probabilities(logits)),
+                    "after": expected_calibration_error(labels, probabilities),
+                },
+            },
+        )
+
+
+def _by_group(images: Sequence[LabelledImage], values: np.ndarray, label: int) -> dict[str, tuple[float, ...]]:
+    """The values of the images of one class, by group."""
+    groups: dict[str, list[float]] = {}
+    for image, value in zip(images, values.tolist(), strict=True):
+        if image.label == label:
+            groups.setdefault(image.group, []).append(value)
+    return {name: tuple(groups[name]) for name in sorted(groups)}
+
+
+def _best(choices: Sequence[tuple[Choice, Measured]]) -> tuple[Choice, Measured]:
+    """The candidate with the largest AUC; of equal ones the first."""
+    return max(choices, key=lambda pair: pair[0].left_out_auc)
+
+
+def fit_bands(feature_set: FeatureSet, features: np.ndarray, labels: np.ndarray, inverse_penalty: float) -> BandScorer:
+    """Logistic regression on standardised features (N, F), with equal weight for both classes.
+
+    Args:
+        inverse_penalty: C, the factor of the loss relative to the penalty |weights|^2 / 2.
+    """
+    mean, scale = features.mean(axis=0), feature_scale(features)
+    regression = LogisticRegression(C=inverse_penalty, class_weight="balanced", max_iter=10_000)
+    regression.fit((features - mean) / scale, labels)
+    offset = float(np.ravel(regression.intercept_)[0])
+    return BandScorer(input=feature_set, mean=mean, scale=scale, weight=regression.coef_[0], offset=offset)

@@ -1,0 +1,108 @@
+"""Thresholds from left-out scores: what they promise, what they refuse, and that the promise holds on new groups."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rediffuse.detection.left_out import ENOUGH, LeftOut, collection_of, first_error
+from rediffuse.errors import ConfigError
+
+scores = st.dictionaries(
+    st.sampled_from([f"{collection}/{group}" for collection in "abc" for group in range(20)]),
+    st.lists(st.floats(0, 1), min_size=1, max_size=5).map(tuple),
+    min_size=ENOUGH,
+)
+
+
+def many(low: float, high: float, groups: int = 40, images: int = 5) -> dict[str, tuple[float, ...]]:
+    """Groups with the same evenly spread scores."""
+    return {f"group{number}": tuple(np.linspace(low, high, images)) for number in range(groups)}
+
+
+@given(scores=scores, limit=st.floats(0.05, 0.4))
+def test_the_error_rate_is_within_the_limit_for_the_next_group_and_in_the_mean_of_collections(scores, limit):
+    threshold = np.nextafter(first_error(scores, limit), np.inf)
+    rates = {name: np.mean(np.array(group) >= threshold) for name, group in scores.items()}
+    assert (sum(rates.values()) + 1) / (len(rates) + 1) <= limit + 1e-6
+    collections = {
+        name: [r for n, r in rates.items() if collection_of(n) == name] for name in map(collection_of, rates)
+    }
+    assert np.mean([np.mean(each) for each in collections.values()]) <= limit + 1e-6
+
+
+@given(scores=scores, limit=st.floats(0.05, 0.4))
+def test_no_lower_threshold_is_within_the_limit(scores, limit):
+    threshold = first_error(scores, limit)
+    rates = {name: np.mean(np.array(group) >= threshold) for name, group in scores.items()}
+    collections = {
+        name: [r for n, r in rates.items() if collection_of(n) == name] for name in map(collection_of, rates)
+    }
+    mean = np.mean([np.mean(each) for each in collections.values()])
+    assert max((sum(rates.values()) + 1) / (len(rates) + 1), mean) > limit
+
+
+def test_on_groups_that_differ_the_limit_holds_for_new_groups_on_average():
+    rng = np.random.default_rng(0)
+    errors = []
+    for _ in range(2000):
+        centres = rng.normal(size=31)  # 30 known groups, and a new one
+        known = {f"{k}": tuple(centre + 0.3 * rng.normal(size=10)) for k, centre in enumerate(centres[:-1])}
+        errors.append(centres[-1] + 0.3 * rng.normal() > first_error(known, 0.1))
+    assert 0.06 < np.mean(errors) < 0.11
+    pooled = [np.quantile(rng.normal(size=1) + 0.3 * rng.normal(size=300), 0.9) for _ in range(2000)]
+    assert np.mean(rng.normal(size=2000) > pooled) > 0.2  # one group of as many images promises too much
+
+
+def test_a_collection_of_many_groups_does_not_outvote_one_large_group():
+    groups = {f"previews/{k}": (0.1,) for k in range(70)} | {"flux": tuple(np.linspace(0, 1, 100))}
+    assert first_error(groups, 0.05) == pytest.approx(0.9, abs=0.011)  # half of the 5 % is 10 % of flux
+
+
+def test_with_few_groups_single_images_count_and_the_limit_is_for_the_same_groups():
+    few = {"a": tuple(np.linspace(0, 1, 50)), "b": tuple(np.linspace(0, 1, 50))}
+    left_out = LeftOut(real=few, generated=many(0, 1))
+    assert (left_out.is_for_unseen("real"), left_out.is_for_unseen("generated")) == (False, True)
+    assert left_out.smallest_limit("real") == pytest.approx(1 / 101)
+    assert left_out.smallest_limit("generated") == pytest.approx(1 / 41)
+    threshold = left_out.thresholds(0.1, 0.1).generated
+    errors = sum(score >= threshold for group in few.values() for score in group)
+    assert (errors + 1) / 101 <= 0.1 < (errors + 3) / 101  # both groups have the same scores
+
+
+def test_overlapping_classes_leave_a_zone_that_is_unsure():
+    thresholds = LeftOut(real=many(0, 0.8, images=100), generated=many(0.2, 1, images=100)).thresholds(0.05, 0.05)
+    assert 0.2 < thresholds.real < 0.3 < 0.7 < thresholds.generated < 0.8
+    assert [thresholds.decide(p) for p in (0.1, 0.5, 0.9)] == ["real", "unsure", "generated"]
+
+
+def test_thresholds_that_cross_meet_in_the_middle():
+    thresholds = LeftOut(real=many(0.2, 0.2), generated=many(0.6, 0.6)).thresholds(0.05, 0.05)
+    assert thresholds.real == thresholds.generated == pytest.approx(0.4)
+
+
+def test_each_limit_moves_its_own_threshold():
+    left_out = LeftOut(real=many(0, 0.8, images=100), generated=many(0.2, 1, images=100))
+    usual, strict = left_out.thresholds(0.05, 0.05), left_out.thresholds(0.03, 0.2)
+    assert strict.generated > usual.generated
+    assert strict.real > usual.real
+    assert (strict.max_false_alarms, strict.max_misses) == (0.03, 0.2)
+
+
+@pytest.mark.parametrize(
+    ("limits", "message"),
+    [
+        ((0.5, 0.05), r"^max_false_alarms=0\.5: more than 0 and less than 0\.5 is allowed$"),
+        ((0.05, 0.0), r"^max_misses=0\.0: more than 0"),
+        (
+            (0.001, 0.05),
+            r"^max_false_alarms=0\.001: needs 999 groups of photographs that were left out; there are 200 images in 40 "
+            r"groups: the smallest limit that holds for unseen groups is 0\.0244$",
+        ),
+        ((0.05, 0.001), r"^max_misses=0\.001: needs 999 images of generated images .* the same groups is 0\.00662$"),
+    ],
+)
+def test_a_limit_that_the_scores_do_not_support_is_refused_with_what_is_missing(limits, message):
+    left_out = LeftOut(real=many(0, 1), generated={"a": tuple(np.linspace(0, 1, 150))})
+    with pytest.raises(ConfigError, match=message):
+        left_out.thresholds(*limits)
