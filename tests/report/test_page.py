@@ -87,5 +87,12 @@ def test_dark_and_light_differ(opened: Page) -> None:
     assert len(colours) == 2
 
 
+def test_the_page_explains_every_decision_with_its_limit() -> None:
+    html = page([judged("a.png", "unsure"), unjudged("b.png")])
+    assert "The detector says so of at most 5.0% of photographs from sources that were not in its training." in html
+    assert all(f"<strong>{decision}</strong></dt>" in html for decision in ("generated", "unsure", "real"))
+    assert "<dl>" not in page([unjudged("b.png")])
+
+
 def test_names_are_escaped() -> None:
     assert "<b>" not in page(VERDICTS)

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from rediffuse.report.words import CAUTION, caption, summary
+from rediffuse.report.words import CAUTION, caption, meanings, summary
 from report.verdicts import judged, unjudged
 
 
@@ -14,7 +14,21 @@ def test_the_summary_counts_decisions() -> None:
     assert summary(verdicts[:1]) == "1 file: 1 generated, 0 unsure, 0 real"
 
 
-@pytest.mark.parametrize("part", ["0.500", "from 0.800", "5.0%", "between the thresholds", "5 of 20 steps", CAUTION])
+def test_a_decision_is_explained_with_its_limit_and_where_the_limit_holds() -> None:
+    generated, real = (" ".join(caption(judged("a.png", decision))) for decision in ("generated", "real"))
+    assert (
+        "Generated means: the reconstruction error is like that of generated images. The detector says so of at most "
+        "5.0% of photographs from sources that were not in its training." in generated
+    )
+    assert (
+        "Real means: no sign of generation was found. The detector says so of at most 10.0% of images by the "
+        "generators of its training." in real
+    )
+    assert "at most" not in meanings(replace(judged("a.png"), max_false_alarms=None))["generated"]
+    assert "decides nothing" in " ".join(caption(judged("a.png", "unsure")))
+
+
+@pytest.mark.parametrize("part", ["0.500", "from 0.800", "between the thresholds", "5 of 20 steps", CAUTION])
 def test_the_caption_says_probability_thresholds_settings_and_limits(part: str) -> None:
     assert part in " ".join(caption(judged("a.png", "unsure")))
 

@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 from rediffuse.detection.verdict import Verdict
 from rediffuse.files import write_bytes
-from rediffuse.report.words import CAUTION, summary
+from rediffuse.report.words import CAUTION, meanings, summary
 
 INDEX = "index.html"
 DECISIONS = ("generated", "unsure", "real", "not judged")
@@ -49,7 +49,7 @@ def page(verdicts: Sequence[Verdict]) -> str:
 <h1>Reconstruction errors</h1>
 <p>{escape(summary(verdicts))}. A diffusion model turned each image into noise and reconstructed it; each picture shows
 the reconstruction error, and which frequency bands influenced the result.</p>
-<p class="caution">{escape(CAUTION)}</p>
+{_meanings(verdicts)}<p class="caution">{escape(CAUTION)}</p>
 <fieldset><legend>Show</legend>{filters}</fieldset>
 </header>
 <main>
@@ -57,6 +57,18 @@ the reconstruction error, and which frequency bands influenced the result.</p>
 </body>
 </html>
 """
+
+
+def _meanings(verdicts: Sequence[Verdict]) -> str:
+    """What the decisions mean, as a list; nothing where no file was judged."""
+    judged = next((verdict for verdict in verdicts if verdict.judged), None)
+    if judged is None:
+        return ""
+    items = (
+        f'<dt class="{name}"><strong>{name}</strong></dt><dd>{escape(text[0].upper() + text[1:])}</dd>'
+        for name, text in meanings(judged).items()
+    )
+    return f"<dl>{''.join(items)}</dl>\n"
 
 
 def _filter(name: str, count: int, checked: str = "") -> str:
@@ -103,6 +115,8 @@ body {{ margin: 0 auto; max-width: 1500px; padding: 1rem; background: var(--pape
 h1 {{ margin: 0; font-size: 1.6rem }}
 h2 {{ margin: 0; font-size: 1rem; overflow-wrap: anywhere }}
 header p {{ max-width: 48rem }}
+dl {{ display: grid; grid-template-columns: max-content 1fr; gap: .25rem .75rem; max-width: 48rem }}
+dd {{ margin: 0 }}
 .caution {{ color: var(--faint) }}
 fieldset {{ display: flex; flex-wrap: wrap; gap: .25rem 1.25rem; border: 1px solid var(--line); border-radius: .5rem }}
 main {{ display: grid; gap: 1rem; margin-top: 1rem;

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from rediffuse.detection.verdict import Verdict
+from rediffuse.detection.verdict import Decision, Verdict
 
 CAUTION = (
     "A probability is a measurement, not a proof. It holds for images like those the detector was tested on; another "
@@ -21,6 +21,23 @@ def summary(verdicts: Sequence[Verdict]) -> str:
     return f"{len(verdicts)} {'file' if len(verdicts) == 1 else 'files'}: {', '.join(parts)}"
 
 
+def meanings(verdict: Verdict) -> dict[Decision, str]:
+    """What each decision of the detector of this verdict means, with its error limits, in sentences."""
+    limits = {}
+    for name, limit, unseen, images, source in (
+        ("generated", verdict.max_false_alarms, verdict.real_limit_is_for_unseen, "photographs from", "sources"),
+        ("real", verdict.max_misses, verdict.generated_limit_is_for_unseen, "images by", "generators"),
+    ):
+        sources = f"{source} that were not in its training" if unseen else f"the {source} of its training"
+        limits[name] = "" if limit is None else f" The detector says so of at most {limit:.1%} of {images} {sources}."
+    return {
+        "generated": f"the reconstruction error is like that of generated images.{limits['generated']}",
+        "unsure": "the measurement decides nothing: it occurs for photographs and for generated images, or the image "
+        "is unlike the images that the detector was trained on.",
+        "real": f"no sign of generation was found.{limits['real']}",
+    }
+
+
 def caption(verdict: Verdict) -> list[str]:
     """The verdict and how it was computed, as a list of sentences with all known numbers; `CAUTION` is last."""
     sentences = []
@@ -30,18 +47,8 @@ def caption(verdict: Verdict) -> list[str]:
     if verdict.threshold is not None and verdict.real_threshold is not None:
         low, high = f"{verdict.real_threshold:.3f}", f"{verdict.threshold:.3f}"
         sentences.append(f"Generated from {high} on, real below {low}, unsure between.")
-    if verdict.max_false_alarms is not None and verdict.max_misses is not None:
-        sources, generators = (
-            f"{what} that were not in the training" if unseen else f"the {what} of the training"
-            for what, unseen in (
-                ("sources", verdict.real_limit_is_for_unseen),
-                ("generators", verdict.generated_limit_is_for_unseen),
-            )
-        )
-        sentences.append(
-            f"At most {verdict.max_false_alarms:.1%} of photographs from {sources} are called generated, and at most "
-            f"{verdict.max_misses:.1%} of images by {generators} are called real."
-        )
+    if verdict.decision is not None:
+        sentences.append(f"{verdict.decision.capitalize()} means: {meanings(verdict)[verdict.decision]}")
     if verdict.reason:
         sentences.append(f"Reason: {verdict.reason}.")
     if verdict.mean_dire is not None:

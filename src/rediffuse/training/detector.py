@@ -140,7 +140,10 @@ def evaluate_detector(
 
 
 def measure_inputs(
-    config: DetectorTraining, cache: ReconstructionCache, images: Sequence[LabelledImage], progress: Progress
+    config: DetectorTraining,
+    cache: ReconstructionCache,
+    images: Sequence[LabelledImage],
+    progress: Progress = unobserved,
 ) -> list[Measured]:
     """The inputs at every depth. Inputs with a second view have separate settings, as they cost more calls."""
     measured = []

@@ -1,6 +1,6 @@
 """The search for a detector: candidates are fitted with images left out, and compared by these images."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from rediffuse.detection.resnet import load_resnet50
 from rediffuse.detection.scorers import BandScorer, MapScorer, Scorer
 from rediffuse.dire.settings import DireSettings
 from rediffuse.errors import RediffuseError
-from rediffuse.progress import Progress
+from rediffuse.progress import Progress, unobserved
 from rediffuse.records import digest, dump
 from rediffuse.training.detector_config import DetectorTraining
 from rediffuse.training.leave_out import Plan, plan_of_folds
@@ -70,7 +70,9 @@ class Choice:
 class Search:
     """Fits candidates, and makes detectors of the best ones."""
 
-    def __init__(self, config: DetectorTraining, measured: Sequence[Measured], runs: Path, progress: Progress) -> None:
+    def __init__(
+        self, config: DetectorTraining, measured: Sequence[Measured], runs: Path, progress: Progress = unobserved
+    ) -> None:
         self.config, self.measured, self.runs, self.progress = config, measured, runs, progress
         self.images = measured[0].samples.images
         self.labels = measured[0].samples.labels
@@ -100,23 +102,30 @@ class Search:
     def cross_validated(self, folds: np.ndarray) -> Evaluation:
         """The report on every image, each judged by detectors that were made without its fold."""
         samples = self.measured[0].samples
-        outcomes: dict[int, list[Outcome]] = {}
-        names: list[str] = []
+        judged, names = [], ("", "")
+        for rows, detector, control in self.without_each(folds):
+            names = (detector.scorer.input.name, control.scorer.input.name)
+            images = (self.images[row] for row in np.flatnonzero(rows))
+            codecs = (samples.codecs[row] for row in np.flatnonzero(rows))
+            outcomes = (self.outcomes(one, rows) for one in (detector, control))
+            judged += map(Judged, images, codecs, *outcomes)
+        return report(judged, *names, samples.skipped)
+
+    def outcomes(self, detector: Detector, rows: np.ndarray) -> list[Outcome]:
+        """A detector's results for these images."""
+        inputs = next(one for one in self.measured if one.settings == detector.settings).samples.inputs
+        given = detector.scorer.input
+        probabilities = detector.calibration.probabilities(detector.scorer.logits_of(inputs[given.name][rows]))
+        distances = detector.familiarity.distances(inputs[given.familiar][rows])
+        return [
+            Outcome(probability, *detector.decide(probability, distance))
+            for probability, distance in zip(probabilities.tolist(), distances.tolist(), strict=True)
+        ]
+
+    def without_each(self, folds: np.ndarray) -> Iterator[tuple[np.ndarray, Detector, Detector]]:
+        """For each fold its images (a mask), and the detector and control that are made without them."""
         for fold in range(folds.max() + 1):
-            rows = np.flatnonzero(folds == fold)
-            detectors = self.detectors(self.plan(folds, without=fold))[:2]
-            names = [detector.scorer.input.name for detector in detectors]
-            for detector in detectors:
-                inputs = next(m for m in self.measured if m.settings == detector.settings).samples.inputs
-                probabilities = detector.calibration.probabilities(
-                    detector.scorer.logits_of(inputs[detector.scorer.input.name][rows])
-                )
-                distances = detector.familiarity.distances(inputs[detector.scorer.input.familiar][rows])
-                results = zip(rows.tolist(), probabilities.tolist(), distances.tolist(), strict=True)
-                for row, probability, distance in results:
-                    outcomes.setdefault(row, []).append(Outcome(probability, *detector.decide(probability, distance)))
-        judged = [Judged(self.images[row], samples.codecs[row], *pair) for row, pair in outcomes.items()]
-        return report(judged, names[0], names[1], samples.skipped)
+            yield folds == fold, *self.detectors(self.plan(folds, without=fold))[:2]
 
     def _choices(self, inputs: Sequence[tuple[Measured, InputName]], plan: Plan) -> list[tuple[Choice, Measured]]:
         choices = []
