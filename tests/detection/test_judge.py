@@ -11,7 +11,7 @@ from PIL import Image
 from detection.tiny import LEFT_OUT, thresholds
 from golden_values import fill
 from rediffuse.detection.calibration import Calibration
-from rediffuse.detection.detector import BETWEEN, UNFAMILIAR, Detector
+from rediffuse.detection.detector import BETWEEN, NO_NUMBER, UNFAMILIAR, Detector
 from rediffuse.detection.familiarity import Familiarity
 from rediffuse.detection.features import FEATURES
 from rediffuse.detection.judge import judge, verdict
@@ -114,3 +114,8 @@ def test_every_file_is_judged_in_order_with_the_class_that_it_was_given(tmp_path
     for wrong in ({"model_sha256": "1" * 64}, {"image_size": 8}):
         with pytest.raises(SettingsMismatch, match=f"^the detector has other settings: {next(iter(wrong))}="):
             judge(model, [], dataclasses.replace(one, settings=dataclasses.replace(one.settings, **wrong)))
+
+
+def test_a_score_that_is_not_a_number_decides_nothing(make):
+    one = detector(make(torch.ones(1)).settings)
+    assert one.decide(float("nan"), 0.0) == one.decide(0.9, float("nan")) == ("unsure", NO_NUMBER)

@@ -106,3 +106,16 @@ def test_a_limit_that_the_scores_do_not_support_is_refused_with_what_is_missing(
     left_out = LeftOut(real=many(0, 1), generated={"a": tuple(np.linspace(0, 1, 150))})
     with pytest.raises(ConfigError, match=message):
         left_out.thresholds(*limits)
+
+
+@pytest.mark.parametrize(
+    ("real", "message"),
+    [
+        ({}, r"^left_out: no scores of photographs; at least 1 is needed$"),
+        ({"a": (0.5, float("nan"))}, r"^left_out: real/a has the score nan; from 0 to 1 are allowed$"),
+        ({"a": (1.5,)}, r"^left_out: real/a has the score 1\.5; from 0 to 1 are allowed$"),
+    ],
+)
+def test_scores_that_are_none_are_refused_with_their_group(real, message):
+    with pytest.raises(ConfigError, match=message):
+        LeftOut(real=real, generated={"b": (0.5,)})

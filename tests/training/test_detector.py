@@ -281,6 +281,22 @@ def test_whole_groups_are_left_out_of_the_fits_that_give_thresholds_and_figures(
     assert (tmp_path / "report.txt").read_text() == evaluation_table(evaluation) + "\n"
 
 
+def test_limits_that_hold_for_the_same_groups_only_or_not_at_all_are_warned_of(
+    grouped: Path, model: DiffusionModel, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    config = DetectorTraining(data=grouped / "data", steps=4, depths=(1,), max_misses=0.01)
+    with caplog.at_level("WARNING", logger="rediffuse"):
+        train_detector(config, model, tmp_path)
+    assert [message for message in caplog.messages if message.startswith("max_")] == [
+        "max_false_alarms=0.05 holds for the groups of the training only: there are 5 groups of real images, and 19 "
+        "are needed for a limit on unseen groups",
+        "max_misses=0.01 holds for the groups of the training only: there are 5 groups of generated images, and 19 "
+        "are needed for a limit on unseen groups",
+        "max_misses=0.01: there are too few generated images for this limit; 0.0323 is used",
+    ]
+    assert load_detector(tmp_path).thresholds.max_misses == pytest.approx(1 / 31)
+
+
 def test_originals_count_for_thresholds_and_figures_but_are_never_fitted(
     grouped: Path, model: DiffusionModel, tmp_path: Path
 ):

@@ -37,6 +37,7 @@ SUBFOLDER = "detector"
 
 UNFAMILIAR = "unlike the images this detector was trained on"
 BETWEEN = "between the thresholds"
+NO_NUMBER = "the detector's score is not a number"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,6 +125,8 @@ class Detector:
 
     def decide(self, probability: float, distance: float) -> tuple[Decision, str | None]:
         """The decision on one image, and the reason if it is `unsure`."""
+        if np.isnan(probability) or np.isnan(distance):
+            return "unsure", NO_NUMBER
         if distance > self.familiarity.limit:
             return "unsure", UNFAMILIAR
         decision = self.thresholds.decide(probability)

@@ -26,7 +26,7 @@ ENOUGH = 19
 
 Label = Literal["real", "generated"]
 
-NOUNS = {"real": "photographs", "generated": "generated images"}
+NOUNS: dict[Label, str] = {"real": "photographs", "generated": "generated images"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +35,15 @@ class LeftOut:
 
     real: dict[str, tuple[float, ...]]
     generated: dict[str, tuple[float, ...]]
+
+    def __post_init__(self) -> None:
+        for label in NOUNS:
+            groups = getattr(self, label)
+            if not groups:
+                raise ConfigError(f"left_out: no scores of {NOUNS[label]}; at least 1 is needed")
+            for name, scores in groups.items():
+                if wrong := [score for score in scores if not 0 <= score <= 1]:  # NaN is wrong too
+                    raise ConfigError(f"left_out: {label}/{name} has the score {wrong[0]}; from 0 to 1 are allowed")
 
     def thresholds(self, max_false_alarms: float, max_misses: float) -> Thresholds:
         """The thresholds with the fewest `unsure` decisions within these limits.

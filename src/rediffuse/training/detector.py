@@ -13,11 +13,12 @@ import numpy as np
 
 from rediffuse.detection.audit import audit, audit_folder
 from rediffuse.detection.config import InputName
-from rediffuse.detection.detector import SUBFOLDER, load_detector
+from rediffuse.detection.detector import SUBFOLDER, Detector, load_detector
 from rediffuse.detection.evaluate import Evaluation, evaluate, evaluation_table
 from rediffuse.detection.features import INPUTS, MapInput
 from rediffuse.detection.judge import require_model
 from rediffuse.detection.labelled import LabelledImage, find_labelled
+from rediffuse.detection.left_out import ENOUGH
 from rediffuse.dire.job import reconstruct_files
 from rediffuse.dire.reconstruct import network_calls
 from rediffuse.dire.settings import DireSettings
@@ -97,9 +98,7 @@ def train_detector(
         folds = assign_folds(search.images)
         detector, control, choices = search.detectors(search.plan(folds))
         evaluation = search.cross_validated(folds)
-    for name, limit in (("max_false_alarms", config.max_false_alarms), ("max_misses", config.max_misses)):
-        if (used := getattr(detector.thresholds, name)) > limit:
-            LOGGER.warning("%s=%s: there are too few images for this limit; %.3g is used", name, limit, used)
+    _warn_of_limits(detector, config)
     detector.save(folder / SUBFOLDER)
     control.save(folder / SUBFOLDER / CONTROL)
     report = {
@@ -181,6 +180,21 @@ def _needed(names: Sequence[InputName]) -> list[InputName]:
     """The inputs, their controls, and the features for the distance to the training images."""
     with_controls: list[InputName] = [*names, *(INPUTS[name].control for name in names)]
     return list(dict.fromkeys([*with_controls, *(INPUTS[name].familiar for name in with_controls)]))
+
+
+def _warn_of_limits(detector: Detector, config: DetectorTraining) -> None:
+    """Log which limits do not hold for unseen groups, and which are larger than they should be."""
+    for label, name in (("real", "max_false_alarms"), ("generated", "max_misses")):
+        wanted, used, left_out = getattr(config, name), getattr(detector.thresholds, name), detector.left_out
+        if not left_out.is_for_unseen(label):
+            count = len(getattr(left_out, label))
+            LOGGER.warning(
+                "%s=%s holds for the groups of the training only: there are %d groups of %s images, and %d are needed "
+                "for a limit on unseen groups",
+                *(name, wanted, count, label, ENOUGH),
+            )
+        if used > wanted:
+            LOGGER.warning("%s=%s: there are too few %s images for this limit; %.3g is used", name, wanted, label, used)
 
 
 def originals_of(config: DetectorTraining) -> list[LabelledImage]:
