@@ -18,7 +18,7 @@ from rediffuse.detection.evaluate import Evaluation, evaluate, evaluation_table
 from rediffuse.detection.features import INPUTS, MapInput
 from rediffuse.detection.judge import require_model
 from rediffuse.detection.labelled import LabelledImage, find_labelled
-from rediffuse.detection.left_out import ENOUGH
+from rediffuse.detection.left_out import ENOUGH, Label
 from rediffuse.dire.job import reconstruct_files
 from rediffuse.dire.reconstruct import network_calls
 from rediffuse.dire.settings import DireSettings
@@ -184,7 +184,8 @@ def _needed(names: Sequence[InputName]) -> list[InputName]:
 
 def _warn_of_limits(detector: Detector, config: DetectorTraining) -> None:
     """Log which limits do not hold for unseen groups, and which are larger than they should be."""
-    for label, name in (("real", "max_false_alarms"), ("generated", "max_misses")):
+    limits: tuple[tuple[Label, str], ...] = (("real", "max_false_alarms"), ("generated", "max_misses"))
+    for label, name in limits:
         wanted, used, left_out = getattr(config, name), getattr(detector.thresholds, name), detector.left_out
         if not left_out.is_for_unseen(label):
             count = len(getattr(left_out, label))
