@@ -201,9 +201,13 @@ def test_verdicts_reach_the_table_when_a_picture_cannot_be_written(
     assert len(list(csv.DictReader(table.read_text().splitlines()))) == 2
 
 
-@pytest.mark.parametrize(("flag", "is_warned"), [("--verbose", True), ("--quiet", False)])
-def test_the_embedded_detector_comes_with_a_warning(
-    flag: str, is_warned: bool, images: Path, capsys: pytest.CaptureFixture[str]
+def test_limits_move_the_thresholds_within_what_the_detector_supports(
+    weights: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["detect", str(images / "a"), "--device", "cpu", flag]) == 0
-    assert ("the embedded detector calls most images of real generators `real`" in capsys.readouterr().err) == is_warned
+    table = tmp_path / "t.csv"
+    assert detect(weights, images / "a", "--out", table, "--max-false-alarms", "0.4", "--max-misses", "0.45") == 0
+    [row] = csv.DictReader(table.read_text().splitlines())
+    assert (row["max_false_alarms"], row["max_misses"]) == ("0.4", "0.45")
+    assert detect(weights, images / "a", "--max-false-alarms", "0.01") == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert "max_false_alarms=0.01: needs 99 images of photographs that were left out; there are 2 images in 1" in line

@@ -38,6 +38,11 @@ class DetectFlags(CommandFlags):
     """The model the detector was trained with: a folder, a checkpoint, a published name, or the embedded default."""
     detector: str = "default"
     """The folder of a `rediffuse train detector`, or the detector/ in it, or the embedded detector."""
+    max_false_alarms: float | None = None
+    """Largest share of photographs that may be called generated; moves the threshold of the detector. A smaller share
+    makes more files unsure."""
+    max_misses: float | None = None
+    """Largest share of generated images that may be called real; moves the other threshold."""
     batch_size: int = 16
     """Images, or windows of images, per call of the network."""
     workers: int = min(4, os.cpu_count() or 1)
@@ -59,17 +64,13 @@ def run(args: DetectFlags) -> Result:
     files = find_images(expand_stdin(args.paths))
 
     from rediffuse.detection.detect import detect_each
-    from rediffuse.zoo.published import DEFAULT
 
-    if args.detector == DEFAULT:
-        LOGGER.warning(
-            "the embedded detector calls most images of real generators `real` (94 % of 321 in its model card): "
-            "do not rely on it; `rediffuse train detector` makes one for the generators that you expect"
-        )
     found = detect_each(
         files,
         model=args.model,
         detector=args.detector,
+        max_false_alarms=args.max_false_alarms,
+        max_misses=args.max_misses,
         batch_size=args.batch_size,
         workers=args.workers,
         device=args.device,

@@ -20,6 +20,8 @@ def detect(
     *,
     model: str | Path | DiffusionModel = DEFAULT,
     detector: str | Path | Detector = DEFAULT,
+    max_false_alarms: float | None = None,
+    max_misses: float | None = None,
     batch_size: int = 16,
     workers: int = 2,
     device: torch.device | str = "auto",
@@ -33,6 +35,8 @@ def detect(
             Pillow image, or an array, uint8 (H, W, 3), RGB. An array (N, H, W, 3) is N images.
         model: the diffusion model that the detector was trained with: a loaded model, or an argument of `load`.
         detector: a loaded detector, or an argument of `load_detector`.
+        max_false_alarms: largest share of photographs that may be called generated; None is the detector's own limit.
+        max_misses: largest share of generated images that may be called real; None is the detector's own limit.
         batch_size: images, or windows of images, per call of the network, at least 1.
         workers: threads that decode, at least 1.
         device: the device of a model that is given by name; `"auto"` is the machine's accelerator, or the CPU if it
@@ -48,10 +52,20 @@ def detect(
         InputError: a path does not exist, a pattern matches nothing, a folder holds no images, or there is no such
             model or detector.
         SettingsMismatch: the detector was trained with another model.
-        CheckpointError, ConfigError, FetchError: see `load` and `load_detector`; a number is below 1.
+        CheckpointError, ConfigError, FetchError: see `load` and `load_detector`; a number is below 1, or a limit is
+            smaller than the detector's left-out scores support.
     """
     found = gather_images(images)
-    verdicts = detect_each(found, model=model, detector=detector, batch_size=batch_size, workers=workers, device=device)
+    verdicts = detect_each(
+        found,
+        model=model,
+        detector=detector,
+        max_false_alarms=max_false_alarms,
+        max_misses=max_misses,
+        batch_size=batch_size,
+        workers=workers,
+        device=device,
+    )
     judged = counted(verdicts, "detect", len(found), progress)
     return [verdict if evidence else replace(verdict, evidence=None) for verdict in judged]
 
@@ -61,6 +75,8 @@ def detect_each(
     *,
     model: str | Path | DiffusionModel,
     detector: str | Path | Detector,
+    max_false_alarms: float | None,
+    max_misses: float | None,
     batch_size: int,
     workers: int,
     device: torch.device | str,
@@ -73,4 +89,6 @@ def detect_each(
         model = load(model, device=device)
     if not isinstance(detector, Detector):
         detector = load_detector(detector, device=model.device)
+    if max_false_alarms is not None or max_misses is not None:
+        detector = detector.with_limits(max_false_alarms, max_misses)
     return judge(model, found, detector, batch_size=batch_size, workers=workers)
