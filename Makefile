@@ -51,13 +51,16 @@ tour: .venv/.dev
 
 # The recipe of src/rediffuse/weights. The detector works only with the file of weights in the same folder.
 PHOTOS ?= ../shared/data/clothing/64px
+WILD ?= ../shared/data/wild
 WEIGHTS := src/rediffuse/weights
 weights: .venv/.dev
 	$(BIN)/rediffuse train diffusion --recipe clothing32 --data $(PHOTOS)/train --out runs/clothing32
 	$(BIN)/rediffuse convert runs/clothing32/model $(WEIGHTS) --precision fp16 --force
-	$(BIN)/python benchmarks/embedded_data.py --photos $(PHOTOS) --model $(WEIGHTS) --out runs/embedded_data
-	$(BIN)/rediffuse train detector --data runs/embedded_data --model $(WEIGHTS) --out runs/detector \
-		--features bands bands_mean bands_ycc bands_image --depths 2 5 10
+	$(BIN)/python benchmarks/detector_data.py --wild $(WILD) --out runs/detector_data/originals
+	$(BIN)/rediffuse align runs/detector_data/originals runs/detector_data/aligned --draws 2
+	$(BIN)/rediffuse train detector --data runs/detector_data/aligned --originals runs/detector_data/originals \
+		--model $(WEIGHTS) --out runs/detector --crop windows:8 --grid aligned --depths 5 2 \
+		--features bands bands_image bands_mean bands_ycc
 	rm -rf $(WEIGHTS)/detector && cp -r runs/detector/detector $(WEIGHTS)/detector
 	cat runs/detector/report.txt
 
