@@ -63,7 +63,10 @@ def test_an_unreadable_file_is_a_line_and_status_1(tmp_path: Path, capsys: pytes
     [
         ("audit", "no real images are given; both classes are needed"),
         ("audit --real {data}/real", "no generated images are given; both classes are needed"),
-        ("audit {data}/real", "{data}/real: has no subfolder real/; real and generated are needed"),
+        (
+            "audit {data}/real",
+            "{data}/real: has no folder of real images (real, 0_real, nature) at any depth; both classes are needed",
+        ),
         ("audit a b c", "c: REAL and GENERATED are one path each; --real and --generated take several"),
         ("audit {data} --real x", "{data}: give either paths, or --real and --generated"),
         ("audit {data} --out page.txt", "--out page.txt: the page ends in .html"),

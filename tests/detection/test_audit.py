@@ -167,7 +167,7 @@ def test_a_sample_is_drawn_alike_and_named(equal: Path) -> None:
 
 def test_a_missing_class_is_named(tmp_path: Path) -> None:
     write_class(tmp_path / "real", 0, 1)
-    with pytest.raises(InputError, match=r"has no subfolder generated/"):
+    with pytest.raises(InputError, match=r"has no folder of generated images"):
         audit_folder(tmp_path)
     with pytest.raises(InputError, match=r"^no generated images are given"):
         audit_paths([tmp_path / "real"], [])

@@ -1,3 +1,6 @@
+"""Class and group of an image, from the folders of published data sets and from a CSV file."""
+
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -7,10 +10,23 @@ from rediffuse.detection.labelled import find_labelled
 from rediffuse.errors import InputError
 
 
+def write(folder: Path, names: Iterable[str]) -> Path:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (4, 4)).save(folder / name)
+    return folder
+
+
+def found(data: Path) -> dict[str, tuple[int, str]]:
+    """Class and group of each image by its name."""
+    return {image.found.name: (image.label, image.group) for image in find_labelled(data)}
+
+
 def test_class_and_group_are_the_folders_that_an_image_lies_in(tmp_path: Path):
-    for name in ("real/a.png", "real/2019/b.png", "generated/c.png", "generated/ddim/d.png", "generated/ddpm/x/e.png"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (4, 4)).save(tmp_path / name)
+    write(
+        tmp_path,
+        ("real/a.png", "real/2019/b.png", "generated/c.png", "generated/ddim/d.png", "generated/ddpm/x/e.png"),
+    )
     images = {image.found.name: image for image in find_labelled(tmp_path)}
     assert {name: (image.label, image.group, image.collection) for name, image in images.items()} == {
         "real/a.png": (0, "real", "real"),
@@ -22,18 +38,95 @@ def test_class_and_group_are_the_folders_that_an_image_lies_in(tmp_path: Path):
     assert all(image.found.path == tmp_path / name for name, image in images.items())
 
 
+def test_genimage_has_photographs_and_images_of_each_generator(tmp_path: Path):
+    write(tmp_path, (f"{name}/val/{kind}/a.png" for name in ("adm", "sdv4") for kind in ("nature", "ai")))
+    assert found(tmp_path) == {
+        "adm/val/nature/a.png": (0, "adm/val"),
+        "adm/val/ai/a.png": (1, "adm/val"),
+        "sdv4/val/nature/a.png": (0, "sdv4/val"),
+        "sdv4/val/ai/a.png": (1, "sdv4/val"),
+    }
+
+
+def test_cnndetection_has_generators_with_and_without_categories(tmp_path: Path):
+    classes = ("0_real", "1_fake")
+    write(tmp_path, (f"{name}/{kind}/a.png" for name in ("stargan", "progan/cat", "progan/dog") for kind in classes))
+    assert {group for _, group in found(tmp_path).values()} == {"stargan", "progan/cat", "progan/dog"}
+    assert {image.collection for image in find_labelled(tmp_path)} == {"stargan", "progan"}
+
+
+def test_generators_of_diffusionforensics_lie_beside_the_real_images(tmp_path: Path):
+    names = ("real/a.png", "real/indoor/b.png", "adm/c.png", "sdv2/x/d.png")
+    write(tmp_path / "images" / "test" / "imagenet", names)
+    expected = {(0, "real"), (0, "indoor"), (1, "adm"), (1, "sdv2/x")}
+    assert set(found(tmp_path / "images" / "test" / "imagenet").values()) == expected
+    assert set(found(tmp_path).values()) == expected  # the folders that are above all images tell nothing apart
+    write(tmp_path / "images" / "test" / "celebahq", ("real/e.png", "sdv2/f.png"))
+    assert set(found(tmp_path).values()) == {
+        *((0, "imagenet"), (0, "imagenet/indoor"), (0, "celebahq")),
+        *((1, "imagenet/adm"), (1, "imagenet/sdv2/x"), (1, "celebahq/sdv2")),
+    }
+
+
+def test_names_of_classes_may_have_capitals_and_the_outermost_counts(tmp_path: Path):
+    write(tmp_path, ("REAL/nature/a.png", "Fake/b.png", "other/c.png", ".real/d.png"))
+    assert found(tmp_path) == {"REAL/nature/a.png": (0, "nature"), "Fake/b.png": (1, "generated")}
+
+
+def test_a_folder_that_holds_itself_is_read_once(tmp_path: Path):
+    write(tmp_path, ("x/real/a.png", "x/fake/b.png"))
+    (tmp_path / "x" / "again").symlink_to(tmp_path)
+    assert len(found(tmp_path)) == 2
+
+
 def test_missing_class_is_named_with_its_folder(tmp_path: Path):
-    (tmp_path / "real").mkdir()
-    Image.new("RGB", (4, 4)).save(tmp_path / "real" / "a.png")
-    with pytest.raises(InputError, match=f"^{tmp_path}: has no subfolder generated/; real and generated are needed$"):
+    write(tmp_path, ("x/real/a.png",))
+    message = (
+        rf"^{tmp_path}: has no folder of generated images \(generated, fake, 1_fake, ai\) at any depth; "
+        "both classes are needed$"
+    )
+    with pytest.raises(InputError, match=message):
         find_labelled(tmp_path)
+    with pytest.raises(InputError, match=f"^{tmp_path}/y: does not exist; a folder or a CSV file is needed$"):
+        find_labelled(tmp_path / "y")
 
 
 def test_a_group_of_both_classes_is_refused_by_name(tmp_path: Path):
-    for name in ("real/flux/a.png", "generated/flux/b.png"):
-        (tmp_path / name).parent.mkdir(parents=True)
-        Image.new("RGB", (4, 4)).save(tmp_path / name)
+    write(tmp_path, ("real/flux/a.png", "generated/flux/b.png"))
     with pytest.raises(
         InputError, match=f"^{tmp_path}: the group flux has images of both classes; one class is allowed$"
     ):
         find_labelled(tmp_path)
+
+
+def test_a_csv_file_names_files_beside_it_with_their_classes_and_groups(tmp_path: Path):
+    table = tmp_path / "table.csv"
+    table.write_text("\ufefffile,label,group\na.png,real,phone\nsub/b.png,1,flux/dev\nc.png,0\nd.png,generated,\n")
+    assert found(table) == {
+        "a.png": (0, "phone"),
+        "sub/b.png": (1, "flux/dev"),
+        "c.png": (0, "real"),
+        "d.png": (1, "generated"),
+    }
+    assert [image.found.path for image in find_labelled(table)][1] == tmp_path / "sub" / "b.png"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("path,label\na,0\n", "the columns file and label are needed, given path, label"),
+        ("file,label\na,0\nb,fake\n", "line 3: the label of b is 'fake'; real, 0, generated, 1 are allowed"),
+        ("file,label\na\n", "line 2: the label of a is ''; real, 0, generated, 1 are allowed"),
+        ("file,label\n,0\n", "line 2: names no file"),
+        ("file,label\na,0\na,1\n", "line 3: a occurs twice"),
+        ("file,label\na,0\n", "has no generated images; both classes are needed"),
+        ("file,label\na,1\n", "has no real images; both classes are needed"),
+        ("file,label,group\na,0,x\nb,1,x\n", "the group x has images of both classes; one class is allowed"),
+    ],
+)
+def test_a_wrong_csv_file_is_one_line(text: str, message: str, tmp_path: Path):
+    table = tmp_path / "table.csv"
+    table.write_text(text)
+    with pytest.raises(InputError) as error:
+        find_labelled(table)
+    assert str(error.value) == f"{table}: {message}"

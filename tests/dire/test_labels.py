@@ -20,7 +20,7 @@ def test_labels_by_name(tmp_path: Path) -> None:
         ("file,class\na.png,0\n", "needed, given file, class"),
         ("path,label\na.png,hat\n", "line 2: the label of a.png is 'hat'"),
         ("path,label\na.png,-1\n", "line 2: the label of a.png is '-1'"),
-        ("path,label\na.png\n", "line 2: the label of a.png is None"),
+        ("path,label\na.png\n", "line 2: the label of a.png is ''"),
         ("path,label\na.png,0\na.png,1\n", "line 3: a.png occurs twice"),
         (b"\xff\xfe\x00", "cannot be read as a CSV file"),
     ],

@@ -31,8 +31,9 @@ GROUPS = {
 class AuditFlags(CommandFlags):
     """Check whether figures that are measured on a data set can say anything about detection.
 
-    `rediffuse audit REAL GENERATED`, or `rediffuse audit DATA`, where DATA has real/ and generated/, or train/,
-    validation/ and test/ with both in each. The subfolders of a class are its groups (generators, sources).
+    `rediffuse audit REAL GENERATED`, or `rediffuse audit DATA`, where DATA has real/ and generated/ (see `rediffuse
+    eval detector` for other layouts), or train/, validation/ and test/ with both in each. The folders above and below
+    those of a class are its groups (generators, sources).
 
     The audit measures how well three things reveal the class: the files (format, size, compression, metadata), the
     grid that JPEG leaves in the pixels, and thumbnails of 8 pixels. It finds pictures that are in both classes or in
@@ -42,7 +43,7 @@ class AuditFlags(CommandFlags):
     groups = GROUPS
 
     paths: Annotated[tuple[str, ...], Argument(metavar="PATH", positional=True)] = ()
-    """REAL and GENERATED, or one folder that has both classes."""
+    """REAL and GENERATED, or one folder or CSV file that has both classes."""
     real: Annotated[tuple[str, ...], Argument(metavar="PATH")] = ()
     """Several files, folders or patterns of real images, instead of REAL."""
     generated: Annotated[tuple[str, ...], Argument(metavar="PATH")] = ()

@@ -5,7 +5,7 @@ instead, and its figures look good. The same happens if test images are among th
 generated images show different subjects. The audit measures each of these separately, without a diffusion model.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from rediffuse.detection.duplicates import HASH_SIDE, AuditImage, Duplicate, Examined, Part, find_duplicates
-from rediffuse.detection.labelled import CLASSES, find_labelled
+from rediffuse.detection.labelled import CLASSES, LabelledImage, find_labelled
 from rediffuse.detection.leaks import (
     FEWEST,
     Difference,
@@ -37,6 +37,8 @@ from rediffuse.progress import Progress, counted, unobserved
 
 SPLITS = ("train", "validation", "val", "test")
 """Folders of a data set that hold the two classes each."""
+AUDITED = 1000
+"""Largest number of files of each class that are audited before a training or an evaluation."""
 TOLERATED = 0.01
 """Largest share of files whose picture may be in both classes, or in several splits."""
 THUMBNAIL = 8
@@ -105,20 +107,28 @@ class AuditReport:
 
 
 def audit_folder(folder: Path) -> list[AuditImage]:
-    """The images of a folder with `real/` and `generated/`, or with splits (`train/` and so on) that have these.
+    """The images of a folder or CSV file as `find_labelled` reads it, or of a folder with splits (`train/` and so on).
 
     Raises:
-        InputError: the folder, or one of its splits, lacks a class.
+        InputError: see `find_labelled`.
     """
     splits = [name for name in SPLITS if (folder / name).is_dir()]
-    images = []
-    for split in splits or [""]:
-        for one in find_labelled(folder / split):
-            _, *between, _ = one.found.name.split("/")
-            name = f"{split}/{one.found.name}" if split else one.found.name
-            found = FoundImage(one.found.path, name)
-            images.append(AuditImage(found=found, label=one.label, split=split, group=between[0] if between else ""))
-    return images
+    if not splits:
+        return audit_labelled(find_labelled(folder))
+    return [image for split in splits for image in audit_labelled(find_labelled(folder / split), split)]
+
+
+def audit_labelled(images: Iterable[LabelledImage], split: str = "") -> list[AuditImage]:
+    """Images of known class; their collections are the groups. With a split, names begin with it."""
+    return [
+        AuditImage(
+            found=FoundImage(one.found.path, f"{split}/{one.found.name}") if split else one.found,
+            label=one.label,
+            split=split,
+            group=one.collection,
+        )
+        for one in images
+    ]
 
 
 def audit_paths(real: Sequence[Path | str], generated: Sequence[Path | str]) -> list[AuditImage]:
@@ -149,7 +159,7 @@ def audit(
     """Examine every file, and measure what reveals the class.
 
     Args:
-        images: from `audit_folder` or `audit_paths`.
+        images: from `audit_folder`, `audit_labelled` or `audit_paths`.
         max_files: the largest number of files of each class; more are sampled at random. None examines all.
         seed: of the sample, and of the folds of the cross-validation.
         workers: number of threads that read files.

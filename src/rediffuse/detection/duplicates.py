@@ -35,7 +35,8 @@ class AuditImage:
     split: str = ""
     """`train`, `validation`, `test`; empty where the data have no splits."""
     group: str = ""
-    """The folder below that of the class: a generator, a source of photographs; empty where there is none."""
+    """A generator, or a source of photographs: a collection of `labelled.LabelledImage`, or the folder below a given
+    one; empty where there is none."""
 
 
 @dataclass(frozen=True, kw_only=True)

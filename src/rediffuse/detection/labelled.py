@@ -1,15 +1,27 @@
-"""Find images of known class in the folders `real/` and `generated/`, with the group that each came from."""
+"""Find images of known class, in the folders of a data set or in a CSV file, with the group that each came from.
 
-from collections.abc import Iterable
+Every folder whose name is in `CLASS_FOLDERS`, in lower or upper case and at any depth, holds images of one class: so
+data sets in the layouts of DIRE's DiffusionForensics, CNNDetection and GenImage are read as they are. Beside a folder
+of real images without one of generated images, every other folder is a generator, as in DiffusionForensics.
+"""
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from rediffuse.detection.left_out import collection_of
+from rediffuse.dire.labels import read_rows
 from rediffuse.errors import InputError
+from rediffuse.images.decode import printable
 from rediffuse.images.find import FoundImage, find_images
 
 CLASSES = ("real", "generated")
-"""The names of the folders, in the order of the labels 0 and 1."""
+"""The names of the classes, in the order of the labels 0 and 1."""
+CLASS_FOLDERS = (("real", "0_real", "nature"), ("generated", "fake", "1_fake", "ai"))
+"""The names of folders of each class."""
+_LABELS = {name: label for label, names in enumerate(CLASS_FOLDERS) for name in names}
+_LABELS_OF_ROWS = {"real": 0, "0": 0, "generated": 1, "1": 1}
 
 
 @dataclass(frozen=True)
@@ -20,8 +32,9 @@ class LabelledImage:
     label: int
     """0 real, 1 generated."""
     group: str
-    """The source of the image: a generator, or a source of photographs. The folders below the class, such as
-    `clothing/sender12`; for a file that lies directly in it, the class."""
+    """The source of the image: a generator, or a source of photographs. The folders above and below that of the class,
+    such as `clothing/sender12`; where there are none, the class. Groups of two classes are never one group, also if
+    their names are equal."""
 
     @property
     def collection(self) -> str:
@@ -29,27 +42,116 @@ class LabelledImage:
         return collection_of(self.group)
 
 
-def find_labelled(folder: Path) -> list[LabelledImage]:
-    """The images in the subfolders `real/` and `generated/` of `folder`; names are relative to `folder`.
+@dataclass(frozen=True)
+class _ClassFolder:
+    """A folder of images of one class."""
+
+    path: Path
+    label: int
+    above: tuple[str, ...]
+    """The names of the folders above it, below that of the data."""
+    generator: tuple[str, ...] = ()
+    """Its own name, if that is part of the group."""
+
+
+def find_labelled(data: Path) -> list[LabelledImage]:
+    """The images of known class in a folder or in a CSV file.
+
+    Args:
+        data: a folder with folders of `CLASS_FOLDERS` at any depth. Folders that are above all of these are no part of
+            a group. Or a CSV file with the columns file (relative to the folder of the CSV file), label (real or 0,
+            generated or 1) and, optionally, group.
+
+    Returns:
+        The images; their names are relative to the folder, or those of the CSV file. Of a folder, real images come
+        first.
 
     Raises:
-        InputError: one of the two subfolders is missing or holds no images, or a group has images of both classes.
+        InputError: `data` does not exist, there are no images of one of the two classes, a row is wrong, or a group of
+            the CSV file, or a folder below those of the classes, has images of both classes.
     """
-    images = []
-    for label, name in enumerate(CLASSES):
-        if not (folder / name).is_dir():
-            raise InputError(f"{folder}: has no subfolder {name}/; {' and '.join(CLASSES)} are needed")
-        for found in find_images([folder / name]):
-            group = PurePosixPath(found.name).parent.as_posix()
-            images.append(
-                LabelledImage(FoundImage(found.path, f"{name}/{found.name}"), label, name if group == "." else group)
+    if data.is_file():
+        return _read_csv(data)
+    if not data.is_dir():
+        raise InputError(f"{printable(data)}: does not exist; a folder or a CSV file is needed")
+    folders = sorted(_class_folders(data, (), frozenset()), key=lambda folder: folder.label)
+    for label, names in enumerate(CLASS_FOLDERS):
+        if label not in {folder.label for folder in folders}:
+            raise InputError(
+                f"{printable(data)}: has no folder of {CLASSES[label]} images ({', '.join(names)}) at any depth; "
+                "both classes are needed"
             )
-    _require_one_class(images, str(folder))
+    num_common = len(_common([folder.above for folder in folders]))
+    images, inside = [], []
+    for folder in folders:
+        place = printable(folder.path.relative_to(data).as_posix())
+        for found in find_images([folder.path]):
+            below = folder.generator + PurePosixPath(found.name).parts[:-1]
+            group = "/".join(folder.above[num_common:] + below) or CLASSES[folder.label]
+            images.append(LabelledImage(FoundImage(found.path, f"{place}/{found.name}"), folder.label, group))
+            if below:
+                inside.append(images[-1])
+    _require_one_class(inside, data)
     return images
 
 
-def _require_one_class(images: Iterable[LabelledImage], source: str) -> None:
+def _class_folders(folder: Path, above: tuple[str, ...], entered: frozenset[str]) -> Iterator[_ClassFolder]:
+    """The folders of the classes below `folder`, in the order of their names; no folder is searched in itself."""
+    real_path = os.path.realpath(folder)
+    if real_path in entered:
+        return
+    entered |= {real_path}
+    inner = [(path, _LABELS.get(path.name.casefold())) for path in _subfolders(folder)]
+    has_only_real = {label for _, label in inner if label is not None} == {0}
+    for path, label in inner:
+        if label is not None:
+            yield _ClassFolder(path, label, above)
+        elif found := list(_class_folders(path, (*above, path.name), entered)):
+            yield from found
+        elif has_only_real:
+            yield _ClassFolder(path, 1, above, (path.name,))
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    try:
+        with os.scandir(folder) as entries:
+            names = [entry.name for entry in entries if entry.is_dir() and not entry.name.startswith(".")]
+    except OSError as error:
+        raise InputError(f"{printable(folder)}: cannot be listed: {error.strerror or error}") from None
+    return [folder / name for name in sorted(names)]
+
+
+def _common(paths: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
+    """The longest beginning that all paths have in common."""
+    first, last = min(paths), max(paths)
+    same = [one == other for one, other in zip(first, last, strict=False)]
+    return first[: (*same, False).index(False)]
+
+
+def _read_csv(path: Path) -> list[LabelledImage]:
+    images: dict[str, LabelledImage] = {}
+    for line, row in read_rows(path, ("file", "label")):
+        if not row["file"]:
+            raise InputError(f"{path}: line {line}: names no file")
+        name, label = printable(row["file"]), _LABELS_OF_ROWS.get(row["label"].strip())
+        if name in images:
+            raise InputError(f"{path}: line {line}: {name} occurs twice")
+        if label is None:
+            allowed = ", ".join(_LABELS_OF_ROWS)
+            raise InputError(f"{path}: line {line}: the label of {name} is {row['label']!r}; {allowed} are allowed")
+        group = row.get("group", "").strip("/ ") or CLASSES[label]
+        images[name] = LabelledImage(FoundImage(path.parent / row["file"], name), label, group)
+    for label, name in enumerate(CLASSES):
+        if label not in {image.label for image in images.values()}:
+            raise InputError(f"{path}: has no {name} images; both classes are needed")
+    _require_one_class(images.values(), path)
+    return list(images.values())
+
+
+def _require_one_class(images: Iterable[LabelledImage], source: Path) -> None:
     labels: dict[str, int] = {}
     for image in images:
         if labels.setdefault(image.group, image.label) != image.label:
-            raise InputError(f"{source}: the group {image.group} has images of both classes; one class is allowed")
+            raise InputError(
+                f"{printable(source)}: the group {image.group} has images of both classes; one class is allowed"
+            )

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from rediffuse.detection.audit import audit, audit_folder
+from rediffuse.detection.audit import AUDITED, audit, audit_folder
 from rediffuse.detection.config import InputName
 from rediffuse.detection.detector import SUBFOLDER, Detector, load_detector
 from rediffuse.detection.evaluate import Evaluation, evaluate, evaluation_table
@@ -36,8 +36,6 @@ from rediffuse.zoo.model import DiffusionModel
 
 CONTROL = "control"
 """The subfolder of a detector's folder that holds its control."""
-AUDITED = 1000
-"""Largest number of files of each class that are audited before a training."""
 SPLITS = ("train", "validation", "test")
 LOGGER = logging.getLogger(__name__)
 
