@@ -11,8 +11,8 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from golden_values import fill
-from rediffuse.detection.detector import load_detector
-from rediffuse.detection.evaluate import evaluation_table
+from rediffuse.detection.detector import load_control, load_detector
+from rediffuse.detection.evaluate import evaluate, evaluation_table, judge_labelled
 from rediffuse.detection.features import INPUTS
 from rediffuse.detection.judge import judge
 from rediffuse.detection.labelled import find_labelled
@@ -23,7 +23,7 @@ from rediffuse.images.find import find_images
 from rediffuse.models.config import UNetConfig
 from rediffuse.models.unet import UNetModel
 from rediffuse.training.config import LoopConfig
-from rediffuse.training.detector import evaluate_detector, train_detector
+from rediffuse.training.detector import train_detector
 from rediffuse.training.detector_config import DetectorTraining
 from rediffuse.training.map_task import MapData
 from rediffuse.training.reconstructions import ReconstructionCache
@@ -119,7 +119,8 @@ def test_best_candidate_on_validation_is_taken(trained: Path):
 
 
 def test_saved_detector_has_the_reported_figures(trained: Path, data: Path, model: DiffusionModel):
-    again = evaluate_detector(model, data / "test", trained / "detector", batch_size=5)
+    detector, control = load_detector(trained), load_control(trained)
+    again = evaluate(judge_labelled(model, find_labelled(data / "test"), detector, control, batch_size=5))
     reported = json.loads((trained / "report.json").read_text())["evaluation"]["comparisons"]
     for one, other in zip(again.comparisons, reported, strict=True):
         assert one.detector.figures.auc.value == pytest.approx(other["detector"]["figures"]["auc"]["value"], abs=0.01)

@@ -20,7 +20,8 @@ class Calibration:
     def probabilities(self, logits: np.ndarray) -> np.ndarray:
         """(N,) float64 in [0, 1]: the probability that an image is generated, if half of all images are."""
         # log sigmoid(z) = -log(1 + exp(-z)), computed without overflow for every z
-        return np.exp(-np.logaddexp(0, -(self.slope * logits.astype(np.float64) + self.offset)))
+        with np.errstate(invalid="ignore"):  # NaN stays NaN, which has a decision of its own
+            return np.exp(-np.logaddexp(0, -(self.slope * logits.astype(np.float64) + self.offset)))
 
 
 @dataclass(frozen=True, kw_only=True)

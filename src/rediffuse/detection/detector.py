@@ -1,8 +1,9 @@
 """A detector: a classifier of reconstructions with its settings, calibration and thresholds.
 
 Its folder holds `detector.json` (settings, calibration, thresholds, record of the training), `detector.safetensors`
-(weights), and `control/`, a detector that was trained in the same way on the images alone. The record also holds the
-left-out probabilities, from which other thresholds can be chosen without a new training.
+(weights), and `control/`, a detector that was trained in the same way on the images alone; it may be missing where a
+detector was made by other means. The record also holds the left-out probabilities, from which other thresholds can be
+chosen without a new training.
 """
 
 import json
@@ -34,6 +35,8 @@ from rediffuse.zoo.published import DEFAULT, default_folder
 RECORD_FILE = "detector.json"
 SUBFOLDER = "detector"
 """The subfolder of a run folder, or of the embedded model, that holds the detector."""
+CONTROL = "control"
+"""The subfolder of a detector's folder that holds its control."""
 
 UNFAMILIAR = "unlike the images this detector was trained on"
 BETWEEN = "between the thresholds"
@@ -193,7 +196,7 @@ def load_detector(source: str | Path = DEFAULT, *, device: torch.device | str = 
         ConfigError: a field of the file is missing or wrong.
         CheckpointError: the weights do not fit it, or this version computes other features.
     """
-    path = _record_path(default_folder() if source == DEFAULT else Path(source))
+    path = _record_path(source)
     try:
         fields = json.loads(path.read_text())
     except ValueError as error:
@@ -228,8 +231,15 @@ def load_detector(source: str | Path = DEFAULT, *, device: torch.device | str = 
     ).to(resolve_device(device))
 
 
-def _record_path(folder: Path) -> Path:
+def load_control(source: str | Path = DEFAULT, *, device: torch.device | str = "cpu") -> Detector | None:
+    """Load the control of a detector, or None if its folder holds none; see `load_detector`."""
+    folder = _record_path(source).parent / CONTROL
+    return load_detector(folder, device=device) if (folder / RECORD_FILE).is_file() else None
+
+
+def _record_path(source: str | Path) -> Path:
     """The path of `detector.json` in a detector's folder or a run folder."""
+    folder = default_folder() if source == DEFAULT else Path(source)
     for path in (folder / RECORD_FILE, folder / SUBFOLDER / RECORD_FILE):
         if path.is_file():
             return path

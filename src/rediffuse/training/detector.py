@@ -13,13 +13,11 @@ import numpy as np
 
 from rediffuse.detection.audit import AUDITED, audit, audit_folder
 from rediffuse.detection.config import InputName
-from rediffuse.detection.detector import SUBFOLDER, Detector, load_detector
-from rediffuse.detection.evaluate import Evaluation, evaluate, evaluation_table
+from rediffuse.detection.detector import CONTROL, SUBFOLDER, Detector
+from rediffuse.detection.evaluate import Evaluation, evaluate, evaluation_table, judge_results
 from rediffuse.detection.features import INPUTS, MapInput
-from rediffuse.detection.judge import require_model
 from rediffuse.detection.labelled import LabelledImage, find_labelled
 from rediffuse.detection.left_out import ENOUGH, Label
-from rediffuse.dire.job import reconstruct_files
 from rediffuse.dire.reconstruct import network_calls
 from rediffuse.dire.settings import DireSettings
 from rediffuse.errors import ConfigError
@@ -34,8 +32,6 @@ from rediffuse.training.reconstructions import ReconstructionCache
 from rediffuse.training.samples import measure
 from rediffuse.zoo.model import DiffusionModel
 
-CONTROL = "control"
-"""The subfolder of a detector's folder that holds its control."""
 SPLITS = ("train", "validation", "test")
 LOGGER = logging.getLogger(__name__)
 
@@ -89,7 +85,7 @@ def train_detector(
         in_train = np.array([_is_in("train", image) for image in search.images])
         detector, control, choices = search.detectors(plan_of_splits(in_train))
         results = counted(cache.reconstruct(_found(test), detector.settings), "test", len(test), progress)
-        evaluation = evaluate(detector, control, test, results)
+        evaluation = evaluate(judge_results(detector, control, test, results))
     else:
         images = images + originals_of(config)
         search = Search(config, measure_inputs(config, cache, images, progress), folder / "runs", progress)
@@ -110,30 +106,6 @@ def train_detector(
     write_bytes(folder / "report.json", (json.dumps(report, indent=2) + "\n").encode())
     write_bytes(folder / "report.txt", (evaluation_table(evaluation) + "\n").encode())
     return evaluation
-
-
-def evaluate_detector(
-    model: DiffusionModel,
-    data: Path,
-    folder: Path,
-    *,
-    batch_size: int = 32,
-    workers: int = 2,
-    progress: Progress = unobserved,
-) -> Evaluation:
-    """The figures of a saved detector and of its control on the images in `data` (`real/` and `generated/`).
-
-    `progress` is called with the number of images that are reconstructed.
-
-    Raises:
-        InputError: there is no detector in `folder`, or no images in `data`.
-        SettingsMismatch: the detector was trained with another model.
-    """
-    detector, control = (load_detector(path, device=model.device) for path in (folder, folder / CONTROL))
-    require_model(model, detector)
-    images = find_labelled(data)
-    results = reconstruct_files(model, _found(images), detector.settings, batch_size=batch_size, workers=workers)
-    return evaluate(detector, control, images, counted(results, data.name, len(images), progress))
 
 
 def measure_inputs(

@@ -10,7 +10,7 @@ from sklearn.linear_model import LogisticRegression
 from rediffuse.detection.calibration import Calibration, fit_calibration
 from rediffuse.detection.config import InputName
 from rediffuse.detection.detector import Detector
-from rediffuse.detection.evaluate import Evaluation, Judged, Outcome, report
+from rediffuse.detection.evaluate import Evaluation, Judged, JudgedImages, Outcome, evaluate
 from rediffuse.detection.familiarity import feature_scale, fit_familiarity
 from rediffuse.detection.features import INPUTS, FeatureSet, MapInput, detector_input
 from rediffuse.detection.labelled import CLASSES, LabelledImage
@@ -109,7 +109,9 @@ class Search:
             codecs = (samples.codecs[row] for row in np.flatnonzero(rows))
             outcomes = (self.outcomes(one, rows) for one in (detector, control))
             judged += map(Judged, images, codecs, *outcomes)
-        return report(judged, *names, samples.skipped)
+        return evaluate(
+            JudgedImages(input=names[0], control_input=names[1], images=tuple(judged), skipped=samples.skipped)
+        )
 
     def outcomes(self, detector: Detector, rows: np.ndarray) -> list[Outcome]:
         """A detector's results for these images."""
