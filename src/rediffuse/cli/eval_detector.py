@@ -1,0 +1,130 @@
+"""`rediffuse eval detector`: the figures of a detector and of its control on images of known class."""
+
+import logging
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from rediffuse.cli.console import bars
+from rediffuse.cli.flags import MODEL, Argument, CommandFlags
+from rediffuse.cli.result import Result
+from rediffuse.errors import ConfigError, InputError
+from rediffuse.records import dump
+
+if TYPE_CHECKING:
+    from rediffuse.detection.evaluate import Judged
+
+LOGGER = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalDetectorFlags(CommandFlags):
+    """Evaluate a detector on images of known class, and compare it with its control, which uses the images alone.
+
+    The folders real, 0_real and nature hold real images, and generated, fake, 1_fake and ai generated ones, at any
+    depth and in lower or upper case: so the data sets GenImage, CNNDetection and DiffusionForensics are read as they
+    are. Beside real images without a folder of generated ones, every other folder is a generator. The folders above and
+    below that of the class are the group of an image: a generator, a source of photographs. A CSV file has the columns
+    file (relative to its folder), label (real or 0, generated or 1) and, optionally, group.
+
+    First the files are audited as by `rediffuse audit`: what reveals the class, other than signs of generation. Exit
+    status: 0 done, 1 some images could not be read, 2 usage error.
+    """
+
+    data: Annotated[Path, Argument(positional=True)]
+    """A folder with images of both classes, or a CSV file that lists them."""
+    detector: str = "default"
+    """The folder of a `rediffuse train detector`, or the detector/ in it, or the embedded detector."""
+    model: Annotated[str, MODEL] = "default"
+    """The model the detector was trained with: a folder, a checkpoint, a published name, or the embedded default."""
+    figure: Path | None = None
+    """Write ROC curves, and the errors of the decisions against their number, to this .png, .svg or .pdf file."""
+    force: bool = False
+    """Replace a figure that already exists."""
+    batch_size: int = 16
+    """Images, or windows of images, per call of the network."""
+    workers: int = min(4, os.cpu_count() or 1)
+    """Threads that read images."""
+    device: str = "auto"
+    """cpu, cuda, cuda:1 or mps; auto takes a GPU where there is one."""
+
+    def __post_init__(self) -> None:
+        for name, number in (("batch-size", self.batch_size), ("workers", self.workers)):
+            if number < 1:
+                raise ConfigError(f"--{name} {number}: at least 1 is needed")
+
+
+def run(args: EvalDetectorFlags) -> Result:
+    """The figures and the conclusion of the audit; status 1 if an image could not be read."""
+    _check_figure(args)
+
+    from rediffuse.detection.audit import AUDITED, audit, audit_labelled
+    from rediffuse.detection.detector import load_control, load_detector
+    from rediffuse.detection.evaluate import coverage, evaluate, evaluation_table, judge_labelled
+    from rediffuse.detection.judge import require_model
+    from rediffuse.detection.labelled import find_labelled
+    from rediffuse.zoo.model import load
+
+    images = find_labelled(args.data)
+    model = load(args.model, device=args.device)
+    detector, control = (make(args.detector, device=model.device) for make in (load_detector, load_control))
+    assert detector is not None
+    require_model(model, detector)  # before the audit, which takes time
+    with bars() as progress:
+        audited = audit(audit_labelled(images), max_files=AUDITED, workers=args.workers, progress=progress)
+        judged = judge_labelled(
+            model,
+            images,
+            detector,
+            control,
+            batch_size=args.batch_size,
+            workers=args.workers,
+            progress=progress,
+        )
+    for reason in judged.skipped:
+        LOGGER.warning("skipped: %s", reason)
+    evaluation = evaluate(judged)
+    points = coverage(judged, detector.left_out)
+    lines = [f"audit: {audited.line}", "", evaluation_table(evaluation)]
+    record: dict[str, Any] = {
+        "audit": audited.line,
+        "can_carry_a_claim": audited.can_carry_a_claim,
+        **dump(evaluation),
+        "thresholds": dump(detector.thresholds),
+        "coverage": [asdict(point) for point in points],
+        "images": [_row(one) for one in judged.images],
+    }
+    if control is None:
+        lines += ["", "there is no control in the folder of the detector"]
+    if args.figure is not None:
+        from rediffuse.report.curves import evaluation_figure, write_figure
+
+        write_figure(args.figure, evaluation_figure(judged, evaluation, points, detector.thresholds))
+        lines += ["", f"figure: {args.figure}"]
+        record["figure"] = args.figure
+    return Result(text="\n".join(lines), record=record, status=1 if judged.skipped else 0)
+
+
+def _check_figure(args: EvalDetectorFlags) -> None:
+    if args.figure is None:
+        return
+    from rediffuse.report.curves import check_figure_path
+
+    check_figure_path(args.figure)
+    if args.figure.is_dir():
+        raise InputError(f"--figure {args.figure}: is a folder; give a file in it")
+    if args.figure.exists() and not args.force:
+        raise InputError(f"--figure {args.figure}: already exists; --force replaces it")
+
+
+def _row(one: "Judged") -> Mapping[str, Any]:
+    return {
+        "file": one.image.found.name,
+        "label": one.image.label,
+        "group": one.image.group,
+        "format": one.codec,
+        **asdict(one.detector),
+        "control_probability": None if one.control is None else one.control.probability,
+    }
