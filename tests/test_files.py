@@ -1,4 +1,4 @@
-"""Files are written completely or not at all."""
+"""Files and folders are written completely or not at all."""
 
 import os
 import signal
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from rediffuse.errors import StorageError
-from rediffuse.files import atomic_write, remove, remove_partial, sha256_of, write_bytes
+from rediffuse.files import atomic_folder, atomic_write, remove, remove_partial, sha256_of, write_bytes
 
 
 def test_failed_block_leaves_what_was_there_and_nothing_else(tmp_path: Path) -> None:
@@ -109,3 +109,33 @@ def test_what_cannot_be_removed_is_named_with_the_reason(tmp_path: Path) -> None
 def test_sha256_is_that_of_the_bytes(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"abc")  # the example of FIPS 180-4
     assert sha256_of(tmp_path / "a") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_a_folder_is_replaced_as_a_whole(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        with atomic_folder(tmp_path / "new" / "folder") as partial:
+            (partial / name).write_text(name)
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["folder"]
+    assert [path.name for path in (tmp_path / "new" / "folder").iterdir()] == ["b"]
+
+
+def test_a_failed_block_leaves_the_folder_that_was_there_and_nothing_else(tmp_path: Path) -> None:
+    def fail_half_way() -> None:
+        with atomic_folder(tmp_path / "folder") as partial:
+            (partial / "b").write_text("half")
+            raise ZeroDivisionError
+
+    write_bytes(tmp_path / "folder" / "a", b"before")
+    with pytest.raises(ZeroDivisionError):
+        fail_half_way()
+    assert [path.relative_to(tmp_path).as_posix() for path in sorted(tmp_path.rglob("*"))] == ["folder", "folder/a"]
+
+
+def test_a_folder_that_cannot_be_written_is_named_with_the_reason(tmp_path: Path) -> None:
+    def write() -> None:
+        with atomic_folder(tmp_path / "file" / "folder"):
+            raise AssertionError
+
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match=f"^{tmp_path}/file/folder: could not be written: File exists$"):
+        write()

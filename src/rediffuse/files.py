@@ -1,10 +1,11 @@
-"""Atomic writes of files, and their checksums."""
+"""Atomic writes of files and folders, and checksums of files."""
 
 import contextlib
 import hashlib
 import os
 import re
 import secrets
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -40,6 +41,34 @@ def atomic_write(path: Path) -> Iterator[Path]:
     finally:
         if partial is not None:
             partial.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Yield a temporary folder beside `path`; after the block, rename it to `path`.
+
+    A folder `path` that is there is replaced with all its content. If the block raises an exception, the temporary
+    folder is removed and an existing folder `path` is unchanged.
+
+    Raises:
+        StorageError: the folder cannot be written; names `path` and the system's reason.
+    """
+    path = path.absolute()
+    partial, old = (path.with_name(f".{path.name}.{secrets.token_hex(4)}") for _ in range(2))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.mkdir()
+        yield partial
+        if path.exists():
+            path.rename(old)
+        partial.rename(path)
+    except OSError as error:
+        if old.exists() and not path.exists():
+            old.rename(path)
+        raise StorageError(f"{path}: could not be written: {error.strerror or error}") from error
+    finally:
+        for folder in (partial, old):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def remove_partial(folder: Path, *, below: bool = True) -> None:

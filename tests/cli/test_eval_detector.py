@@ -103,10 +103,12 @@ def test_a_detector_without_control_is_evaluated_alone(
     alone = shutil.copytree(weights, tmp_path / "alone")
     shutil.rmtree(alone / "detector" / "control")
     table = tmp_path / "data.csv"
-    names = [f"data/{name}/val/{kind}/0.png" for name in ("adm", "sdv4") for kind in ("nature", "ai")]
-    table.write_text(
-        "file,label,group\n" + "".join(f"{name},{int('ai/' in name)},{name[5:8]}{name[-8]}\n" for name in names)
-    )
+    rows = [
+        f"data/{generator}/val/{kind}/0.png,{label},{kind} {generator}\n"
+        for generator in ("adm", "sdv4")
+        for kind, label in (("nature", "real"), ("ai", "generated"))
+    ]
+    table.write_text("file,label,group\n" + "".join(rows))
     assert evaluate(alone, table, "--figure", tmp_path / "figure.png") == 0
     printed = capsys.readouterr().out
     assert "there is no control in the folder of the detector" in printed

@@ -9,7 +9,14 @@ import torch
 from detection.conftest import SETTINGS
 from detection.tiny import LEFT_OUT, thresholds
 from rediffuse.detection.calibration import fit_calibration
-from rediffuse.detection.detector import BETWEEN, UNFAMILIAR, Detector, load_detector
+from rediffuse.detection.detector import (
+    BETWEEN,
+    UNFAMILIAR,
+    Detector,
+    load_control,
+    load_detector,
+    save_with_control,
+)
 from rediffuse.detection.familiarity import fit_familiarity
 from rediffuse.detection.features import FEATURES, INPUTS, MapInput, feature_set
 from rediffuse.detection.metrics import roc_auc
@@ -222,3 +229,27 @@ def test_a_record_that_does_not_fit_is_refused_with_its_file(bands, tmp_path: Pa
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     with pytest.raises(error, match=rf"detector\.(json|safetensors): .*{message}"):
         load_detector(tmp_path)
+
+
+def test_a_control_is_written_and_loaded_with_its_detector_or_is_none(bands, maps, make, tmp_path: Path):
+    for control in (maps, None):  # the second replaces the first
+        save_with_control(tmp_path / "run" / "detector", bands, control)
+        reconstruction = make(FEW)
+        same = load_detector(tmp_path / "run")
+        np.testing.assert_array_equal(same.probabilities(reconstruction), bands.probabilities(reconstruction))
+        loaded = load_control(tmp_path / "run")
+        assert (loaded and loaded.scorer.input) == (control and control.scorer.input)
+    assert sorted(path.name for path in (tmp_path / "run" / "detector").iterdir()) == [
+        "detector.json",
+        "detector.safetensors",
+    ]
+
+
+def test_what_is_no_detector_is_not_replaced_by_one(bands, tmp_path: Path):
+    (tmp_path / "photos.zip").write_text("")
+    with pytest.raises(
+        InputError, match=f"^{tmp_path}: holds photos.zip, which is no part of a detector; give another"
+    ):
+        save_with_control(tmp_path, bands, None)
+    with pytest.raises(InputError, match=f"^{tmp_path}/photos.zip: is a file; a folder is needed$"):
+        save_with_control(tmp_path / "photos.zip", bands, None)

@@ -51,6 +51,7 @@ COMMANDS = {
     "interpolate": Command("interpolate", "run", "generate the images between two images"),
     "eval fid": Command("eval_fid", "run", "FID, sFID, inception score, precision and recall of samples"),
     "eval nll": Command("eval_nll", "run", "bits per dimension of images under a model"),
+    "calibrate": Command("calibrate", "run", "choose the thresholds of a detector by your own photographs"),
     "eval detector": Command("eval_detector", "run", "figures of a detector and its control on images of known class"),
     "convert": Command("convert", "run", "convert weights into a model folder or a plain .pt"),
     "info": Command("info", "run", "show the configuration, size and cost of a model"),

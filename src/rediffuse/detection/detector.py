@@ -26,13 +26,14 @@ from rediffuse.detection.verdict import Decision
 from rediffuse.dire.reconstruct import Reconstruction
 from rediffuse.dire.settings import DireSettings, require_same
 from rediffuse.errors import CheckpointError, InputError
-from rediffuse.files import write_bytes
+from rediffuse.files import atomic_folder, write_bytes
 from rediffuse.models.checkpoints import load_into, read_state_dict, write_state_dict
 from rediffuse.records import dump, parse
 from rediffuse.zoo.model import resolve_device
 from rediffuse.zoo.published import DEFAULT, default_folder
 
 RECORD_FILE = "detector.json"
+WEIGHTS_FILE = "detector.safetensors"
 SUBFOLDER = "detector"
 """The subfolder of a run folder, or of the embedded model, that holds the detector."""
 CONTROL = "control"
@@ -173,7 +174,7 @@ class Detector:
             "familiarity.centres": torch.from_numpy(self.familiarity.centres),
             "familiarity.precision": torch.from_numpy(self.familiarity.precision),
         }
-        write_state_dict(folder / "detector.safetensors", tensors)
+        write_state_dict(folder / WEIGHTS_FILE, tensors)
         write_bytes(folder / RECORD_FILE, (json.dumps(dump(record), indent=2) + "\n").encode())
 
     def _familiar(self) -> FeatureSet:
@@ -209,7 +210,7 @@ def load_detector(source: str | Path = DEFAULT, *, device: torch.device | str = 
             "makes a new one"
         )
     record = parse(DetectorRecord, fields, str(path))
-    weights = path.with_name("detector.safetensors")
+    weights = path.with_name(WEIGHTS_FILE)
     tensors = read_state_dict(weights)
     scorer = _scorer(detector_input(record.input, record.settings), tensors, weights)
     if feature_set(scorer.input.familiar, record.settings).names != record.feature_names:
@@ -229,6 +230,35 @@ def load_detector(source: str | Path = DEFAULT, *, device: torch.device | str = 
         left_out=record.left_out,
         training=record.training,
     ).to(resolve_device(device))
+
+
+def check_detector_folder(folder: Path) -> None:
+    """Check that `save_with_control` may write to `folder`: it does not exist, or holds a detector and nothing else.
+
+    Raises:
+        InputError: it holds something else, or is a file.
+    """
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise InputError(f"{folder}: is a file; a folder is needed")
+    others = sorted({path.name for path in folder.iterdir()} - {RECORD_FILE, WEIGHTS_FILE, CONTROL})
+    if others:
+        raise InputError(f"{folder}: holds {others[0]}, which is no part of a detector; give another folder")
+
+
+def save_with_control(folder: Path, detector: Detector, control: Detector | None) -> None:
+    """Write a detector, and its control if there is one; a detector that is there is replaced as a whole or not at all.
+
+    Raises:
+        InputError: see `check_detector_folder`.
+        StorageError: the folder cannot be written.
+    """
+    check_detector_folder(folder)
+    with atomic_folder(folder) as partial:
+        detector.save(partial)
+        if control is not None:
+            control.save(partial / CONTROL)
 
 
 def load_control(source: str | Path = DEFAULT, *, device: torch.device | str = "cpu") -> Detector | None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from rediffuse.detection.calibration import Thresholds
 from rediffuse.detection.detector import NO_NUMBER, UNFAMILIAR, Detector
 from rediffuse.detection.judge import require_model
 from rediffuse.detection.labelled import CLASSES, LabelledImage
@@ -251,16 +252,18 @@ def coverage(judged: JudgedImages, left_out: LeftOut) -> tuple[Coverage, ...]:
         shares = {}
         for label, name in enumerate(CLASSES):
             outcomes = [one.detector for one in judged.images if one.image.label == label]
-            decisions = [
-                "unsure" if outcome.reason == UNFAMILIAR else thresholds.decide(outcome.probability)
-                for outcome in outcomes
-            ]
+            decisions = [decision_with(thresholds, outcome) for outcome in outcomes]
             num_decided = len(decisions) - decisions.count("unsure")
             shares[f"{name}_decided"] = num_decided / len(decisions)
             num_wrong = num_decided - decisions.count(name)
             shares[f"{name}_errors"] = num_wrong / num_decided if num_decided else None
         points.append(Coverage(limit=limit, **shares))
     return tuple(points)
+
+
+def decision_with(thresholds: Thresholds, outcome: Outcome) -> Decision:
+    """The decision on an image with other thresholds; one that is unlike the training images stays `unsure`."""
+    return "unsure" if outcome.reason == UNFAMILIAR else thresholds.decide(outcome.probability)
 
 
 def require_both_classes(labels: Sequence[int], skipped: Sequence[str]) -> None:
