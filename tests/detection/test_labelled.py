@@ -55,12 +55,14 @@ def test_cnndetection_has_generators_with_and_without_categories(tmp_path: Path)
     assert {image.collection for image in find_labelled(tmp_path)} == {"stargan", "progan"}
 
 
-def test_generators_of_diffusionforensics_lie_beside_the_real_images(tmp_path: Path):
+def test_generators_of_diffusionforensics_lie_beside_the_real_images(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    caplog.set_level("INFO", logger="rediffuse")
     names = ("real/a.png", "real/indoor/b.png", "adm/c.png", "sdv2/x/d.png")
     write(tmp_path / "images" / "test" / "imagenet", names)
     expected = {(0, "real"), (0, "indoor"), (1, "adm"), (1, "sdv2/x")}
     assert set(found(tmp_path / "images" / "test" / "imagenet").values()) == expected
     assert set(found(tmp_path).values()) == expected  # the folders that are above all images tell nothing apart
+    assert caplog.messages[-1] == f"{tmp_path}: folders beside real images are taken as generators: adm, sdv2"
     write(tmp_path / "images" / "test" / "celebahq", ("real/e.png", "sdv2/f.png"))
     assert set(found(tmp_path).values()) == {
         *((0, "imagenet"), (0, "imagenet/indoor"), (0, "celebahq")),

@@ -5,6 +5,7 @@ data sets in the layouts of DIRE's DiffusionForensics, CNNDetection and GenImage
 of real images without one of generated images, every other folder is a generator, as in DiffusionForensics.
 """
 
+import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ CLASSES = ("real", "generated")
 """The names of the classes, in the order of the labels 0 and 1."""
 CLASS_FOLDERS = (("real", "0_real", "nature"), ("generated", "fake", "1_fake", "ai"))
 """The names of folders of each class."""
+LOGGER = logging.getLogger(__name__)
 _LABELS = {name: label for label, names in enumerate(CLASS_FOLDERS) for name in names}
 _LABELS_OF_ROWS = {"real": 0, "0": 0, "generated": 1, "1": 1}
 
@@ -81,6 +83,8 @@ def find_labelled(data: Path) -> list[LabelledImage]:
                 f"{printable(data)}: has no folder of {CLASSES[label]} images ({', '.join(names)}) at any depth; "
                 "both classes are needed"
             )
+    if beside := sorted({name for folder in folders for name in folder.generator}):
+        LOGGER.info("%s: folders beside real images are taken as generators: %s", printable(data), ", ".join(beside))
     num_common = len(_common([folder.above for folder in folders]))
     images, inside = [], []
     for folder in folders:
