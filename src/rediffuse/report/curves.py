@@ -89,12 +89,12 @@ def _draw_coverage(axes: Axes, evaluation: Evaluation, points: Sequence[Coverage
         }
         decided = counts["real"] + counts["generated"]
         if decided:
-            axes.plot(decided / sum(counts.values()), counts[wrong] / decided, "o", color=colour)
+            axes.plot(decided / sum(counts.values()), counts[wrong] / decided, "o", color=colour, clip_on=False)
     limits = f"{thresholds.max_false_alarms:.3g} and {thresholds.max_misses:.3g}"
     axes.set_title(f"thresholds for all limits; points: {limits}")
     _set_shares(axes, "images that are decided", "wrong decisions among these")
     axes.set_ylim(bottom=0)
-    axes.legend(loc="upper left", fontsize=9)
+    axes.legend(loc="best", fontsize=9)
 
 
 def _set_shares(axes: Axes, x: str, y: str) -> None:
