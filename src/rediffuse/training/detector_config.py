@@ -20,7 +20,8 @@ class DetectorTraining:
 
     data: Path
     """Folder with real/ and generated/, whose subfolders are groups (sources of photographs, generators) that are left
-    out in turn. Or folder with train/, validation/ and test/, each with real/ and generated/."""
+    out in turn. Or folder with train/, validation/ and test/, each with real/ and generated/. `rediffuse eval detector
+    --help` lists other names and places of these folders."""
     originals: Path | None = None
     """Folder with the same groups as `data`, in real/ and generated/: files as people have them. They are left out of
     every fit, but count for the thresholds and the figures. So `data` can be a copy by `rediffuse align`."""
