@@ -73,6 +73,34 @@ def test_reduction_never_enlarges(photo: np.ndarray) -> None:
     assert np.array_equal(degrade.reduce(photo, 41), photo)
 
 
+def test_scaling_changes_both_sides_and_keeps_the_picture(photo: np.ndarray) -> None:
+    assert degrade.scale(photo, 0.75).shape == (30, 42, 3)
+    assert degrade.scale(photo, 0.75).mean() == pytest.approx(photo.mean(), abs=1)
+    assert np.array_equal(degrade.scale(photo, 1), photo)
+    assert degrade.scale(photo[:2], 0.01).shape == (1, 1, 3)
+
+
+def test_a_screenshot_shows_the_image_alone_at_the_size_of_the_screen(photo: np.ndarray) -> None:
+    shown = degrade.screenshot(photo, 1.5)
+    assert shown.shape == (45, 63, 3)
+    assert shown.dtype == np.uint8
+    resampled = degrade.scale(degrade.scale(photo, 0.75), 1.5)
+    assert 0 < np.abs(shown.astype(int) - resampled).mean() < 6  # the JPEG alone
+
+
+def test_the_blocks_of_a_screenshot_do_not_begin_at_its_corner() -> None:
+    noise = 128 + 20 * np.random.default_rng(0).standard_normal((320, 320, 3))
+    photo = noise.clip(0, 255).astype(np.uint8)
+    again = degrade.jpeg(degrade.scale(degrade.scale(photo, 0.75), 1.25), degrade.SCREENSHOT_QUALITY)
+    shown = degrade.screenshot(photo, 1.25)
+    assert shown.shape == again.shape
+    assert not np.array_equal(shown, again)
+    steps = [np.abs(np.diff(image.astype(int), axis=1)).sum((0, 2)) for image in (shown, again)]
+    at = [np.array([step[phase::8].mean() for phase in range(8)]) for step in steps]
+    assert at[1].argmax() == 7  # between column 7 and column 8
+    assert at[0].argmax() == (7 - degrade.PAGE_BORDER) % 8
+
+
 @pytest.mark.parametrize(
     ("call", "said"),
     [
@@ -81,6 +109,8 @@ def test_reduction_never_enlarges(photo: np.ndarray) -> None:
         (lambda p: degrade.resize(p, 0), "scale=0: from 0.01 to 4 are allowed"),
         (lambda p: degrade.reduce(p, 0), "short_side=0: from 1 to inf are allowed"),
         (lambda p: degrade.blur(p, float("nan")), "sigma=nan: from 0 to 100 are allowed"),
+        (lambda p: degrade.scale(p, 5), "factor=5: from 0.01 to 4 are allowed"),
+        (lambda p: degrade.screenshot(p, 0.9), "display_scale=0.9: from 1 to 3 are allowed"),
         (lambda p: degrade.crop_border(p, 0.5), "fraction=0.5: from 0 to 0.45 are allowed"),
     ],
 )

@@ -6,12 +6,14 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from rediffuse.dire.reconstruct import Reconstruction, joined, reconstruct
 from rediffuse.dire.settings import DireSettings
 from rediffuse.errors import ConfigError, ImageError
+from rediffuse.images.changes import ChangedImage
 from rediffuse.images.decode import decode, pixels_of
 from rediffuse.images.find import FoundImage, MemoryImage
 from rediffuse.images.tensors import to_tensor
@@ -37,9 +39,9 @@ class FileMeta:
 class LoadedFile:
     """The network's input from a file or an image in memory, or the reason why there is none."""
 
-    found: FoundImage | MemoryImage
+    found: FoundImage | MemoryImage | ChangedImage
     meta: FileMeta | None = None
-    """None where the file could not be decoded, or where there is none."""
+    """None where the file could not be decoded, and for images in memory and changed copies, which are no files."""
     x_0: Tensor | None = None
     """(N, 3, S, S) float32 in [-1, 1]: the image, N = 1, or its windows."""
     windows: tuple[Window, ...] = ()
@@ -58,9 +60,9 @@ class LoadedFile:
 class FileResult:
     """A file's reconstruction, or the reason why there is none."""
 
-    found: FoundImage | MemoryImage
+    found: FoundImage | MemoryImage | ChangedImage
     meta: FileMeta | None = None
-    """None where the file could not be decoded, or where there is none."""
+    """None where the file could not be decoded, and for images in memory and changed copies, which are no files."""
     label: int | None = None
     """The class that was given to a class-conditional model."""
     reconstruction: Reconstruction | None = None
@@ -71,15 +73,15 @@ class FileResult:
     """The error in one line; None if there is a reconstruction."""
 
 
-def load_file(found: FoundImage | MemoryImage, settings: DireSettings) -> LoadedFile:
+def load_file(found: FoundImage | MemoryImage | ChangedImage, settings: DireSettings) -> LoadedFile:
     """Decode and crop one file; an unreadable file gives a `LoadedFile` with the reason. Can run in any thread."""
     meta = None
     try:
-        if isinstance(found, MemoryImage):
-            pixels = pixels_of(found.image, found.name)
-        else:
+        if isinstance(found, FoundImage):
             image = decode(found.path)
             pixels, meta = image.pixels, FileMeta(sha256=image.sha256, codec=image.codec, size=image.size)
+        else:
+            pixels = _pixels(found)
         squares, windows = network_inputs(pixels, settings.image_size, settings.crop, found.source)
     except ImageError as error:
         return LoadedFile(found=found, meta=meta, reason=str(error))
@@ -89,7 +91,7 @@ def load_file(found: FoundImage | MemoryImage, settings: DireSettings) -> Loaded
 
 def reconstruct_files(
     model: DiffusionModel,
-    files: Iterable[FoundImage | MemoryImage],
+    files: Iterable[FoundImage | MemoryImage | ChangedImage],
     settings: DireSettings,
     *,
     batch_size: int,
@@ -103,7 +105,8 @@ def reconstruct_files(
     Args:
         model: see `reconstruct`.
         settings: see `reconstruct`.
-        files: from `images.find.find_images` or `gather_images`; an iterator is read as fast as the files are decoded.
+        files: from `images.find.find_images` or `gather_images`, or changed copies of these; an iterator is read as
+            fast as the files are decoded.
         batch_size: images, or windows of images, per call of the network, at least 1. It affects results only by
             rounding.
         labels: the class of each file by `FoundImage.name`, for a class-conditional model.
@@ -159,6 +162,14 @@ def in_threads(function: Callable[[S], R], items: Iterable[S], workers: int, ahe
             yield begun.popleft().result()
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _pixels(found: FoundImage | MemoryImage | ChangedImage) -> np.ndarray:
+    if isinstance(found, FoundImage):
+        return decode(found.path).pixels
+    if isinstance(found, MemoryImage):
+        return pixels_of(found.image, found.name)
+    return pixels_of(found.pixels(_pixels(found.original)), found.source)  # which checks the size of the copy
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""How images are cut, as data that needs no numpy."""
+"""How images are cut, and the names of what is done to them, as data that needs no numpy."""
 
 from typing import Literal, get_args
 
@@ -6,6 +6,9 @@ from rediffuse.errors import ConfigError, nearest
 
 Crop = Literal["center", "squash"]
 """`center`: shrink the shorter side to the size and cut the middle square. `squash`: shrink both sides to the size."""
+
+ChangeName = Literal["jpeg", "webp", "reduce", "crop", "blur", "noise", "screenshot"]
+"""What happens to the files of people, and what hides fine detail (`images.changes.Change`)."""
 
 _WINDOWS = "windows"
 

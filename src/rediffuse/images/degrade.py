@@ -1,6 +1,7 @@
 """Common degradations of images (compression, scaling, blur, noise): uint8 pixels (H, W, 3) to uint8 pixels (H, W, 3).
 
-They are applied in training and in tests of robustness, never to a file that a user has judged.
+They are applied in training, in tests of robustness, and to copies of a file that a user has judged, never to the file
+itself.
 """
 
 import math
@@ -15,6 +16,13 @@ from rediffuse.images.encode import Subsampling, jpeg_bytes, webp_bytes
 
 Filter = Literal["bilinear", "bicubic", "lanczos"]
 """Pillow's resampling filters; when reducing, each averages over all pixels that one new pixel covers."""
+
+SHOWN_AT = 0.75
+"""In `screenshot`: the size at which a page shows an image."""
+PAGE_BORDER = 37
+"""In `screenshot`: the page around the image, in pixels. It is not a multiple of 8, the side of a JPEG block."""
+SCREENSHOT_QUALITY = 85
+"""In `screenshot`: the quality of the JPEG."""
 
 _FILTERS: dict[Filter, Image.Resampling] = {
     "bilinear": Image.Resampling.BILINEAR,
@@ -53,6 +61,34 @@ def reduce(pixels: np.ndarray, short_side: int, filter: Filter = "bicubic") -> n
     scale = short_side / min(height, width)
     size = (round(width * scale), round(height * scale))
     return np.array(Image.fromarray(pixels).resize(size, _FILTERS[filter]))
+
+
+def scale(pixels: np.ndarray, factor: float) -> np.ndarray:
+    """Scale both sides by `factor` (0.01 to 4), bicubic; no side gets shorter than 1 pixel."""
+    _check("factor", factor, 0.01, 4)
+    height, width = pixels.shape[:2]
+    size = (max(1, round(width * factor)), max(1, round(height * factor)))
+    return np.array(Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC))
+
+
+def screenshot(pixels: np.ndarray, display_scale: float) -> np.ndarray:
+    """The image in a picture of the screen, after the page around it was cut off.
+
+    A page shows the image at `SHOWN_AT` of its size, and the system enlarges the page by its display scale, which is
+    rarely a whole number. The picture of the screen has a border of the white page (`PAGE_BORDER`), and is saved or
+    sent as JPEG (`SCREENSHOT_QUALITY`). At last the border is cut off, as people do who show the image and not the
+    page. So the image was resampled twice, and the blocks of the JPEG do not begin at its corner.
+
+    Args:
+        pixels: uint8, (H, W, 3).
+        display_scale: the enlargement of the page, 1 to 3.
+    """
+    _check("display_scale", display_scale, 1, 3)
+    shown = scale(scale(pixels, SHOWN_AT), display_scale)
+    height, width = shown.shape[:2]
+    screen = np.pad(shown, ((PAGE_BORDER, PAGE_BORDER), (PAGE_BORDER, PAGE_BORDER), (0, 0)), constant_values=255)
+    saved = jpeg(screen, SCREENSHOT_QUALITY)
+    return saved[PAGE_BORDER : PAGE_BORDER + height, PAGE_BORDER : PAGE_BORDER + width].copy()
 
 
 def blur(pixels: np.ndarray, sigma: float) -> np.ndarray:
