@@ -176,6 +176,22 @@ def test_bad_usage_is_one_line_and_status_2(
     assert capsys.readouterr().err == f"rediffuse: {line.format(cwd=tmp_path)}\n"
 
 
+def test_stability_adds_columns_and_leaves_the_other_results_as_they_are(
+    weights: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, flags in (("plain", ()), ("stable", ("--stability", "--evidence", tmp_path / "evidence"))):
+        assert detect(weights, images, "--batch-size", "1", "--out", tmp_path / f"{name}.json", *flags) == 1
+    plain, stable = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("plain", "stable"))
+    assert [row["file"] for row in stable] == ["a/x.png", "b/x.png", "words.png"]
+    added = {
+        f"{column}_{key}" for column in ("probability", "decision") for key in ("jpeg_75", "reduce_0.75", "webp_80")
+    }
+    for before, after in zip(plain, stable, strict=True):
+        assert before.items() <= after.items()
+        assert set(after) - set(before) == (added if before["decision"] else set())
+    assert (tmp_path / "evidence" / "index.html").is_file()
+
+
 def test_a_detector_of_another_model_is_refused_with_both_values(
     weights: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,11 +1,13 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 
-from rediffuse.detection.verdict import Evidence, Verdict
+from rediffuse.detection.verdict import Evidence, JudgedCopy, Verdict
 from rediffuse.dire.settings import DireSettings
+from rediffuse.images.changes import Change
 from rediffuse.records import digest
 
 PIXELS = np.zeros((1, 3, 4, 4), np.float32)
@@ -63,6 +65,19 @@ def test_row_holds_every_value_under_a_name_of_its_own():
         "coherence_band_1": 0.8,
         "contribution_band_0": 0.1,
         "contribution_band_1": -3.0,
+    }
+
+
+def test_row_has_two_columns_for_each_changed_copy():
+    copies = (
+        JudgedCopy(change=Change("jpeg", 75), probability=0.3, decision="unsure"),
+        JudgedCopy(change=Change("reduce", 0.75), probability=0.8, decision="generated"),
+    )
+    assert replace(JUDGED, copies=copies).to_row() == JUDGED.to_row() | {
+        "probability_jpeg_75": 0.3,
+        "decision_jpeg_75": "unsure",
+        "probability_reduce_0.75": 0.8,
+        "decision_reduce_0.75": "generated",
     }
 
 

@@ -4,6 +4,8 @@ from dataclasses import replace
 
 import pytest
 
+from rediffuse.detection.verdict import JudgedCopy
+from rediffuse.images.changes import Change
 from rediffuse.report.words import CAUTION, caption, meanings, summary
 from report.verdicts import judged, unjudged
 
@@ -39,6 +41,15 @@ def test_the_caption_says_what_was_done_to_frequencies_where_anything_was() -> N
     filtered = replace(verdict, settings=replace(verdict.settings, frequency="freeu", second_view=True))
     assert "skips freeu, a second view without the middle frequencies." in " ".join(caption(filtered))
     assert "skips" not in " ".join(caption(verdict))
+
+
+def test_the_caption_says_what_changed_copies_got_where_there_are_any() -> None:
+    verdict = judged("a.png", "unsure")
+    copy = JudgedCopy(change=Change("jpeg", 75), probability=0.25, decision="real")
+    sentences = caption(replace(verdict, copies=(copy,)))
+    assert "Probability after JPEG compression of quality 75: 0.250 (real)." in sentences
+    assert "or a mild change of the image reverses the decision." in " ".join(sentences)
+    assert "change" not in " ".join(caption(verdict))
 
 
 def test_the_caption_leaves_out_what_is_not_known() -> None:

@@ -43,6 +43,9 @@ class DetectFlags(CommandFlags):
     makes more files unsure."""
     max_misses: float | None = None
     """Largest share of generated images that may be called real; moves the other threshold."""
+    stability: bool = False
+    """Also judge every image after three mild changes (JPEG of quality 75, a reduction to 75% of the size, WebP of
+    quality 80); where one of them reverses the decision, it becomes unsure. Takes four times the network calls."""
     batch_size: int = 16
     """Images, or windows of images, per call of the network."""
     workers: int = min(4, os.cpu_count() or 1)
@@ -71,6 +74,7 @@ def run(args: DetectFlags) -> Result:
         detector=args.detector,
         max_false_alarms=args.max_false_alarms,
         max_misses=args.max_misses,
+        stability=args.stability,
         batch_size=args.batch_size,
         workers=args.workers,
         device=args.device,

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from rediffuse.detection.detector import Detector, load_detector
-from rediffuse.detection.judge import judge
+from rediffuse.detection.judge import judge, judge_with_copies
 from rediffuse.detection.verdict import Verdict
 from rediffuse.images.find import FoundImage, ImageLike, MemoryImage, gather_images
 from rediffuse.progress import Progress, counted, unobserved
@@ -22,6 +22,7 @@ def detect(
     detector: str | Path | Detector = DEFAULT,
     max_false_alarms: float | None = None,
     max_misses: float | None = None,
+    stability: bool = False,
     batch_size: int = 16,
     workers: int = 2,
     device: torch.device | str = "auto",
@@ -37,6 +38,9 @@ def detect(
         detector: a loaded detector, or an argument of `load_detector`.
         max_false_alarms: largest share of photographs that may be called generated; None is the detector's own limit.
         max_misses: largest share of generated images that may be called real; None is the detector's own limit.
+        stability: also judge copies of each image after JPEG compression, a reduction and WebP compression
+            (`Verdict.copies`), at four times the network calls. An image whose decision one of them reverses is
+            `unsure`.
         batch_size: images, or windows of images, per call of the network, at least 1.
         workers: threads that decode, at least 1.
         device: the device of a model that is given by name; `"auto"` is the machine's accelerator, or the CPU if it
@@ -62,6 +66,7 @@ def detect(
         detector=detector,
         max_false_alarms=max_false_alarms,
         max_misses=max_misses,
+        stability=stability,
         batch_size=batch_size,
         workers=workers,
         device=device,
@@ -77,6 +82,7 @@ def detect_each(
     detector: str | Path | Detector,
     max_false_alarms: float | None,
     max_misses: float | None,
+    stability: bool,
     batch_size: int,
     workers: int,
     device: torch.device | str,
@@ -91,4 +97,4 @@ def detect_each(
         detector = load_detector(detector, device=model.device)
     if max_false_alarms is not None or max_misses is not None:
         detector = detector.with_limits(max_false_alarms, max_misses)
-    return judge(model, found, detector, batch_size=batch_size, workers=workers)
+    return (judge_with_copies if stability else judge)(model, found, detector, batch_size=batch_size, workers=workers)

@@ -1,20 +1,27 @@
 """Reconstruct images, and judge the reconstructions."""
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import islice
 
 from rediffuse.detection.detector import Detector
-from rediffuse.detection.verdict import Evidence, Verdict
+from rediffuse.detection.stability import MILD, copies_of, with_copies
+from rediffuse.detection.verdict import Decision, Evidence, JudgedCopy, Verdict
 from rediffuse.dire.bands import band_profile
 from rediffuse.dire.job import FileResult, reconstruct_files
+from rediffuse.dire.reconstruct import Reconstruction
 from rediffuse.dire.settings import require_same
+from rediffuse.images.changes import ChangedImage
 from rediffuse.images.find import FoundImage, MemoryImage
 from rediffuse.zoo.model import DiffusionModel
+
+LOGGER = logging.getLogger(__name__)
 
 
 def judge(
     model: DiffusionModel,
-    files: Sequence[FoundImage | MemoryImage],
+    files: Sequence[FoundImage | MemoryImage | ChangedImage],
     detector: Detector,
     *,
     batch_size: int = 16,
@@ -25,7 +32,7 @@ def judge(
 
     Args:
         model: the model that the detector was trained with.
-        files: from `images.find.find_images` or `gather_images`.
+        files: from `images.find.find_images` or `gather_images`, or changed copies of these.
         detector: the detector; its settings are used for the reconstructions.
         batch_size: see `dire.job.reconstruct_files`.
         labels: see `dire.job.reconstruct_files`.
@@ -41,6 +48,27 @@ def judge(
     require_model(model, detector)
     results = reconstruct_files(model, files, detector.settings, batch_size=batch_size, labels=labels, workers=workers)
     return (verdict(result, detector) for result in results)
+
+
+def judge_with_copies(
+    model: DiffusionModel,
+    files: Sequence[FoundImage | MemoryImage],
+    detector: Detector,
+    *,
+    batch_size: int = 16,
+    labels: Mapping[str, int] | None = None,
+    workers: int = 2,
+) -> Iterator[Verdict]:
+    """As `judge`, and every image is judged again after each of the `stability.MILD` changes.
+
+    The verdict on an image becomes `unsure` if a change reverses its decision; see `stability.with_copies`. A copy that
+    cannot be judged, because it is too small, does not count. Images and copies share batches, and there are
+    1 + len(MILD) times as many network calls. Arguments and errors are those of `judge`.
+    """
+    require_model(model, detector)
+    each = [one for found in files for one in (found, *copies_of(found))]
+    results = reconstruct_files(model, each, detector.settings, batch_size=batch_size, labels=labels, workers=workers)
+    return _with_copies(results, detector)
 
 
 def require_model(model: DiffusionModel, detector: Detector) -> None:
@@ -62,8 +90,7 @@ def verdict(result: FileResult, detector: Detector) -> Verdict:
     if result.reconstruction is None:
         return Verdict(file=result.found.name, reason=result.reason, settings=detector.settings)
     reconstruction = result.reconstruction
-    probability = float(detector.probabilities(reconstruction)[0])
-    decision, reason = detector.decide(probability, float(detector.distances(reconstruction)[0]))
+    probability, decision, reason = _decide(reconstruction, detector)
     profile = band_profile(reconstruction.x_0, reconstruction.x_0_hat)
     return Verdict(
         file=result.found.name,
@@ -87,3 +114,22 @@ def verdict(result: FileResult, detector: Detector) -> Verdict:
             x_0=reconstruction.x_0.numpy(), x_0_hat=reconstruction.x_0_hat.numpy(), picture=result.picture
         ),
     )
+
+
+def _with_copies(results: Iterator[FileResult], detector: Detector) -> Iterator[Verdict]:
+    for result in results:
+        copies = []
+        for copy in islice(results, len(MILD)):  # they follow the image
+            assert isinstance(copy.found, ChangedImage)
+            if copy.reconstruction is not None:
+                probability, decision, _ = _decide(copy.reconstruction, detector)
+                copies.append(JudgedCopy(change=copy.found.change, probability=probability, decision=decision))
+            elif result.reconstruction is not None:
+                LOGGER.debug("no copy: %s", copy.reason)
+        yield with_copies(verdict(result, detector), copies)
+
+
+def _decide(reconstruction: Reconstruction, detector: Detector) -> tuple[float, Decision, str | None]:
+    """The probability, the decision, and the reason if it is `unsure`."""
+    probability = float(detector.probabilities(reconstruction)[0])
+    return probability, *detector.decide(probability, float(detector.distances(reconstruction)[0]))

@@ -9,6 +9,7 @@ from rediffuse.records import digest
 if TYPE_CHECKING:
     import numpy as np
 
+    from rediffuse.images.changes import Change
     from rediffuse.images.windows import Thumbnail, Window
 
 Decision = Literal["real", "generated", "unsure"]
@@ -24,6 +25,17 @@ class Evidence:
     """The reconstruction, (N, 3, S, S) float32 in [-1, 1] up to rounding."""
     picture: "Thumbnail | None" = None
     """The image that the windows are cut from; None where there are none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class JudgedCopy:
+    """The result for a changed copy of an image."""
+
+    change: "Change"
+    probability: float
+    """As `Verdict.probability`."""
+    decision: Decision
+    """As `Verdict.decision`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +76,8 @@ class Verdict:
     """The windows that were judged together; empty where the settings have no windows."""
     window_contributions: tuple[float, ...] = field(default=(), repr=False)
     """By how much the detector's logit falls without a window; positive for `generated`."""
+    copies: tuple[JudgedCopy, ...] = field(default=(), repr=False)
+    """The results for changed copies of the image (`stability`); empty where none were judged."""
     settings: DireSettings | None = field(default=None, repr=False)
     """The settings of the reconstruction."""
     evidence: Evidence | None = field(default=None, repr=False, compare=False)
@@ -85,7 +99,8 @@ class Verdict:
         return max(range(len(self.contributions)), key=lambda k: abs(self.contributions[k]))
 
     def to_row(self) -> dict[str, Any]:
-        """One flat row of a table: plain values, one column per band, the settings as their digest, no evidence."""
+        """One flat row of a table: plain values, one column per band and two per changed copy, the settings as
+        their digest, no evidence."""
         row: dict[str, Any] = {
             "file": self.file,
             "decision": self.decision,
@@ -105,4 +120,6 @@ class Verdict:
             ("contribution", self.contributions),
         ):
             row |= {f"{name}_band_{k}": value for k, value in enumerate(values)}
+        for copy in self.copies:
+            row |= {f"probability_{copy.change.key}": copy.probability, f"decision_{copy.change.key}": copy.decision}
         return row

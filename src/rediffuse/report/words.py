@@ -30,10 +30,11 @@ def meanings(verdict: Verdict) -> dict[Decision, str]:
     ):
         sources = f"{source} that were not in its training" if unseen else f"the {source} of its training"
         limits[name] = "" if limit is None else f" The detector says so of at most {limit:.1%} of {images} {sources}."
+    reversed_by_change = ", or a mild change of the image reverses the decision" * bool(verdict.copies)
     return {
         "generated": f"the reconstruction error is like that of generated images.{limits['generated']}",
         "unsure": "the measurement decides nothing: it occurs for photographs and for generated images, or the image "
-        "is unlike the images that the detector was trained on.",
+        f"is unlike the images that the detector was trained on{reversed_by_change}.",
         "real": f"no sign of generation was found.{limits['real']}",
     }
 
@@ -51,6 +52,9 @@ def caption(verdict: Verdict) -> list[str]:
         sentences.append(f"{verdict.decision.capitalize()} means: {meanings(verdict)[verdict.decision]}")
     if verdict.reason:
         sentences.append(f"Reason: {verdict.reason}.")
+    sentences += [
+        f"Probability after {copy.change}: {copy.probability:.3f} ({copy.decision})." for copy in verdict.copies
+    ]
     if verdict.mean_dire is not None:
         sentences.append(f"Mean error {verdict.mean_dire:.4f} of at most 2.")
     if verdict.settings is not None:
