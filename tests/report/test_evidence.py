@@ -7,11 +7,15 @@ from dataclasses import replace
 import matplotlib
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgba
 from matplotlib.patches import Rectangle
 from PIL import Image
 
+from rediffuse.detection.stability import MILD, with_copies
+from rediffuse.detection.verdict import JudgedCopy
 from rediffuse.report.evidence import COLOURS, amplification, evidence_figure, evidence_png
+from rediffuse.report.words import CAUTION
 from report.verdicts import judged, judged_by_windows
 
 
@@ -48,6 +52,19 @@ def test_a_detector_without_bands_is_drawn() -> None:
 
 def test_names_in_any_script_or_mathematics_are_drawn_as_text() -> None:
     assert evidence_png(judged("$\\frac{1}$ 漢字 " + "long" * 60 + ".png"))
+
+
+def test_the_whole_caption_is_in_the_picture_also_with_changed_copies() -> None:
+    verdict = replace(judged_by_windows("a.png", 8), decision="real")
+    copies = [JudgedCopy(change=change, probability=0.9, decision="generated") for change in MILD]
+    for drawn in (judged("a.png", "unsure"), verdict, with_copies(verdict, copies)):
+        figure = evidence_figure(drawn)
+        renderer = FigureCanvasAgg(figure).get_renderer()
+        words = figure.axes[3].texts[-1]
+        assert words.get_text().replace("\n", " ").endswith(CAUTION)
+        box = words.get_window_extent(renderer)
+        assert box.y0 >= 0
+        assert box.x1 <= 0.31 * figure.bbox.width
 
 
 def test_the_same_verdict_makes_the_same_picture() -> None:

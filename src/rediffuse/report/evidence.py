@@ -6,6 +6,7 @@ Figures are built from objects and not with pyplot, so there is no global state,
 import functools
 import io
 import textwrap
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -28,6 +29,9 @@ from rediffuse.report.words import caption
 # These colours can be distinguished with every type of colour vision (Okabe and Ito, 2008).
 COLOURS = {"generated": "#d55e00", "real": "#0072b2", "unsure": "#6b6b6b"}
 ERROR_COLOURS = "magma"
+WORD_SIZES = (9, 8.5, 8, 7.5, 7, 6.5, 6, 5.5)
+WORDS_HEIGHT = 180
+"""Height of the caption in points."""
 AMPLIFICATIONS = (1, 2, 3, 4, 6, 8, 10, 15, 20, 30, 40, 60, 80, 100, 150, 200)
 
 
@@ -110,8 +114,18 @@ def _draw_words(axes: Axes, verdict: Verdict) -> None:
     assert verdict.decision is not None
     axes.axis("off")
     axes.text(0, 1, verdict.decision, color=COLOURS[verdict.decision], fontsize=24, weight="bold", va="top")
-    lines = [line for sentence in caption(verdict) for line in textwrap.wrap(sentence, 50)]
-    axes.text(0, 0.82, _drawable("\n".join(lines)), parse_math=False, fontsize=9, va="top", linespacing=1.4)
+    size, lines = _fitting(caption(verdict))
+    axes.text(0, 0.82, _drawable("\n".join(lines)), parse_math=False, fontsize=size, va="top", linespacing=1.4)
+
+
+def _fitting(sentences: Sequence[str]) -> tuple[float, list[str]]:
+    """The largest size in points at which the sentences fit into their part of the figure, and their lines."""
+    size, lines = WORD_SIZES[0], []
+    for size in WORD_SIZES:
+        lines = [line for sentence in sentences for line in textwrap.wrap(sentence, int(450 / size))]
+        if len(lines) * 1.4 * size <= WORDS_HEIGHT:
+            break
+    return size, lines
 
 
 def _draw_spectra(axes: Axes, evidence: Evidence) -> None:
