@@ -177,4 +177,7 @@ def test_a_wrong_call_is_one_line(
 
 def test_data_without_a_class_are_refused(weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert robustness(weights, tmp_path) == 2
-    assert "has no subfolder real/; real and generated are needed" in capsys.readouterr().err
+    assert (
+        "has no folder of real images (real, 0_real, nature) at any depth; both classes are needed"
+        in capsys.readouterr().err
+    )
