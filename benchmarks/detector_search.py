@@ -28,8 +28,8 @@ from rediffuse.detection.detector import Detector
 from rediffuse.detection.evaluate import Outcome
 from rediffuse.detection.features import pooled
 from rediffuse.detection.labelled import CLASSES, find_labelled
-from rediffuse.detection.left_out import LeftOut
-from rediffuse.detection.metrics import roc_auc
+from rediffuse.detection.left_out import LeftOut, by_group
+from rediffuse.detection.metrics import mean_auc
 from rediffuse.dire.bands import band_profile
 from rediffuse.files import atomic_write, write_bytes
 from rediffuse.training.detector import measure_inputs, originals_of
@@ -154,24 +154,14 @@ class Table:
         return {
             "input": name,
             "network_calls": network_calls,
-            "auc_originals": self.auc(scores, self.is_original),
-            "auc_aligned": self.auc(scores, ~self.is_original),
+            "auc_originals": mean_auc(*(one[self.is_original] for one in (self.labels, scores, names))),
+            "auc_aligned": mean_auc(*(one[~self.is_original] for one in (self.labels, scores, names))),
             "false_alarms": float(np.mean(list(shares["real"].values()))),
             "most_false_alarms": f"{shares['real'][worst['real']]:.1%} ({worst['real']})",
             "misses": float(np.mean(list(shares["generated"].values()))),
             "most_misses": f"{shares['generated'][worst['generated']]:.1%} ({worst['generated']})",
             "decided": float(np.mean(decided)),
         }
-
-    def auc(self, scores: np.ndarray, rows: np.ndarray) -> float:
-        """The mean of the AUCs of every collection of generated images against all photographs."""
-        names = np.array([image.collection for image in self.images])
-        real = rows & (self.labels == 0)
-        aucs = []
-        for name in np.unique(names[self.labels == 1]):
-            part = real | (rows & (self.labels == 1) & (names == name))
-            aucs.append(roc_auc(self.labels[part], scores[part]))
-        return float(np.mean(aucs))
 
     def windows(self) -> tuple[list[Tensor], list[Tensor]]:
         """The windows (W, 3, S, S) of every image, and their errors at the first depth; float16."""
@@ -227,10 +217,13 @@ class Table:
             others = np.flatnonzero(self.folds != fold).tolist()
             calibration = fit_calibration(self.labels[others], logits[others])
             scores = calibration.probabilities(logits)
-            groups: list[dict[str, tuple[float, ...]]] = [{}, {}]
-            for row in others:
-                of_label, group = groups[self.labels[row]], self.images[row].group
-                of_label[group] = (*of_label.get(group, ()), float(scores[row]))
+            groups = [
+                by_group(
+                    (self.images[row].group for row in others if self.labels[row] == label),
+                    (float(scores[row]) for row in others if self.labels[row] == label),
+                )
+                for label in (0, 1)
+            ]
             thresholds = LeftOut(real=groups[0], generated=groups[1]).thresholds(
                 self.config.max_false_alarms, self.config.max_misses
             )

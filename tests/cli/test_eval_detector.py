@@ -94,7 +94,7 @@ def test_the_record_has_every_figure_and_every_image(
     assert record["figure"] == str(figure)
     assert figure.read_bytes().startswith(b"<?xml")
     assert evaluate(weights, data, "--figure", figure) == 2
-    assert f"--figure {figure}: already exists; --force replaces it" in capsys.readouterr().err
+    assert f"--figure {figure}: exists already; --force replaces it" in capsys.readouterr().err
 
 
 def test_a_detector_without_control_is_evaluated_alone(
@@ -119,7 +119,7 @@ def test_a_detector_without_control_is_evaluated_alone(
     ("words", "line"),
     [
         ("{data}/no", "{data}/no: does not exist; a folder or a CSV file is needed"),
-        ("{data} --figure a.jpg", "a.jpg: the name of a figure must end in one of .png, .svg, .pdf"),
+        ("{data} --figure a.jpg", "--figure a.jpg: a name that ends in one of .png, .svg, .pdf is needed"),
         ("{data} --figure {data}/a.png", "--figure {data}/a.png: is a folder; give a file in it"),
         ("{data} --batch-size 0", "--batch-size 0: at least 1 is needed"),
         ("{data} --workers 0", "--workers 0: at least 1 is needed"),

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rediffuse.detection.left_out import ENOUGH, LeftOut, collection_of, first_error
+from rediffuse.detection.left_out import ENOUGH, LeftOut, by_group, collection_of, first_error
 from rediffuse.errors import ConfigError
 
 scores = st.dictionaries(
@@ -119,3 +119,8 @@ def test_a_limit_that_the_scores_do_not_support_is_refused_with_what_is_missing(
 def test_scores_that_are_none_are_refused_with_their_group(real, message):
     with pytest.raises(ConfigError, match=message):
         LeftOut(real=real, generated={"b": (0.5,)})
+
+
+def test_scores_are_grouped_in_their_order_and_groups_by_name():
+    assert by_group(["b", "a", "b"], [0.1, 0.2, 0.3]) == {"a": (0.2,), "b": (0.1, 0.3)}
+    assert list(by_group(["b", "a", "b"], [0.1, 0.2, 0.3])) == ["a", "b"]

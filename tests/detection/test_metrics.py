@@ -11,6 +11,7 @@ from rediffuse.detection.metrics import (
     expected_calibration_error,
     figures,
     group_auc_interval,
+    mean_auc,
     roc_auc,
     tpr_at_fpr,
 )
@@ -123,6 +124,12 @@ def test_interval_holds_the_share_of_resamples_that_it_says():
     interval = auc_interval(labels, scores, confidence=0.8, resamples=300, seed=3)
     assert [interval.low, interval.high] == pytest.approx(np.quantile(aucs, [0.1, 0.9]))
     assert str(Interval(value=0.98765, low=0.9, high=1)) == "0.988 [0.900, 1.000]"
+
+
+def test_every_collection_of_generated_images_counts_alike_in_the_mean_auc():
+    labels, scores = np.array([0, 0, 1, 1, 1, 1]), np.array([0.2, 0.8, 0.9, 0.9, 0.9, 0.5])
+    collections = np.array(["photos", "flux", "flux", "flux", "flux", "sdxl"])
+    assert mean_auc(labels, scores, collections) == (1 + 0.5) / 2
 
 
 def ids(labels: np.ndarray) -> np.ndarray:

@@ -3,6 +3,7 @@
 import io
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import matplotlib
 import pytest
@@ -11,7 +12,8 @@ from PIL import Image
 
 from rediffuse.detection.robustness import STRENGTHS, RobustnessRow, changes_of, key_of
 from rediffuse.images.config import ChangeName
-from rediffuse.report.robustness import FORMATS, figure_bytes, robustness_figure
+from rediffuse.report.curves import FORMATS, write_figure
+from rediffuse.report.robustness import robustness_figure
 
 UNCHANGED = RobustnessRow(
     change="unchanged",
@@ -69,9 +71,11 @@ def test_figures_that_could_not_be_measured_are_gaps() -> None:
 
 
 @pytest.mark.parametrize("suffix", FORMATS)
-def test_every_format_can_be_written(suffix: str) -> None:
+def test_every_format_can_be_written(suffix: str, tmp_path: Path) -> None:
     before = dict(matplotlib.rcParams)
-    content = figure_bytes(rows_of("blur"), suffix)
+    path = tmp_path / f"figure{suffix}"
+    write_figure(path, robustness_figure(rows_of("blur")))
+    content = path.read_bytes()
     assert dict(matplotlib.rcParams) == before
     if suffix == ".png":
         assert min(Image.open(io.BytesIO(content)).size) > 300

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from rediffuse.cli.console import bars
 from rediffuse.cli.flags import MODEL, Argument, CommandFlags
+from rediffuse.cli.paths import check_figure
 from rediffuse.cli.result import Result
-from rediffuse.errors import ConfigError, InputError
+from rediffuse.errors import ConfigError
 from rediffuse.records import dump
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ class EvalDetectorFlags(CommandFlags):
 
 def run(args: EvalDetectorFlags) -> Result:
     """The figures and the conclusion of the audit; status 1 if an image could not be read."""
-    _check_figure(args)
+    check_figure(args.figure, args.force)
 
     from rediffuse.detection.audit import AUDITED, audit, audit_labelled
     from rediffuse.detection.detector import load_control, load_detector
@@ -69,8 +70,8 @@ def run(args: EvalDetectorFlags) -> Result:
 
     images = find_labelled(args.data)
     model = load(args.model, device=args.device)
-    detector, control = (make(args.detector, device=model.device) for make in (load_detector, load_control))
-    assert detector is not None
+    detector = load_detector(args.detector, device=model.device)
+    control = load_control(args.detector, device=model.device)
     require_model(model, detector)  # before the audit, which takes time
     with bars() as progress:
         audited = audit(audit_labelled(images), max_files=AUDITED, workers=args.workers, progress=progress)
@@ -105,18 +106,6 @@ def run(args: EvalDetectorFlags) -> Result:
         lines += ["", f"figure: {args.figure}"]
         record["figure"] = args.figure
     return Result(text="\n".join(lines), record=record, status=1 if judged.skipped else 0)
-
-
-def _check_figure(args: EvalDetectorFlags) -> None:
-    if args.figure is None:
-        return
-    from rediffuse.report.curves import check_figure_path
-
-    check_figure_path(args.figure)
-    if args.figure.is_dir():
-        raise InputError(f"--figure {args.figure}: is a folder; give a file in it")
-    if args.figure.exists() and not args.force:
-        raise InputError(f"--figure {args.figure}: already exists; --force replaces it")
 
 
 def _row(one: "Judged") -> Mapping[str, Any]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, get_args
 
 from rediffuse.cli.console import bars
 from rediffuse.cli.flags import MODEL, Argument, CommandFlags
+from rediffuse.cli.paths import check_figure
 from rediffuse.cli.result import Result
 from rediffuse.errors import ConfigError, InputError, StorageError
 from rediffuse.images.config import ChangeName
@@ -60,8 +61,6 @@ class EvalRobustnessFlags(CommandFlags):
 
 def run(args: EvalRobustnessFlags) -> Result:
     """The rows as a table; status 1 if an image could not be read."""
-    from rediffuse.report.robustness import figure_bytes
-
     _check_outputs(args)
 
     from rediffuse.detection.detector import load_detector
@@ -69,7 +68,8 @@ def run(args: EvalRobustnessFlags) -> Result:
     from rediffuse.detection.labelled import find_labelled
     from rediffuse.detection.robustness import changes_of, digest_of, key_of, measure, robustness_table, write_rows
     from rediffuse.dire.reconstruct import network_calls
-    from rediffuse.files import write_bytes
+    from rediffuse.report.curves import write_figure
+    from rediffuse.report.robustness import robustness_figure
     from rediffuse.zoo.model import load
 
     images = find_labelled(args.data)
@@ -104,9 +104,7 @@ def run(args: EvalRobustnessFlags) -> Result:
                 if args.out is not None:
                     write_rows(args.out, rows.values())
         if args.figure is not None:
-            write_bytes(
-                args.figure, figure_bytes([rows[key_of(change)] for change in wanted], args.figure.suffix.lower())
-            )
+            write_figure(args.figure, robustness_figure([rows[key_of(change)] for change in wanted]))
             written["figure"] = args.figure
     except (StorageError, KeyboardInterrupt) as error:
         stopped = error
@@ -138,11 +136,6 @@ def _finished(args: EvalRobustnessFlags, digest: str) -> "dict[Key, RobustnessRo
 
 def _check_outputs(args: EvalRobustnessFlags) -> None:
     """Raise the errors of writing the results that can be found before the work."""
-    from rediffuse.report.robustness import FORMATS
-
     if args.out is not None and args.out.suffix.lower() != ".csv":
         raise ConfigError(f"--out {args.out}: a name that ends in .csv is needed")
-    if args.figure is not None and args.figure.suffix.lower() not in FORMATS:
-        raise ConfigError(f"--figure {args.figure}: a name that ends in one of {', '.join(FORMATS)} is needed")
-    if args.figure is not None and args.figure.exists() and not args.force:
-        raise InputError(f"--figure {args.figure}: exists already; --force replaces it")
+    check_figure(args.figure, args.force)

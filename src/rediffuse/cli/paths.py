@@ -1,10 +1,11 @@
-"""The PATHS of a command: from its arguments, and from standard input if one of them is `-`."""
+"""The paths of a command: those to read, also from standard input, and that of a figure to write."""
 
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
-from rediffuse.errors import InputError
+from rediffuse.errors import ConfigError, InputError
 
 
 def expand_stdin(paths: Sequence[str]) -> list[str]:
@@ -19,6 +20,20 @@ def expand_stdin(paths: Sequence[str]) -> list[str]:
     if list(paths).count("-") > 1:
         raise InputError("-: standard input can be read only once; give one -")
     return [path for given in paths for path in (_read_stdin() if given == "-" else [given])]
+
+
+def check_figure(path: Path | None, force: bool) -> None:
+    """Raise the errors of `--figure` that can be found before the work; None is no figure."""
+    if path is None:
+        return
+    from rediffuse.report.curves import FORMATS
+
+    if path.suffix.lower() not in FORMATS:
+        raise ConfigError(f"--figure {path}: a name that ends in one of {', '.join(FORMATS)} is needed")
+    if path.is_dir():
+        raise InputError(f"--figure {path}: is a folder; give a file in it")
+    if path.exists() and not force:
+        raise InputError(f"--figure {path}: exists already; --force replaces it")
 
 
 def _read_stdin() -> list[str]:

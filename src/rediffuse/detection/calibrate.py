@@ -16,7 +16,7 @@ from rediffuse.detection.calibration import Thresholds
 from rediffuse.detection.detector import Detector
 from rediffuse.detection.evaluate import Judged, decision_with, judge_labelled
 from rediffuse.detection.labelled import CLASSES, LabelledImage
-from rediffuse.detection.left_out import NOUNS, Label, LeftOut, num_images
+from rediffuse.detection.left_out import NOUNS, Label, LeftOut, by_group, num_images
 from rediffuse.detection.metrics import Interval
 from rediffuse.detection.verdict import Decision
 from rediffuse.errors import InputError
@@ -130,7 +130,9 @@ def calibrate(
     images = [image for of_class in own.values() for image in of_class]
     _require_one_class(images)
     # A limit that all files together do not support is refused before the work.
-    possible = {label: _by_group(of_class, [0.5] * len(of_class)) for label, of_class in own.items()}
+    possible = {
+        label: by_group((image.group for image in of_class), [0.5] * len(of_class)) for label, of_class in own.items()
+    }
     replace(detector.left_out, **possible).thresholds(max_false_alarms, max_misses)
     judged = judge_labelled(model, images, detector, None, batch_size=batch_size, workers=workers, progress=progress)
     outcomes: dict[Label, list[Judged]] = {
@@ -140,7 +142,7 @@ def calibrate(
         if not of_class:
             raise InputError(f"none of the {label} images can be used; the first: {judged.skipped[0]}")
     scores = {
-        label: _by_group([one.image for one in of_class], [one.detector.probability for one in of_class])
+        label: by_group((one.image.group for one in of_class), (one.detector.probability for one in of_class))
         for label, of_class in outcomes.items()
     }
     left_out = replace(detector.left_out, **scores)
@@ -178,13 +180,6 @@ def share(count: int, total: int) -> Interval:
     """A share with its 95 % confidence interval (Clopper and Pearson 1934), for independent trials."""
     limits = binomtest(count, total).proportion_ci(confidence_level=0.95, method="exact")
     return Interval(value=count / total, low=float(limits.low), high=float(limits.high))
-
-
-def _by_group(images: Sequence[LabelledImage], scores: Sequence[float]) -> dict[str, tuple[float, ...]]:
-    groups: dict[str, list[float]] = {}
-    for image, score in zip(images, scores, strict=True):
-        groups.setdefault(image.group, []).append(score)
-    return {name: tuple(groups[name]) for name in sorted(groups)}
 
 
 def _require_one_class(images: Sequence[LabelledImage]) -> None:

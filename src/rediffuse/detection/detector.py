@@ -127,6 +127,15 @@ class Detector:
             return np.empty(0)
         return self.calibration.slope * self.scorer.window_contributions(reconstruction)
 
+    def judge(self, reconstruction: Reconstruction) -> tuple[float, Decision, str | None]:
+        """The probability and the decision on one image, and the reason if it is `unsure`.
+
+        Raises:
+            SettingsMismatch: as in `probabilities`.
+        """
+        probability = float(self.probabilities(reconstruction)[0])
+        return probability, *self.decide(probability, float(self.distances(reconstruction)[0]))
+
     def decide(self, probability: float, distance: float) -> tuple[Decision, str | None]:
         """The decision on one image, and the reason if it is `unsure`."""
         if np.isnan(probability) or np.isnan(distance):

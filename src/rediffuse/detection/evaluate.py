@@ -1,6 +1,6 @@
 """Evaluate a detector on images of known class, and compare it with its control, which uses the images alone."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +13,6 @@ from rediffuse.detection.left_out import LeftOut
 from rediffuse.detection.metrics import Figures, figures
 from rediffuse.detection.verdict import Decision
 from rediffuse.dire.job import FileResult, reconstruct_files
-from rediffuse.dire.reconstruct import Reconstruction
 from rediffuse.errors import InputError
 from rediffuse.progress import Progress, counted, unobserved
 from rediffuse.zoo.model import DiffusionModel
@@ -190,8 +189,8 @@ def judge_results(
         if result.reconstruction is None:
             skipped.append(str(result.reason))
             continue
-        outcome = _outcome(detector, result.reconstruction)
-        of_control = None if control is None else _outcome(control, result.reconstruction)
+        outcome = Outcome(*detector.judge(result.reconstruction))
+        of_control = None if control is None else Outcome(*control.judge(result.reconstruction))
         if NO_NUMBER in (outcome.reason, of_control and of_control.reason):
             skipped.append(f"{result.found.source}: {NO_NUMBER}")
             continue
@@ -212,9 +211,9 @@ def evaluate(judged: JudgedImages) -> Evaluation:
         InputError: there is no image of one of the two classes.
     """
     require_both_classes([one.image.label for one in judged.images], judged.skipped)
-    images = sorted(judged.images, key=lambda one: one.image.found.name)
+    images = judged.images
     collections = sorted({one.image.collection for one in images if one.image.label == 1})
-    parts = {ALL: images} | {
+    parts: Mapping[str, Sequence[Judged]] = {ALL: images} | {
         name: [one for one in images if one.image.label == 0 or one.image.collection == name] for name in collections
     }
     return Evaluation(
@@ -232,7 +231,7 @@ def evaluate(judged: JudgedImages) -> Evaluation:
         ),
         groups=_by(images, lambda one: one.image.collection),
         codecs=_by(images, lambda one: one.codec),
-        skipped=tuple(sorted(judged.skipped)),
+        skipped=judged.skipped,
     )
 
 
@@ -273,6 +272,18 @@ def require_both_classes(labels: Sequence[int], skipped: Sequence[str]) -> None:
             raise InputError(f"none of the {name} images can be used{f'; the first: {skipped[0]}' if skipped else ''}")
 
 
+def decision_shares(labels: np.ndarray, decisions: np.ndarray) -> tuple[float, float, float]:
+    """Real images called generated, generated ones called real, and decided images, the mean of both classes.
+
+    Args:
+        labels: (N,) in {0, 1}; both classes must occur.
+        decisions: (N,) str, each a `Decision`.
+    """
+    of_class = [decisions[labels == label] for label in (0, 1)]
+    false_alarms, misses = ((made == wrong).mean() for made, wrong in zip(of_class, reversed(CLASSES), strict=True))
+    return float(false_alarms), float(misses), float(np.mean([(made != "unsure").mean() for made in of_class]))
+
+
 def evaluation_table(evaluation: Evaluation) -> str:
     """The evaluation as text: figures and decisions for each source, then the decisions by group and file format.
 
@@ -287,26 +298,24 @@ def evaluation_table(evaluation: Evaluation) -> str:
                 first = (comparison.source if number == 0 else "", name)
                 figure_rows.append((*first, *_figure_cells(performance.figures)))
                 decision_rows.append((*first, *_decision_cells(performance.decisions)))
-    parts = [_text(figure_rows), "", _text(decision_rows)]
-    parts += ["", _text([GROUP_HEADINGS, *map(_group_cells, evaluation.groups)])]
+    parts = [aligned(figure_rows), "", aligned(decision_rows)]
+    parts += ["", aligned([GROUP_HEADINGS, *map(_group_cells, evaluation.groups)])]
     if len({one.group for one in evaluation.codecs}) > 1:
         headings = tuple("format" if heading == "group" else heading for heading in GROUP_HEADINGS)
-        parts += ["", _text([headings, *map(_group_cells, evaluation.codecs)])]
+        parts += ["", aligned([headings, *map(_group_cells, evaluation.codecs)])]
     return "\n".join(parts)
 
 
-def _outcome(detector: Detector, reconstruction: Reconstruction) -> Outcome:
-    probability = float(detector.probabilities(reconstruction)[0])
-    return Outcome(probability, *detector.decide(probability, float(detector.distances(reconstruction)[0])))
+def aligned(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of cells as text with aligned columns, without a newline at the end."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
 
 
 def _performance(judged: Sequence[Judged], outcomes: Sequence[Outcome]) -> Performance:
     labels = np.array([one.image.label for one in judged])
     decisions = np.array([outcome.decision for outcome in outcomes])
-    false_alarms, misses = (
-        float((decisions[labels == label] == wrong).mean()) for label, wrong in enumerate(reversed(CLASSES))
-    )
-    decided = float(np.mean([(decisions[labels == label] != "unsure").mean() for label in (0, 1)]))
+    false_alarms, misses, decided = decision_shares(labels, decisions)
     return Performance(
         figures=figures(
             labels,
@@ -354,8 +363,3 @@ def _decision_cells(d: Decisions) -> tuple[str, ...]:
 def _group_cells(group: GroupDecisions) -> tuple[str, ...]:
     shares = (group.real, group.unsure, group.generated)
     return (group.label, group.group, str(group.num_images), *(f"{share:.1%}" for share in shares))
-
-
-def _text(rows: Sequence[Sequence[str]]) -> str:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)

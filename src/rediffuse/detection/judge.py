@@ -7,10 +7,9 @@ from itertools import islice
 
 from rediffuse.detection.detector import Detector
 from rediffuse.detection.stability import MILD, copies_of, with_copies
-from rediffuse.detection.verdict import Decision, Evidence, JudgedCopy, Verdict
+from rediffuse.detection.verdict import Evidence, JudgedCopy, Verdict
 from rediffuse.dire.bands import band_profile
 from rediffuse.dire.job import FileResult, reconstruct_files
-from rediffuse.dire.reconstruct import Reconstruction
 from rediffuse.dire.settings import require_same
 from rediffuse.images.changes import ChangedImage
 from rediffuse.images.find import FoundImage, MemoryImage
@@ -90,7 +89,7 @@ def verdict(result: FileResult, detector: Detector) -> Verdict:
     if result.reconstruction is None:
         return Verdict(file=result.found.name, reason=result.reason, settings=detector.settings)
     reconstruction = result.reconstruction
-    probability, decision, reason = _decide(reconstruction, detector)
+    probability, decision, reason = detector.judge(reconstruction)
     profile = band_profile(reconstruction.x_0, reconstruction.x_0_hat)
     return Verdict(
         file=result.found.name,
@@ -122,14 +121,8 @@ def _with_copies(results: Iterator[FileResult], detector: Detector) -> Iterator[
         for copy in islice(results, len(MILD)):  # they follow the image
             assert isinstance(copy.found, ChangedImage)
             if copy.reconstruction is not None:
-                probability, decision, _ = _decide(copy.reconstruction, detector)
+                probability, decision, _ = detector.judge(copy.reconstruction)
                 copies.append(JudgedCopy(change=copy.found.change, probability=probability, decision=decision))
             elif result.reconstruction is not None:
                 LOGGER.debug("no copy: %s", copy.reason)
         yield with_copies(verdict(result, detector), copies)
-
-
-def _decide(reconstruction: Reconstruction, detector: Detector) -> tuple[float, Decision, str | None]:
-    """The probability, the decision, and the reason if it is `unsure`."""
-    probability = float(detector.probabilities(reconstruction)[0])
-    return probability, *detector.decide(probability, float(detector.distances(reconstruction)[0]))

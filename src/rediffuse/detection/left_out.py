@@ -12,7 +12,7 @@ arXiv:2306.06342). The 1 stands for the new group, all of whose images may be er
 place of groups (split conformal prediction), and the limit holds only for further images of the same groups.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -105,6 +105,14 @@ def first_error(scores: Mapping[str, tuple[float, ...]], limit: float) -> float:
     means = np.cumsum(1 / (in_group * in_collection * len(num_groups))[order])
     exceeds = np.maximum(bounds, means) > limit + 1e-9
     return float(errors[order][np.argmax(exceeds)])
+
+
+def by_group(groups: Iterable[str], scores: Iterable[float]) -> dict[str, tuple[float, ...]]:
+    """Scores of images, given the group of each, as `LeftOut` has them; groups in the order of their names."""
+    found: dict[str, list[float]] = {}
+    for group, score in zip(groups, scores, strict=True):
+        found.setdefault(group, []).append(score)
+    return {group: tuple(found[group]) for group in sorted(found)}
 
 
 def collection_of(group: str) -> str:

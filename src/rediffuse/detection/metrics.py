@@ -76,6 +76,19 @@ def roc_auc(labels: np.ndarray, scores: np.ndarray) -> float:
     return float(roc_auc_score(labels, scores))
 
 
+def mean_auc(labels: np.ndarray, scores: np.ndarray, collections: np.ndarray) -> float:
+    """The mean of the AUCs of every collection of generated images against all real images.
+
+    Args:
+        labels: (N,) in {0, 1}.
+        scores: (N,).
+        collections: (N,) str; those of real images do not matter.
+    """
+    real, names = labels == 0, np.unique(collections[labels == 1])
+    parts = (real | ((labels == 1) & (collections == name)) for name in names)
+    return float(np.mean([roc_auc(labels[part], scores[part]) for part in parts]))
+
+
 def auc_interval(
     labels: np.ndarray, scores: np.ndarray, *, confidence: float = 0.95, resamples: int = 2000, seed: int = 0
 ) -> Interval:

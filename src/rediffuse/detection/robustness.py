@@ -16,9 +16,9 @@ from typing import Literal, get_args
 import numpy as np
 
 from rediffuse.detection.detector import Detector
-from rediffuse.detection.evaluate import require_both_classes
+from rediffuse.detection.evaluate import aligned, decision_shares, require_both_classes
 from rediffuse.detection.judge import judge
-from rediffuse.detection.labelled import CLASSES, LabelledImage
+from rediffuse.detection.labelled import LabelledImage
 from rediffuse.detection.metrics import roc_auc
 from rediffuse.errors import ImageError, InputError
 from rediffuse.files import write_bytes
@@ -160,9 +160,7 @@ def measure(
 
 def robustness_table(rows: Sequence[RobustnessRow]) -> str:
     """The rows as aligned text, without a newline at the end."""
-    cells = [HEADINGS, *map(_cells, rows)]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in cells)
+    return aligned([HEADINGS, *map(_cells, rows)])
 
 
 def write_rows(path: Path, rows: Iterable[RobustnessRow]) -> None:
@@ -206,10 +204,7 @@ def _row(key: Key, labels: np.ndarray, probabilities: np.ndarray, decisions: np.
     auc = false_alarms = misses = decided = None
     if all(counts):
         auc = roc_auc(labels, probabilities)
-        false_alarms, misses = (
-            float((decisions[labels == label] == wrong).mean()) for label, wrong in enumerate(reversed(CLASSES))
-        )
-        decided = float(np.mean([(decisions[labels == label] != "unsure").mean() for label in (0, 1)]))
+        false_alarms, misses, decided = decision_shares(labels, decisions)
     return RobustnessRow(
         change=key[0],
         strength=key[1],

@@ -17,14 +17,8 @@ from rediffuse.files import atomic_write
 # These colours can be distinguished with every type of colour vision (Okabe and Ito, 2008).
 DETECTOR, CONTROL, CHANCE = "#009e73", "#6b6b6b", "#bbbbbb"
 REAL, GENERATED = "#0072b2", "#d55e00"
-# The metadata of each format without the time, so that the same figure is the same file.
-_METADATA = {".png": {}, ".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
-
-
-def check_figure_path(path: Path) -> None:
-    """Raise ConfigError unless the suffix names a format that `write_figure` supports."""
-    if path.suffix.lower() not in _METADATA:
-        raise ConfigError(f"{path}: the name of a figure must end in one of {', '.join(_METADATA)}")
+FORMATS = {".png": {}, ".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
+"""The suffixes of figures, with the metadata that leave out the time: so the same figure is the same file."""
 
 
 def write_figure(path: Path, figure: Figure) -> None:
@@ -34,10 +28,11 @@ def write_figure(path: Path, figure: Figure) -> None:
         ConfigError: another suffix.
         StorageError: the file cannot be written.
     """
-    check_figure_path(path)
     suffix = path.suffix.lower()
+    if suffix not in FORMATS:
+        raise ConfigError(f"{path}: the name of a figure must end in one of {', '.join(FORMATS)}")
     with atomic_write(path) as partial:
-        figure.savefig(partial, format=suffix[1:], metadata=_METADATA[suffix])
+        figure.savefig(partial, format=suffix[1:], metadata=FORMATS[suffix])
 
 
 def evaluation_figure(

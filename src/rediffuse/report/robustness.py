@@ -1,6 +1,5 @@
 """The curves of `detection.robustness` as one picture: a panel for each change."""
 
-import io
 import math
 from collections.abc import Sequence
 
@@ -10,8 +9,6 @@ from matplotlib.figure import Figure
 from rediffuse.detection.robustness import STRENGTHS, UNCHANGED, RobustnessRow
 from rediffuse.images.config import ChangeName
 
-FORMATS = (".png", ".svg", ".pdf")
-"""The suffixes of a figure's file."""
 ACROSS = 4
 """Largest number of panels side by side."""
 
@@ -60,13 +57,6 @@ def robustness_figure(rows: Sequence[RobustnessRow]) -> Figure:
     names = panels[0].get_legend_handles_labels()
     figure.legend(*names, loc="outside upper center", ncols=4 if across > 2 else 2, frameon=False)
     return figure
-
-
-def figure_bytes(rows: Sequence[RobustnessRow], suffix: str) -> bytes:
-    """The picture of `robustness_figure` as a file with a suffix of `FORMATS`."""
-    content = io.BytesIO()
-    robustness_figure(rows).savefig(content, format=suffix.removeprefix("."))
-    return content.getvalue()
 
 
 def _draw(panel: Axes, name: ChangeName, rows: Sequence[RobustnessRow], unchanged: RobustnessRow) -> None:

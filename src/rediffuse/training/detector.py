@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from rediffuse.detection.audit import AUDITED, audit, audit_folder
+from rediffuse.detection.audit import AUDITED, audit, audit_folder, audit_labelled
 from rediffuse.detection.config import InputName
 from rediffuse.detection.detector import CONTROL, SUBFOLDER, Detector
 from rediffuse.detection.evaluate import Evaluation, evaluate, evaluation_table, judge_results
@@ -73,7 +73,8 @@ def train_detector(
     maps = [name for name in config.features if isinstance(INPUTS[name], MapInput)]
     if maps and not has_splits:
         raise ConfigError(f"features={maps[0]}: needs the folders {', '.join(SPLITS)} in {config.data}")
-    audited = audit(audit_folder(config.data), max_files=AUDITED, workers=config.workers, progress=progress)
+    to_audit = audit_folder(config.data) if has_splits else audit_labelled(images)
+    audited = audit(to_audit, max_files=AUDITED, workers=config.workers, progress=progress)
     LOGGER.log(logging.INFO if audited.can_carry_a_claim else logging.WARNING, "%s", audited.line)
     cache = ReconstructionCache(
         folder=folder / "reconstructions", model=model, batch_size=config.batch_size, workers=config.workers

@@ -13,9 +13,9 @@ from rediffuse.detection.detector import Detector
 from rediffuse.detection.evaluate import Evaluation, Judged, JudgedImages, Outcome, evaluate
 from rediffuse.detection.familiarity import feature_scale, fit_familiarity
 from rediffuse.detection.features import INPUTS, FeatureSet, MapInput, detector_input
-from rediffuse.detection.labelled import CLASSES, LabelledImage
-from rediffuse.detection.left_out import LeftOut, first_error
-from rediffuse.detection.metrics import expected_calibration_error, roc_auc
+from rediffuse.detection.labelled import CLASSES
+from rediffuse.detection.left_out import LeftOut, by_group, first_error
+from rediffuse.detection.metrics import expected_calibration_error, mean_auc
 from rediffuse.detection.resnet import load_resnet50
 from rediffuse.detection.scorers import BandScorer, MapScorer, Scorer
 from rediffuse.dire.settings import DireSettings
@@ -76,6 +76,7 @@ class Search:
         self.config, self.measured, self.runs, self.progress = config, measured, runs, progress
         self.images = measured[0].samples.images
         self.labels = measured[0].samples.labels
+        self._collections = np.array([image.collection for image in self.images])
         self._is_fitted = np.array([not image.found.name.startswith(f"{ORIGINALS}/") for image in self.images])
         self._scorers: dict[tuple[Candidate, bytes], Scorer] = {}
 
@@ -141,18 +142,10 @@ class Search:
                     inverse_penalty=inverse_penalty,
                 )
                 logits = self._left_out_logits(candidate, measured, plan)
-                choices.append((Choice(candidate=candidate, left_out_auc=self._auc(logits, plan.left_out)), measured))
+                rows = plan.left_out
+                auc = mean_auc(self.labels[rows], logits[rows], self._collections[rows])
+                choices.append((Choice(candidate=candidate, left_out_auc=auc), measured))
         return choices
-
-    def _auc(self, logits: np.ndarray, rows: np.ndarray) -> float:
-        """The mean of the AUCs of every collection of generated images against all real images."""
-        collections = np.array([image.collection for image in self.images])
-        real = rows & (self.labels == 0)
-        aucs = []
-        for name in np.unique(collections[rows & (self.labels == 1)]):
-            part = real | (rows & (self.labels == 1) & (collections == name))
-            aucs.append(roc_auc(self.labels[part], logits[part]))
-        return float(np.mean(aucs))
 
     def _left_out_logits(self, candidate: Candidate, measured: Measured, plan: Plan) -> np.ndarray:
         """(N,): the logit of every image by the fit that leaves it out; NaN for the others."""
@@ -191,23 +184,23 @@ class Search:
         logits, labels = self._left_out_logits(candidate, measured, plan)[rows], self.labels[rows]
         calibration = fit_calibration(labels, logits)
         probabilities = calibration.probabilities(logits)
-        images = [image for image, is_left_out in zip(self.images, rows, strict=True) if is_left_out]
-        left_out = LeftOut(**{name: _by_group(images, probabilities, label) for label, name in enumerate(CLASSES)})
+        groups = np.array([image.group for image in self.images])
+        left_out = LeftOut(
+            **{
+                name: by_group(groups[rows][labels == label], probabilities[labels == label].tolist())
+                for label, name in enumerate(CLASSES)
+            }
+        )
         familiar = measured.samples.inputs[INPUTS[candidate.input].familiar]
         distances = np.full(len(self.labels), np.nan)
         for fit, left in plan.fits:
             distances[left] = fit_familiarity(familiar[fit], self.labels[fit]).distances(familiar[left])
-        by_group = {
-            f"{name}/{group}": values
-            for label, name in enumerate(CLASSES)
-            for group, values in _by_group(images, distances[rows], label).items()
-        }
+        # Groups of both classes together; the class is the collection.
+        names = (f"{CLASSES[label]}/{group}" for label, group in zip(labels, groups[rows], strict=True))
+        limit = first_error(by_group(names, distances[rows].tolist()), self.config.unfamiliar_rate)
         return Detector(
             scorer=self._fit(candidate, measured, plan.rows, rows),
-            familiarity=replace(
-                fit_familiarity(familiar[plan.rows], self.labels[plan.rows]),
-                limit=first_error(by_group, self.config.unfamiliar_rate),
-            ),
+            familiarity=replace(fit_familiarity(familiar[plan.rows], self.labels[plan.rows]), limit=limit),
             settings=measured.settings,
             calibration=calibration,
             # Where there are too few images for a limit, the smallest possible one takes its place.
@@ -227,15 +220,6 @@ class Search:
                 },
             },
         )
-
-
-def _by_group(images: Sequence[LabelledImage], values: np.ndarray, label: int) -> dict[str, tuple[float, ...]]:
-    """The values of the images of one class, by group."""
-    groups: dict[str, list[float]] = {}
-    for image, value in zip(images, values.tolist(), strict=True):
-        if image.label == label:
-            groups.setdefault(image.group, []).append(value)
-    return {name: tuple(groups[name]) for name in sorted(groups)}
 
 
 def _best(choices: Sequence[tuple[Choice, Measured]]) -> tuple[Choice, Measured]:
