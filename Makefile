@@ -59,8 +59,7 @@ weights: .venv/.dev
 	$(BIN)/python benchmarks/detector_data.py --wild $(WILD) --out runs/detector_data/originals
 	$(BIN)/rediffuse align runs/detector_data/originals runs/detector_data/aligned --draws 2
 	$(BIN)/rediffuse train detector --data runs/detector_data/aligned --originals runs/detector_data/originals \
-		--model $(WEIGHTS) --out runs/detector --crop windows:8 --grid aligned --depths 5 2 \
-		--features bands bands_image bands_mean bands_ycc
+		--model $(WEIGHTS) --out runs/detector --crop windows:8 --grid aligned --features bands_image
 	rm -rf $(WEIGHTS)/detector && cp -r runs/detector/detector $(WEIGHTS)/detector
 	cat runs/detector/report.txt
 
