@@ -1,4 +1,5 @@
-"""Collect images to judge: samples of the embedded model, and photographs that installed packages include.
+"""Collect images to judge: samples of the embedded model, photographs that installed packages include, and, if the
+folder of shared data is beside the repository, images of other generators and more photographs.
 
 python examples/demo_images.py FOLDER
 """
@@ -14,7 +15,7 @@ import rediffuse
 
 SEEDS = range(6)
 SCIKIT_IMAGE = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg")
-CLOTHING = Path(__file__).parents[1] / ".." / "shared" / "data" / "clothing" / "photos"
+SHARED = Path(__file__).parents[1] / ".." / "shared" / "data"
 
 
 def generated(folder: Path) -> None:
@@ -24,16 +25,27 @@ def generated(folder: Path) -> None:
         rediffuse.write_image(folder / f"seed-{seed}.png", x_0)
 
 
+def of_other_generators(folder: Path) -> None:
+    """The first image of each family of generators in the shared data, with the family's name."""
+    for family in SHARED.glob("wild/generated/*"):
+        first = min(family.iterdir())
+        copy(first, folder / f"{family.name}{first.suffix}")
+
+
 def photographs(folder: Path) -> None:
-    """Photographs of scikit-learn and scikit-image, and some of clothing if their folder is beside the repository."""
+    """Photographs of scikit-learn and scikit-image, and some of clothing in the shared data."""
     files = [Path(file) for file in sklearn.datasets.load_sample_images().filenames]
     files += [Path(skimage.__file__).parent / "data" / name for name in SCIKIT_IMAGE]
-    files += sorted(CLOTHING.glob("*_0.*"))
-    folder.mkdir(parents=True, exist_ok=True)
-    for file in files:
-        shutil.copy(file, folder / file.name)
+    for file in [*files, *SHARED.glob("clothing/photos/*_0.*")]:
+        copy(file, folder / file.name)
+
+
+def copy(source: Path, destination: Path) -> None:
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy(source, destination)
 
 
 if __name__ == "__main__":
     generated(Path(sys.argv[1]) / "generated")
+    of_other_generators(Path(sys.argv[1]) / "generated" / "other")
     photographs(Path(sys.argv[1]) / "real")

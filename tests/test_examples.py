@@ -55,7 +55,8 @@ def test_demo_images_are_gathered_and_readable(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(sys, "argv", ["demo_images.py", str(tmp_path)])
     runpy.run_path(str(EXAMPLES / "demo_images.py"), run_name="__main__")
     names = [found.name for found in find_images([tmp_path])]
-    assert sum(name.startswith("generated/") for name in names) == 6
+    assert sum(name.startswith("generated/seed-") for name in names) == 6
+    assert any(name.startswith("generated/other/") for name in names) == (EXAMPLES.parents[1] / "shared").exists()
     assert sum(name.startswith("real/") for name in names) >= 6
     for found in find_images([tmp_path]):
         decode(found.path)

@@ -126,10 +126,10 @@ def test_interval_holds_the_share_of_resamples_that_it_says():
     assert str(Interval(value=0.98765, low=0.9, high=1)) == "0.988 [0.900, 1.000]"
 
 
-def test_every_collection_of_generated_images_counts_alike_in_the_mean_auc():
-    labels, scores = np.array([0, 0, 1, 1, 1, 1]), np.array([0.2, 0.8, 0.9, 0.9, 0.9, 0.5])
-    collections = np.array(["photos", "flux", "flux", "flux", "flux", "sdxl"])
-    assert mean_auc(labels, scores, collections) == (1 + 0.5) / 2
+def test_every_pair_of_collections_counts_alike_in_the_mean_auc():
+    labels, scores = np.array([0, 0, 0, 1, 1, 1, 1]), np.array([0.2, 0.8, 0.95, 0.9, 0.9, 0.9, 0.5])
+    collections = np.array(["photos", "photos", "scans", "flux", "flux", "flux", "sdxl"])
+    assert mean_auc(labels, scores, collections) == (1 + 0.5 + 0 + 0) / 4
 
 
 def ids(labels: np.ndarray) -> np.ndarray:

@@ -298,17 +298,17 @@ def test_limits_that_hold_for_the_same_groups_only_or_not_at_all_are_warned_of(
     assert load_detector(tmp_path).thresholds.max_misses == pytest.approx(1 / 31)
 
 
-def test_originals_count_for_thresholds_and_figures_but_are_never_fitted(
+def test_originals_give_the_thresholds_and_count_for_the_figures_but_are_never_fitted(
     grouped: Path, model: DiffusionModel, tmp_path: Path
 ):
-    plain = DetectorTraining(data=grouped / "data", steps=4, depths=(1,))
+    plain = DetectorTraining(data=grouped / "data", steps=4, depths=(1,), inverse_penalties=(0.1,))
     train_detector(plain, model, tmp_path / "without")
     evaluation = train_detector(replace(plain, originals=grouped / "originals"), model, tmp_path / "with")
     assert evaluation.comparisons[0].detector.figures.num_real == 40
     weights = [load_file(tmp_path / name / "detector" / "detector.safetensors") for name in ("without", "with")]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
     left_out = [load_detector(tmp_path / name).left_out for name in ("without", "with")]
-    assert [len(scores) for one in left_out for scores in one.real.values()] == [6] * 5 + [8] * 5
+    assert [len(scores) for one in left_out for scores in one.real.values()] == [6] * 5 + [2] * 5
 
 
 @pytest.mark.parametrize("field", ["features", "originals"])

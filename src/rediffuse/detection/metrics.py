@@ -4,6 +4,7 @@
 images per class (average precision, accuracy, calibration error, Brier score) have equal weight for both classes.
 """
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -77,16 +78,19 @@ def roc_auc(labels: np.ndarray, scores: np.ndarray) -> float:
 
 
 def mean_auc(labels: np.ndarray, scores: np.ndarray, collections: np.ndarray) -> float:
-    """The mean of the AUCs of every collection of generated images against all real images.
+    """The mean of the AUCs of all pairs of a collection of generated images and one of real images.
 
     Args:
         labels: (N,) in {0, 1}.
-        scores: (N,).
-        collections: (N,) str; those of real images do not matter.
+        scores: (N,); those of two collections of one class may be from different classifiers.
+        collections: (N,) str.
     """
-    real, names = labels == 0, np.unique(collections[labels == 1])
-    parts = (real | ((labels == 1) & (collections == name)) for name in names)
-    return float(np.mean([roc_auc(labels[part], scores[part]) for part in parts]))
+    parts = (
+        [(labels == label) & (collections == name) for name in np.unique(collections[labels == label])]
+        for label in (0, 1)
+    )
+    pairs = [real | generated for real, generated in itertools.product(*parts)]
+    return float(np.mean([roc_auc(labels[pair], scores[pair]) for pair in pairs]))
 
 
 def auc_interval(

@@ -24,7 +24,7 @@ class DetectorTraining:
     --help` lists other names and places of these folders."""
     originals: Path | None = None
     """Folder with the same groups as `data`, in real/ and generated/: files as people have them. They are left out of
-    every fit, but count for the thresholds and the figures. So `data` can be a copy by `rediffuse align`."""
+    every fit, and the thresholds are chosen by them alone. So `data` can be a copy by `rediffuse align`."""
     features: tuple[InputName, ...] = ("bands",)
     """Inputs of the classifier; the best one is taken. `map`, `map_bands`: a ResNet-50, needs train/ and so on."""
     steps: int = DireSettings.steps
@@ -47,7 +47,7 @@ class DetectorTraining:
     """The sampler that inverts and reconstructs: ddim, dpm_solver or heun; all but ddim with grid=aligned."""
     spacing: str = DireSettings.spacing
     """Spacing of the timesteps: even, karras, timesteps:T,T,... or sigmas:S,S,..."""
-    inverse_penalties: tuple[float, ...] = (0.001, 0.01, 0.1, 1.0, 10.0, 100.0)
+    inverse_penalties: tuple[float, ...] = (0.001, 0.003, 0.01, 0.1, 1.0, 10.0, 100.0)
     """Candidates for the C of the logistic regression."""
     max_false_alarms: float = 0.05
     """Largest share of photographs of unseen groups that may be called generated; a threshold follows from it."""

@@ -23,7 +23,7 @@ from rediffuse.errors import RediffuseError
 from rediffuse.progress import Progress, unobserved
 from rediffuse.records import digest, dump
 from rediffuse.training.detector_config import DetectorTraining
-from rediffuse.training.leave_out import Plan, plan_of_folds
+from rediffuse.training.leave_out import Fit, Plan, left_out, plan_of_folds
 from rediffuse.training.loop import train
 from rediffuse.training.map_task import WEIGHTS_NAME, MapTask
 from rediffuse.training.samples import Samples
@@ -61,7 +61,7 @@ class Candidate:
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """A candidate, and its AUC on the images that its fits leave out: the mean over collections of generated images."""
+    """A candidate, and its AUC on the images that its fits leave out: the mean over pairs of collections."""
 
     candidate: Candidate
     left_out_auc: float
@@ -77,12 +77,12 @@ class Search:
         self.images = measured[0].samples.images
         self.labels = measured[0].samples.labels
         self._collections = np.array([image.collection for image in self.images])
-        self._is_fitted = np.array([not image.found.name.startswith(f"{ORIGINALS}/") for image in self.images])
+        self._is_original = np.array([image.found.name.startswith(f"{ORIGINALS}/") for image in self.images])
         self._scorers: dict[tuple[Candidate, bytes], Scorer] = {}
 
     def plan(self, folds: np.ndarray, without: int = -1) -> Plan:
         """Fits that leave out one fold each, of all folds but one (-1: of all); originals are never fitted."""
-        return plan_of_folds(folds, folds != without, self._is_fitted)
+        return plan_of_folds(self.images, folds, folds != without, ~self._is_original)
 
     def detectors(self, plan: Plan) -> tuple[Detector, Detector, list[Choice]]:
         """The best detector and its control, and all candidates of both with their figures."""
@@ -141,35 +141,35 @@ class Search:
                     network_calls=measured.network_calls,
                     inverse_penalty=inverse_penalty,
                 )
-                logits = self._left_out_logits(candidate, measured, plan)
-                rows = plan.left_out
+                logits = self._left_out_logits(candidate, measured, plan.fits_to_choose)
+                rows = left_out(plan.fits_to_choose)
                 auc = mean_auc(self.labels[rows], logits[rows], self._collections[rows])
                 choices.append((Choice(candidate=candidate, left_out_auc=auc), measured))
         return choices
 
-    def _left_out_logits(self, candidate: Candidate, measured: Measured, plan: Plan) -> np.ndarray:
+    def _left_out_logits(self, candidate: Candidate, measured: Measured, fits: Sequence[Fit]) -> np.ndarray:
         """(N,): the logit of every image by the fit that leaves it out; NaN for the others."""
         logits = np.full(len(self.labels), np.nan)
-        for fit, left_out in plan.fits:
-            inputs = measured.samples.inputs[candidate.input][left_out]
-            logits[left_out] = self._fit(candidate, measured, fit, left_out).logits_of(inputs)
+        for fit, left in fits:
+            inputs = measured.samples.inputs[candidate.input][left]
+            logits[left] = self._fit(candidate, measured, fit, left).logits_of(inputs)
         return logits
 
-    def _fit(self, candidate: Candidate, measured: Measured, rows: np.ndarray, left_out: np.ndarray) -> Scorer:
+    def _fit(self, candidate: Candidate, measured: Measured, rows: np.ndarray, left: np.ndarray) -> Scorer:
         key = (candidate, rows.tobytes())
         if key not in self._scorers:
             given, inputs = detector_input(candidate.input, measured.settings), measured.samples.inputs[candidate.input]
             if isinstance(given, MapInput):
-                self._scorers[key] = self._train_map(given, measured, rows, left_out)
+                self._scorers[key] = self._train_map(given, measured, rows, left)
             else:
                 assert candidate.inverse_penalty is not None
                 self._scorers[key] = fit_bands(given, inputs[rows], self.labels[rows], candidate.inverse_penalty)
         return self._scorers[key]
 
-    def _train_map(self, given: MapInput, measured: Measured, rows: np.ndarray, left_out: np.ndarray) -> MapScorer:
+    def _train_map(self, given: MapInput, measured: Measured, rows: np.ndarray, left: np.ndarray) -> MapScorer:
         run = self.runs / f"{given.name}-{digest(measured.settings)}"
         train_maps, left_out_maps = (
-            (measured.samples.inputs[given.name][part], self.labels[part]) for part in (rows, left_out)
+            (measured.samples.inputs[given.name][part], self.labels[part]) for part in (rows, left)
         )
         task = MapTask(given, train_maps, left_out_maps, self.config.resnet.seed, self.config.resnet_weights)
         outcome = train(task, self.config.resnet, run, progress=self.progress)
@@ -179,15 +179,19 @@ class Search:
         return MapScorer(input=given, network=network)
 
     def _detector(self, choice: Choice, measured: Measured, plan: Plan) -> Detector:
-        """The final fit of a candidate; calibration and thresholds from the images that the other fits leave out."""
-        rows, candidate = plan.left_out, choice.candidate
-        logits, labels = self._left_out_logits(candidate, measured, plan)[rows], self.labels[rows]
-        calibration = fit_calibration(labels, logits)
-        probabilities = calibration.probabilities(logits)
-        groups = np.array([image.group for image in self.images])
-        left_out = LeftOut(
+        """The final fit of a candidate; calibration and thresholds from the images that the other fits leave out.
+
+        With originals, the thresholds are chosen by these alone: people have such files, and not the copies.
+        """
+        rows, candidate = left_out(plan.fits), choice.candidate
+        logits = self._left_out_logits(candidate, measured, plan.fits)
+        calibration = fit_calibration(self.labels[rows], logits[rows])
+        counted = rows & self._is_original if self._is_original.any() else rows
+        groups, labels = np.array([image.group for image in self.images])[counted], self.labels[counted]
+        probabilities = calibration.probabilities(logits[counted])
+        scores = LeftOut(
             **{
-                name: by_group(groups[rows][labels == label], probabilities[labels == label].tolist())
+                name: by_group(groups[labels == label], probabilities[labels == label].tolist())
                 for label, name in enumerate(CLASSES)
             }
         )
@@ -196,27 +200,27 @@ class Search:
         for fit, left in plan.fits:
             distances[left] = fit_familiarity(familiar[fit], self.labels[fit]).distances(familiar[left])
         # Groups of both classes together; the class is the collection.
-        names = (f"{CLASSES[label]}/{group}" for label, group in zip(labels, groups[rows], strict=True))
-        limit = first_error(by_group(names, distances[rows].tolist()), self.config.unfamiliar_rate)
+        names = (f"{CLASSES[label]}/{group}" for label, group in zip(labels, groups, strict=True))
+        limit = first_error(by_group(names, distances[counted].tolist()), self.config.unfamiliar_rate)
         return Detector(
             scorer=self._fit(candidate, measured, plan.rows, rows),
             familiarity=replace(fit_familiarity(familiar[plan.rows], self.labels[plan.rows]), limit=limit),
             settings=measured.settings,
             calibration=calibration,
             # Where there are too few images for a limit, the smallest possible one takes its place.
-            thresholds=left_out.thresholds(
-                max(self.config.max_false_alarms, left_out.smallest_limit("real")),
-                max(self.config.max_misses, left_out.smallest_limit("generated")),
+            thresholds=scores.thresholds(
+                max(self.config.max_false_alarms, scores.smallest_limit("real")),
+                max(self.config.max_misses, scores.smallest_limit("generated")),
             ),
-            left_out=left_out,
+            left_out=scores,
             training={
                 **dump(candidate),
                 "left_out_auc": choice.left_out_auc,
                 "images": measured.samples.counts,
                 "num_skipped": len(measured.samples.skipped),
                 "calibration_error": {
-                    "before": expected_calibration_error(labels, UNCALIBRATED.probabilities(logits)),
-                    "after": expected_calibration_error(labels, probabilities),
+                    "before": expected_calibration_error(self.labels[rows], UNCALIBRATED.probabilities(logits[rows])),
+                    "after": expected_calibration_error(self.labels[rows], calibration.probabilities(logits[rows])),
                 },
             },
         )

@@ -12,30 +12,58 @@ from rediffuse.errors import InputError
 MOST_FOLDS = 8
 
 
+Fit = tuple[np.ndarray, np.ndarray]
+"""The images of a fit, and the images that it leaves out and that its classifier is applied to; boolean masks (N,)."""
+
+
 @dataclass(frozen=True)
 class Plan:
-    """A final fit, and fits that leave images out; rows are boolean masks (N,)."""
+    """A final fit, and fits that leave images out."""
 
     rows: np.ndarray
-    """The images of the final fit."""
-    fits: tuple[tuple[np.ndarray, np.ndarray], ...]
-    """Pairs: the images of a fit, and the images that it leaves out and that its classifier is applied to."""
+    """The images of the final fit, a boolean mask (N,)."""
+    fits: tuple[Fit, ...]
+    """Fits for calibration and thresholds."""
+    fits_to_choose: tuple[Fit, ...]
+    """Fits by which candidates are compared."""
 
-    @property
-    def left_out(self) -> np.ndarray:
-        """All images that some fit leaves out."""
-        return np.any([left_out for _, left_out in self.fits], axis=0)
+
+def left_out(fits: Sequence[Fit]) -> np.ndarray:
+    """All images that some fit leaves out, a boolean mask (N,)."""
+    return np.any([rows for _, rows in fits], axis=0)
 
 
 def plan_of_splits(is_train: np.ndarray) -> Plan:
     """One fit on the training images; the others are left out."""
-    return Plan(is_train, ((is_train, ~is_train),))
+    fits = ((is_train, ~is_train),)
+    return Plan(is_train, fits, fits)
 
 
-def plan_of_folds(folds: np.ndarray, rows: np.ndarray, may_fit: np.ndarray) -> Plan:
-    """Fits that leave out one fold each; all fits are on those of the rows that may be fitted."""
+def plan_of_folds(images: Sequence[LabelledImage], folds: np.ndarray, rows: np.ndarray, may_fit: np.ndarray) -> Plan:
+    """Fits that leave out one fold each, and to choose by, fits that leave out one collection of one class each.
+
+    So a candidate is chosen for new collections of photographs, and not only for new groups of the same collections. Of
+    a class with one collection, or with more than `MOST_FOLDS`, the part in one fold is left out instead.
+
+    Args:
+        images: all images.
+        folds: the fold of each, (N,) int.
+        rows: the images to use, a boolean mask (N,).
+        may_fit: the images that may be fitted, a boolean mask (N,).
+    """
     fit = rows & may_fit
-    return Plan(fit, tuple((fit & (folds != one), rows & (folds == one)) for one in np.unique(folds[rows])))
+    of_class = np.array([image.label for image in images])
+    collections = np.array([image.collection for image in images])
+    parts = []
+    for label in range(len(CLASSES)):
+        own = rows & (of_class == label)
+        units = collections if 1 < len(np.unique(collections[own])) <= MOST_FOLDS else folds
+        parts += [own & (units == one) for one in np.unique(units[own])]
+    return Plan(
+        fit,
+        tuple((fit & (folds != one), rows & (folds == one)) for one in np.unique(folds[rows])),
+        tuple((fit & ~part, part) for part in parts),
+    )
 
 
 def assign_folds(images: Sequence[LabelledImage]) -> np.ndarray:
