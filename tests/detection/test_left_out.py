@@ -1,5 +1,7 @@
 """Thresholds from left-out scores: what they promise, what they refuse, and that the promise holds on new groups."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -124,3 +126,12 @@ def test_scores_that_are_none_are_refused_with_their_group(real, message):
 def test_scores_are_grouped_in_their_order_and_groups_by_name():
     assert by_group(["b", "a", "b"], [0.1, 0.2, 0.3]) == {"a": (0.2,), "b": (0.1, 0.3)}
     assert list(by_group(["b", "a", "b"], [0.1, 0.2, 0.3])) == ["a", "b"]
+
+
+def test_limits_hold_for_images_and_for_their_copies_each_alone():
+    copies = LeftOut(real=many(0.4, 0.6), generated=many(0.2, 1))
+    both = LeftOut(real=many(0, 0.8), generated=many(0.7, 1), copies=copies)
+    assert both.thresholds(0.05, 0.05).generated == replace(both, copies=None).thresholds(0.05, 0.05).generated
+    assert both.thresholds(0.05, 0.05).real == copies.thresholds(0.05, 0.05).real
+    own = both.with_own({"real": many(0.1, 0.3)})
+    assert own.thresholds(0.05, 0.3) == LeftOut(real=many(0.1, 0.3), generated=copies.generated).thresholds(0.05, 0.3)

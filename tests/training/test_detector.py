@@ -307,8 +307,10 @@ def test_originals_give_the_thresholds_and_count_for_the_figures_but_are_never_f
     assert evaluation.comparisons[0].detector.figures.num_real == 40
     weights = [load_file(tmp_path / name / "detector" / "detector.safetensors") for name in ("without", "with")]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
-    left_out = [load_detector(tmp_path / name).left_out for name in ("without", "with")]
-    assert [len(scores) for one in left_out for scores in one.real.values()] == [6] * 5 + [2] * 5
+    without, left_out = (load_detector(tmp_path / name).left_out for name in ("without", "with"))
+    assert without.copies is None
+    assert left_out.copies is not None
+    assert [len(scores) for one in (left_out, left_out.copies) for scores in one.real.values()] == [2] * 5 + [6] * 5
 
 
 @pytest.mark.parametrize("field", ["features", "originals"])

@@ -130,10 +130,10 @@ def calibrate(
     images = [image for of_class in own.values() for image in of_class]
     _require_one_class(images)
     # A limit that all files together do not support is refused before the work.
-    possible = {
+    possible: dict[Label, dict[str, tuple[float, ...]]] = {
         label: by_group((image.group for image in of_class), [0.5] * len(of_class)) for label, of_class in own.items()
     }
-    replace(detector.left_out, **possible).thresholds(max_false_alarms, max_misses)
+    detector.left_out.with_own(possible).thresholds(max_false_alarms, max_misses)
     judged = judge_labelled(model, images, detector, None, batch_size=batch_size, workers=workers, progress=progress)
     outcomes: dict[Label, list[Judged]] = {
         label: [one for one in judged.images if one.image.label == CLASSES.index(label)] for label in own
@@ -141,11 +141,11 @@ def calibrate(
     for label, of_class in outcomes.items():
         if not of_class:
             raise InputError(f"none of the {label} images can be used; the first: {judged.skipped[0]}")
-    scores = {
+    scores: dict[Label, dict[str, tuple[float, ...]]] = {
         label: by_group((one.image.group for one in of_class), (one.detector.probability for one in of_class))
         for label, of_class in outcomes.items()
     }
-    left_out = replace(detector.left_out, **scores)
+    left_out = detector.left_out.with_own(scores)
     thresholds = left_out.thresholds(max_false_alarms, max_misses)
     counts = {label: {"images": num_images(groups), "groups": len(groups)} for label, groups in scores.items()}
     return Calibrated(

@@ -13,8 +13,8 @@ place of groups (split conformal prediction), and the limit holds only for furth
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Literal, Self
 
 import numpy as np
 
@@ -35,6 +35,8 @@ class LeftOut:
 
     real: dict[str, tuple[float, ...]]
     generated: dict[str, tuple[float, ...]]
+    copies: "LeftOut | None" = None
+    """The same for changed copies of these images, in groups of the same names: limits hold for both."""
 
     def __post_init__(self) -> None:
         for label in NOUNS:
@@ -57,12 +59,18 @@ class LeftOut:
         """
         self._require("real", "max_false_alarms", max_false_alarms)
         self._require("generated", "max_misses", max_misses)
-        highest_real = first_error(self.real, max_false_alarms)
-        lowest_generated = -first_error(_negative(self.generated), max_misses)
+        parts = [self] if self.copies is None else [self, self.copies]
+        highest_real = max(first_error(part.real, max_false_alarms) for part in parts)
+        lowest_generated = min(-first_error(_negative(part.generated), max_misses) for part in parts)
         above, below = float(np.nextafter(highest_real, np.inf)), lowest_generated
         if above < below:  # the classes are well separated: nothing between them has to be unsure
             above = below = (above + below) / 2
         return Thresholds(real=below, generated=above, max_false_alarms=max_false_alarms, max_misses=max_misses)
+
+    def with_own(self, scores: Mapping[Label, dict[str, tuple[float, ...]]]) -> Self:
+        """The same with other scores of one class or both; they take the place of those of copies too."""
+        copies = None if self.copies is None else replace(self.copies, **scores)
+        return replace(self, copies=copies, **scores)
 
     def smallest_limit(self, label: Label) -> float:
         """The smallest limit that the scores of this class support: 1 / (n + 1) for n groups (or images)."""

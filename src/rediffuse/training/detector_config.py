@@ -24,7 +24,7 @@ class DetectorTraining:
     --help` lists other names and places of these folders."""
     originals: Path | None = None
     """Folder with the same groups as `data`, in real/ and generated/: files as people have them. They are left out of
-    every fit, and the thresholds are chosen by them alone. So `data` can be a copy by `rediffuse align`."""
+    every fit; the limits hold for them and for `data`, each alone. So `data` can be a copy by `rediffuse align`."""
     features: tuple[InputName, ...] = ("bands",)
     """Inputs of the classifier; the best one is taken. `map`, `map_bands`: a ResNet-50, needs train/ and so on."""
     steps: int = DireSettings.steps

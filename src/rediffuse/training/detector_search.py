@@ -76,6 +76,7 @@ class Search:
         self.config, self.measured, self.runs, self.progress = config, measured, runs, progress
         self.images = measured[0].samples.images
         self.labels = measured[0].samples.labels
+        self._groups = np.array([image.group for image in self.images])
         self._collections = np.array([image.collection for image in self.images])
         self._is_original = np.array([image.found.name.startswith(f"{ORIGINALS}/") for image in self.images])
         self._scorers: dict[tuple[Candidate, bytes], Scorer] = {}
@@ -181,27 +182,24 @@ class Search:
     def _detector(self, choice: Choice, measured: Measured, plan: Plan) -> Detector:
         """The final fit of a candidate; calibration and thresholds from the images that the other fits leave out.
 
-        With originals, the thresholds are chosen by these alone: people have such files, and not the copies.
+        With originals, the limits hold for these alone, and for their copies alone.
         """
         rows, candidate = left_out(plan.fits), choice.candidate
         logits = self._left_out_logits(candidate, measured, plan.fits)
         calibration = fit_calibration(self.labels[rows], logits[rows])
-        counted = rows & self._is_original if self._is_original.any() else rows
-        groups, labels = np.array([image.group for image in self.images])[counted], self.labels[counted]
-        probabilities = calibration.probabilities(logits[counted])
-        scores = LeftOut(
-            **{
-                name: by_group(groups[labels == label], probabilities[labels == label].tolist())
-                for label, name in enumerate(CLASSES)
-            }
-        )
+        probabilities = calibration.probabilities(logits)
+        scores = self._left_out_scores(probabilities, rows & ~self._is_original)
+        if self._is_original.any():
+            scores = replace(self._left_out_scores(probabilities, rows & self._is_original), copies=scores)
         familiar = measured.samples.inputs[INPUTS[candidate.input].familiar]
         distances = np.full(len(self.labels), np.nan)
         for fit, left in plan.fits:
             distances[left] = fit_familiarity(familiar[fit], self.labels[fit]).distances(familiar[left])
         # Groups of both classes together; the class is the collection.
-        names = (f"{CLASSES[label]}/{group}" for label, group in zip(labels, groups, strict=True))
-        limit = first_error(by_group(names, distances[counted].tolist()), self.config.unfamiliar_rate)
+        names = (
+            f"{CLASSES[label]}/{group}" for label, group in zip(self.labels[rows], self._groups[rows], strict=True)
+        )
+        limit = first_error(by_group(names, distances[rows].tolist()), self.config.unfamiliar_rate)
         return Detector(
             scorer=self._fit(candidate, measured, plan.rows, rows),
             familiarity=replace(fit_familiarity(familiar[plan.rows], self.labels[plan.rows]), limit=limit),
@@ -220,10 +218,15 @@ class Search:
                 "num_skipped": len(measured.samples.skipped),
                 "calibration_error": {
                     "before": expected_calibration_error(self.labels[rows], UNCALIBRATED.probabilities(logits[rows])),
-                    "after": expected_calibration_error(self.labels[rows], calibration.probabilities(logits[rows])),
+                    "after": expected_calibration_error(self.labels[rows], probabilities[rows]),
                 },
             },
         )
+
+    def _left_out_scores(self, probabilities: np.ndarray, rows: np.ndarray) -> LeftOut:
+        of_class = [rows & (self.labels == label) for label in range(len(CLASSES))]
+        real, generated = (by_group(self._groups[own], probabilities[own].tolist()) for own in of_class)
+        return LeftOut(real=real, generated=generated)
 
 
 def _best(choices: Sequence[tuple[Choice, Measured]]) -> tuple[Choice, Measured]:
