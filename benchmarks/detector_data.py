@@ -1,7 +1,7 @@
 """Sort photographs and images of real generators into groups, as data for the embedded detector.
 
     python benchmarks/detector_data.py --wild WILD --out FOLDER/originals
-    rediffuse align FOLDER/originals FOLDER/aligned --draws 2
+    rediffuse align FOLDER/originals FOLDER/aligned --draws 3 --size 336
 
 WILD has real/cameras, real/clothing and generated/FAMILY. Of real/clothing only senders are used whose photographs the
 network was not trained on (`window_data.is_held_out`). A group is a camera, a sender of photographs, a generator, or a

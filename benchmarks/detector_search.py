@@ -56,7 +56,7 @@ class Flags:
     model: str = "default"
     windows: int = 8
     """Windows per image."""
-    depths: tuple[int, ...] = (5, 2)
+    depths: tuple[int, ...] = (2, 5)
     """Depths of the reconstructions, of 20 steps."""
     timesteps: tuple[int, ...] = (5, 20, 50, 200)
     """Timesteps of 1000 whose noise is added for a denoising error."""
@@ -76,8 +76,9 @@ def main(args: Flags) -> None:
         for name in FEATURES:
             table.add(f"`{name}`, depth {measured.settings.depth}", measured, name)
     both = np.concatenate([one.samples.inputs["bands"] for one in table.measured], axis=1)
-    table.add("`bands`, all depths", table.with_features(both, sum(one.network_calls for one in table.measured)))
-    table.add("mean error, depth 5", table.with_features(depth.samples.inputs["bands_mean"][:, [16, 33]], 80))
+    if len(table.measured) > 1:
+        table.add("`bands`, all depths", table.with_features(both, sum(one.network_calls for one in table.measured)))
+    table.add("mean error", table.with_features(depth.samples.inputs["bands_mean"][:, [16, 33]], depth.network_calls))
     denoised = {t: table.denoising_features(t) for t in args.timesteps}
     for t, features in denoised.items():
         table.add(f"denoising error, t = {t}", table.with_features(features, args.windows))
@@ -249,7 +250,7 @@ class Table:
             search = Search(replace(self.config, features=(name,)), self.measured[:1], self.args.out / "runs")
             made = list(search.without_each(self.folds))
             rows = [self.at_limit(search, made, limit) for limit in LIMITS]
-            left.plot(LIMITS, [row["decided"] for row in rows], color, marker="o", label=f"{name}, depth 5")
+            left.plot(LIMITS, [row["decided"] for row in rows], color, marker="o", label=name)
             for key, style in (("false_alarms", "-"), ("misses", "--")):
                 label = f"{name}: {key.replace('_', ' ')}"
                 right.plot(LIMITS, [row[key] for row in rows], color, linestyle=style, marker="o", label=label)

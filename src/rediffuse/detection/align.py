@@ -39,7 +39,7 @@ SMALLEST = 16
 """Smallest side of a window, in pixels."""
 SMALLEST_CHOSEN = 64
 """Smallest side of a window that is chosen by default, in pixels."""
-REDUCTIONS = (0.8, 0.64, 0.5)
+REDUCTIONS = (0.8, 0.64, 0.5, 0.4, 0.3)
 """Sides after the reduction, relative to the window; equally likely."""
 
 
