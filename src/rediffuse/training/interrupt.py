@@ -1,10 +1,15 @@
 """Turn SIGTERM and Ctrl-C into a request to stop, which the training loop checks between two steps."""
 
 import contextlib
+import logging
 import signal
 import threading
 from collections.abc import Iterator
 from types import FrameType
+
+LOGGER = logging.getLogger(__name__)
+
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class StopRequest:
@@ -16,6 +21,9 @@ class StopRequest:
         self.received = signal.Signals(number)
         # The next signal is not caught, so a user who cannot wait for the checkpoint can end the process.
         signal.signal(number, signal.SIG_DFL)
+        LOGGER.warning(
+            "%s: stops after this step and saves; the same signal again ends the process at once", self.received.name
+        )
 
 
 @contextlib.contextmanager
@@ -25,9 +33,19 @@ def stop_requests() -> Iterator[StopRequest]:
     if threading.current_thread() is not threading.main_thread():
         yield request
         return
-    before = {number: signal.signal(number, request) for number in (signal.SIGTERM, signal.SIGINT)}
+    before = {number: signal.signal(number, request) for number in STOP_SIGNALS}
     try:
         yield request
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def ignore_stop_signals(worker: int) -> None:
+    """The `worker_init_fn` of a DataLoader whose batches a training loop uses.
+
+    Ctrl-C, `timeout` and torchrun send their signal to all processes of the group. A worker that ended then would end
+    the training before it has written its checkpoint.
+    """
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)

@@ -25,7 +25,7 @@ from rediffuse.records import dump
 from rediffuse.training import checkpoints
 from rediffuse.training.config import LoopConfig
 from rediffuse.training.initial import read_initial
-from rediffuse.training.interrupt import StopRequest, stop_requests
+from rediffuse.training.interrupt import StopRequest, ignore_stop_signals, stop_requests
 from rediffuse.training.randomness import Place
 from rediffuse.training.run_folder import RunFolder
 from rediffuse.training.task import Batch, Data, Task
@@ -262,14 +262,9 @@ def _load(data: Data, shares: list[range], num_workers: int) -> Iterator[Batch]:
         batch_size=None,  # the data return complete batches
         sampler=shares,  # type: ignore[arg-type]  # ranges are what indexes them
         num_workers=num_workers,
-        worker_init_fn=_ignore_interrupts,
+        worker_init_fn=ignore_stop_signals,
     )
     return iter(loader)
-
-
-def _ignore_interrupts(worker: int) -> None:
-    """Ctrl-C in a terminal also interrupts worker processes; only the loop shall handle it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _accelerator(config: LoopConfig, folder: Path) -> Accelerator:
