@@ -108,8 +108,10 @@ def test_super_resolution_has_multipliers_of_its_own(size: int, levels: int) -> 
 
 
 def test_a_size_without_multipliers_is_refused() -> None:
-    with pytest.raises(ValueError, match="image_size=32"):
+    with pytest.raises(ValueError, match="image_size=32: 64, 128, 256, 512 are allowed, or give channel_mult"):
         script_util.create_model(32, 32, 1)
+    with pytest.raises(ValueError, match=r"large_size=32: 64, 256, 512 are allowed$"):  # there is no flag channel_mult
+        script_util.sr_create_model_and_diffusion(**script_util.sr_model_and_diffusion_defaults() | {"large_size": 32})
 
 
 def test_a_classifier_comes_with_its_process() -> None:

@@ -64,9 +64,26 @@ class ClassifierFlags:
     classifier_pool: Pool = "attention"
 
 
-def unet_config(flags: UNetFlags, defaults: Mapping[int, tuple[float, ...]] = CHANNEL_MULT) -> UNetConfig:
+def unet_config(flags: UNetFlags) -> UNetConfig:
     """The U-Net of these flags. Raises ConfigError where the image size has no default multipliers."""
-    channel_mult = _channel_mult(flags.channel_mult, flags.image_size, defaults)
+    if flags.channel_mult:
+        channel_mult = tuple(
+            int(value) if value.is_integer() else value for value in _numbers("channel_mult", flags.channel_mult)
+        )
+    else:
+        channel_mult = _default("image_size", flags.image_size, CHANNEL_MULT, ", or give channel_mult")
+    return _unet_config(flags, channel_mult)
+
+
+def superres_config(flags: UNetFlags) -> UNetConfig:
+    """The super-resolution U-Net of these flags; their `image_size` is the scripts' `large_size`.
+
+    Raises ConfigError where this size has no default multipliers. The scripts have no flag `channel_mult` here.
+    """
+    return _unet_config(flags, _default("large_size", flags.image_size, SUPERRES_CHANNEL_MULT))
+
+
+def _unet_config(flags: UNetFlags, channel_mult: tuple[float, ...]) -> UNetConfig:
     return UNetConfig(
         image_size=flags.image_size,
         model_channels=flags.num_channels,
@@ -88,14 +105,9 @@ def unet_config(flags: UNetFlags, defaults: Mapping[int, tuple[float, ...]] = CH
     )
 
 
-def superres_config(flags: UNetFlags) -> UNetConfig:
-    """The super-resolution U-Net of these flags; their `image_size` is the scripts' `large_size`."""
-    return unet_config(flags, SUPERRES_CHANNEL_MULT)
-
-
 def classifier_config(flags: ClassifierFlags) -> EncoderConfig:
     """The classifier of these flags. Raises ConfigError where the image size has no default multipliers."""
-    channel_mult = _channel_mult("", flags.image_size, CHANNEL_MULT)
+    channel_mult = _default("image_size", flags.image_size, CHANNEL_MULT)
     return EncoderConfig(
         image_size=flags.image_size,
         model_channels=flags.classifier_width,
@@ -115,13 +127,11 @@ def classifier_config(flags: ClassifierFlags) -> EncoderConfig:
     )
 
 
-def _channel_mult(given: str, image_size: int, defaults: Mapping[int, tuple[float, ...]]) -> tuple[float, ...]:
-    if given:
-        return tuple(int(value) if value.is_integer() else value for value in _numbers("channel_mult", given))
-    if image_size not in defaults:
-        known = ", ".join(map(str, defaults))
-        raise ConfigError(f"image_size={image_size}: only {known} have a default channel_mult; give channel_mult")
-    return defaults[image_size]
+def _default(flag: str, size: int, defaults: Mapping[int, tuple[float, ...]], otherwise: str = "") -> tuple[float, ...]:
+    """The default `channel_mult` of this size."""
+    if size not in defaults:
+        raise ConfigError(f"{flag}={size}: {', '.join(map(str, defaults))} are allowed{otherwise}")
+    return defaults[size]
 
 
 def _factors(flag: str, sides: str, image_size: int, num_levels: int) -> tuple[int, ...]:
