@@ -48,9 +48,18 @@ def test_a_launch_is_read_from_the_variables_of_torchrun_and_the_old_logger() ->
     environment = {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "OPENAI_LOGDIR": "a", "OPENAI_LOG_FORMAT": "csv"}
     launch = Launch.from_environment(environment)
     assert launch == Launch(rank=1, num_processes=2, local_rank=1, log_dir="a", log_formats=("csv",))
+    assert Launch.from_environment({"OPENAI_LOGDIR": "", "WORLD_SIZE": ""}) == Launch()
     for wrong in ({"RANK": "x"}, {"RANK": "1"}):
         with pytest.raises(ConfigError, match="RANK="):
             Launch.from_environment(wrong)
+
+
+@pytest.mark.parametrize("variable", ["OMPI_COMM_WORLD_SIZE", "PMI_SIZE"])
+def test_several_processes_of_mpiexec_are_refused_with_the_line_of_torchrun(variable: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{variable}=2: .*torchrun --nproc-per-node 2 -m rediffuse.compat SCRIPT"):
+        Launch.from_environment({variable: "2"})
+    assert Launch.from_environment({variable: "1"}) == Launch()
+    assert Launch.from_environment({variable: "2", "WORLD_SIZE": "2"}) == Launch(num_processes=2)
 
 
 def test_clouds_are_refused_by_name() -> None:

@@ -8,18 +8,20 @@ from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
-from rediffuse.compat.launch import Launch, set_current
+from rediffuse.compat.launch import Launch, current, set_current
 from rediffuse.errors import ConfigError
 
 ADAPTED = "guided_diffusion"
 STAND_INS = ("mpi4py", "blobfile")
-"""Other packages that the programs import; replaced if they are not installed."""
+"""Other packages that the programs import; replaced if they are not installed. mpi4py is also replaced in processes of
+torchrun, which the installed one would take for single processes."""
 
 
 def install(environment: Mapping[str, str] | None = None) -> None:
     """Make `import guided_diffusion` import `rediffuse.compat.guided_diffusion`, until the process ends.
 
-    If `mpi4py` and `blobfile` are not installed, replacements for one machine are used. A second call changes no names.
+    If `mpi4py` and `blobfile` are not installed, replacements for one machine are used; in processes of torchrun
+    `mpi4py` is always replaced. A second call changes no names.
 
     Args:
         environment: pass `os.environ` to use torchrun's variables and `OPENAI_LOGDIR` (see `Launch`), as
@@ -27,18 +29,20 @@ def install(environment: Mapping[str, str] | None = None) -> None:
             a log folder is assumed.
 
     Raises:
-        ConfigError: another `guided_diffusion` was imported before, or the variables contradict each other.
+        ConfigError: another `guided_diffusion`, or an `mpi4py` to replace, was imported before; or the variables are
+            wrong (see `Launch.from_environment`).
     """
-    imported = sys.modules.get(ADAPTED)
-    if imported is not None and imported is not sys.modules.get(_real(ADAPTED)):
-        raise ConfigError(f"{ADAPTED} is already imported, from {imported.__file__}: call install() before")
     if environment is not None:
         set_current(Launch.from_environment(environment))
+    replaced = [ADAPTED, *filter(_needs_replacement, STAND_INS)]
+    for name in replaced:
+        imported = sys.modules.get(name)
+        if imported is not None and imported is not sys.modules.get(_real(name)):
+            raise ConfigError(f"{name} is already imported, from {imported.__file__}: call install() before")
     if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
-        missing = [name for name in STAND_INS if importlib.util.find_spec(name) is None]
         # At the first place: before a package of that name in the program's folder, and so that the folder of a
         # replacement is not searched for second copies of its modules.
-        sys.meta_path.insert(0, _Finder([ADAPTED, *missing]))
+        sys.meta_path.insert(0, _Finder(replaced))
 
 
 class _Finder(MetaPathFinder):
@@ -69,6 +73,11 @@ class _Alias(Loader):
     def exec_module(self, module: ModuleType) -> None:
         # The import system has replaced the spec of the module, which was executed before: restore it.
         module.__spec__ = self._own_spec
+
+
+def _needs_replacement(name: str) -> bool:
+    is_parallel = name == "mpi4py" and current().num_processes > 1
+    return is_parallel or importlib.util.find_spec(name) is None
 
 
 def _real(name: str) -> str:
