@@ -72,16 +72,32 @@ def decode(path: Path, limits: Limits = Limits()) -> DecodedImage:
 
 def decode_bytes(content: bytes, name: str, limits: Limits = Limits()) -> DecodedImage:
     """Decode the bytes of an image file as `decode` does; `name` is the file's name in errors."""
-    if not content:
-        raise ImageError(f"{name}: is empty (0 bytes): copy or download it again")
     with pillow_silenced:
         image = open_image(content, name)
         size = image.size
         _check_size(size, name, limits)
+        _require_one_frame(image, name)
         _load(image, name)
         pixels = _rgb(_upright(image), name)
     codec = "JPEG" if image.format == "MPO" else str(image.format)
     return DecodedImage(pixels=pixels, codec=codec, size=size, sha256=hashlib.sha256(content).hexdigest())
+
+
+def first_frame(path: Path, limits: Limits = Limits()) -> np.ndarray:
+    """The pixels of a file as stored, without the EXIF orientation, and of several frames or pages the first.
+
+    Returns:
+        uint8, (H, W, 3), RGB.
+
+    Raises:
+        ImageError: as `decode`, but for several frames or pages.
+    """
+    name = printable(path)
+    with pillow_silenced:
+        image = open_image(read_file(path, limits), name)
+        _check_size(image.size, name, limits)
+        _load(image, name)
+        return _rgb(image, name)
 
 
 def pixels_of(image: Image.Image | np.ndarray, name: str, limits: Limits = Limits()) -> np.ndarray:
@@ -105,6 +121,7 @@ def pixels_of(image: Image.Image | np.ndarray, name: str, limits: Limits = Limit
     _check_size(image.size, name, limits)
     with pillow_silenced:
         with _loading:
+            _require_one_frame(image, name)
             _load(image, name)
         return _rgb(_upright(image), name)
 
@@ -146,6 +163,8 @@ def open_image(content: bytes, name: str) -> ImageFile.ImageFile:
     Raises:
         ImageError: the bytes are no image in one of `CODECS`.
     """
+    if not content:
+        raise ImageError(f"{name}: is empty (0 bytes): copy or download it again")
     Image.init()
     for codec in CODECS:
         factory, accept = Image.OPEN[codec]
@@ -177,8 +196,14 @@ def _check_size(size: tuple[int, int], name: str, limits: Limits) -> None:
 
 def _load(image: Image.Image, name: str) -> None:
     try:
-        num_frames = getattr(image, "n_frames", 1)
         image.load()
+    except Exception as error:  # as in open_image
+        raise _broken(name, image.format, error) from error
+
+
+def _require_one_frame(image: Image.Image, name: str) -> None:
+    try:
+        num_frames = getattr(image, "n_frames", 1)
     except Exception as error:  # as in open_image
         raise _broken(name, image.format, error) from error
     if num_frames == 1 or image.format == "MPO":

@@ -1,11 +1,20 @@
 """guided-diffusion's image folders (and DIRE's) with their old names; `rediffuse.images` reads and crops.
 
-Three things differ from the original. A file that cannot be read is left out with a line on stderr. If no batch can be
-filled, or file names contain no class, there is an error. Random crops and flips draw from torch's generator, which
-programs seed.
+Files are found and read as by the original: `.jpg`, `.jpeg`, `.png` and `.gif` files, also hidden ones, also through
+links, and several times where several links lead to one file; the first frame, without its EXIF orientation. What
+differs, and why:
+
+- A file that cannot be read is named on stderr and replaced by the next one that can, so that batches keep their size,
+  with which programs draw labels; the original ends.
+- 16-bit gray is scaled to 8 bits; the original makes everything above 255 white.
+- Formats and sizes that `rediffuse.images.decode` refuses count as files that cannot be read: they can fill the memory.
+- A link to a folder that contains it is not followed, so that the list of files ends.
+- If no batch can be filled, or file names contain no class, there is an error; the original waits for ever, or takes
+  every name as a class.
+- Random crops and flips draw from torch's generator, which programs seed.
 """
 
-import signal
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -21,9 +30,12 @@ from rediffuse.compat.guided_diffusion import logger
 from rediffuse.compat.processes import WORLD
 from rediffuse.errors import ConfigError, ImageError, InputError
 from rediffuse.images import crop
-from rediffuse.images.decode import decode
-from rediffuse.images.find import find_images
+from rediffuse.images.decode import first_frame
 from rediffuse.images.tensors import to_tensor
+from rediffuse.training.interrupt import ignore_stop_signals
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".gif")
+"""Suffixes of the files that are taken from folders, in lower or upper case."""
 
 Conditioning = dict[str, Tensor]
 
@@ -58,9 +70,7 @@ def load_data(
         ConfigError: there are fewer images than one batch needs.
     """
     dataset = ImageDataset(image_size, *_list(data_dir, class_cond), WORLD.rank, WORLD.size, random_crop, random_flip)
-    if len(dataset) < batch_size:
-        raise ConfigError(f"batch_size={batch_size}: {data_dir} has {len(dataset)} images for this process")
-    return _batches(dataset, batch_size, deterministic, drop_last=True)
+    return _batches(dataset, data_dir, batch_size, deterministic, drop_last=True)
 
 
 def load_data_for_reverse(
@@ -79,15 +89,13 @@ def load_data_for_reverse(
         (N, 3, S, S) float32 in [-1, 1], `{"y": (N,) int64}` or an empty dict, and N paths.
 
     Raises:
-        InputError, ConfigError: see `load_data`; too few images for one batch are an error in random order only.
+        InputError, ConfigError: see `load_data`; in deterministic order one image per process is enough.
     """
     dataset = ImageDataset_for_reverse(
         image_size, *_list(data_dir, class_cond), WORLD.rank, WORLD.size, random_crop, random_flip
     )
     logger.log(f"dataset length: {len(dataset) * WORLD.size}")
-    if not deterministic and len(dataset) < batch_size:
-        raise ConfigError(f"batch_size={batch_size}: {data_dir} has {len(dataset)} images for this process")
-    return _batches(dataset, batch_size, deterministic, drop_last=not deterministic)
+    return _batches(dataset, data_dir, batch_size, deterministic, drop_last=not deterministic)
 
 
 class ImageDataset(Dataset[Any]):
@@ -114,7 +122,7 @@ class ImageDataset(Dataset[Any]):
 
     def __getitem__(self, idx: int) -> tuple[Any, ...]:
         """One image. Raises ImageError if the file cannot be read."""
-        pixels = decode(Path(self.local_images[idx])).pixels
+        pixels = first_frame(Path(self.local_images[idx]))
         size = self.resolution
         pixels = crop.random_crop(pixels, size, _rng()) if self.random_crop else crop.center_crop(pixels, size)
         if self.random_flip and _rng().random() < 0.5:
@@ -145,7 +153,7 @@ def random_crop_arr(
 
 
 class _Batches(Dataset[Any]):
-    """Batches of a dataset by the indices of their images; None if none of the images can be read."""
+    """Batches of a dataset by the indices of their images; None if no image of the dataset can be read."""
 
     def __init__(self, dataset: ImageDataset) -> None:
         self.dataset = dataset
@@ -153,39 +161,50 @@ class _Batches(Dataset[Any]):
     def __getitem__(self, indices: Sequence[int]) -> Any:
         samples = []
         for index in indices:
+            sample = self._first_readable(index)
+            if sample is None:
+                return None
+            samples.append(sample)
+        return default_collate(samples)
+
+    def _first_readable(self, index: int) -> tuple[Any, ...] | None:
+        """The image at this index, or else at the next one that can be read; after the last comes the first."""
+        for place in (*range(index, len(self.dataset)), *range(index)):
             try:
-                samples.append(self.dataset[index])
+                return self.dataset[place]
             except ImageError as error:
                 print(f"skipped: {error}", file=sys.stderr)
-        return default_collate(samples) if samples else None
+        return None
 
 
-def _batches(dataset: ImageDataset, batch_size: int, deterministic: bool, drop_last: bool) -> Iterator[Any]:
+def _batches(
+    dataset: ImageDataset, data_dir: str, batch_size: int, deterministic: bool, drop_last: bool
+) -> Iterator[Any]:
+    if len(dataset) < (batch_size if drop_last else 1):
+        raise ConfigError(f"batch_size={batch_size}: {data_dir} has {len(dataset)} images for this process")
+    return _endless(dataset, batch_size, deterministic, drop_last)
+
+
+def _endless(dataset: ImageDataset, batch_size: int, deterministic: bool, drop_last: bool) -> Iterator[Any]:
     order = SequentialSampler(dataset) if deterministic else RandomSampler(dataset)
     batches = BatchSampler(order, batch_size, drop_last)
     loader = DataLoader(
-        _Batches(dataset), batch_size=None, sampler=batches, num_workers=1, worker_init_fn=_ignore_interrupts
+        _Batches(dataset), batch_size=None, sampler=batches, num_workers=1, worker_init_fn=ignore_stop_signals
     )
     while True:
-        num_batches = 0
         for batch in loader:
-            if batch is not None:
-                num_batches += 1
-                yield batch
-        if num_batches == 0:
-            raise InputError(f"none of the {len(dataset)} images can be read; the first: {dataset.local_images[0]}")
-
-
-def _ignore_interrupts(worker: int) -> None:
-    """Ctrl-C in a terminal also interrupts the worker process; only the program shall handle it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+            if batch is None:
+                raise InputError(f"none of the {len(dataset)} images can be read; the first: {dataset.local_images[0]}")
+            yield batch
 
 
 def _list(data_dir: str, class_cond: bool) -> tuple[list[str], list[int] | None]:
     """The files below a folder and their classes."""
     if not data_dir:
         raise InputError("data_dir: a folder of images is needed")
-    paths = [str(image.path) for image in find_images([data_dir])]
+    paths = list(_image_files(data_dir))
+    if not paths:
+        raise InputError(f"{data_dir}: holds no images ({', '.join(SUFFIXES)})")
     if not class_cond:
         return paths, None
     nameless = [path for path in paths if "_" not in Path(path).name]
@@ -196,6 +215,20 @@ def _list(data_dir: str, class_cond: bool) -> tuple[list[str], list[int] | None]
     names = [Path(path).name.split("_")[0] for path in paths]
     numbers = {name: number for number, name in enumerate(sorted(set(names)))}
     return paths, [numbers[name] for name in names]
+
+
+def _image_files(folder: str, inside: tuple[str, ...] = ()) -> Iterator[str]:
+    """The images below a folder, in the order of their names; `inside` are the real paths of the folders around it."""
+    inside = (*inside, os.path.realpath(folder))
+    try:
+        names = sorted(os.listdir(folder))  # noqa: PTH208 (names are needed)
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be listed: {error.strerror or error}") from error
+    for path in (os.path.join(folder, name) for name in names):  # noqa: PTH118 (a program sees the paths)
+        if path.lower().endswith(SUFFIXES):
+            yield path
+        elif Path(path).is_dir() and os.path.realpath(path) not in inside:
+            yield from _image_files(path, inside)
 
 
 def _rng() -> np.random.Generator:
