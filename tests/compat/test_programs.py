@@ -6,6 +6,7 @@ They all run once in one process (about 8 s of CPU, half of it the import of tor
 
 import csv
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,13 +16,18 @@ import pytest
 import torch
 from PIL import Image
 
-from processes import torchrun
+from processes import TORCHRUN, stopped_by_timeout, torchrun
 
 PROGRAMS = Path(__file__).parent / "programs"
+UNET = "--image_size 8 --num_channels 32 --num_res_blocks 1 --channel_mult 1,2 --attention_resolutions 4"
+CLASSIFIER = "--image_size 64 --classifier_width 32 --classifier_depth 1 --classifier_attention_resolutions 8"
+SUPERRES = "--large_size 64 --small_size 16 --num_channels 32 --num_res_blocks 1 --attention_resolutions 8"
+TRAINING = "--data_dir images --batch_size 2 --log_interval 1 --out out"
 
 
-def run(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("OPENAI_", "CUDA_"))}
+def run(*words: str, cwd: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("OPENAI_", "CUDA_"))}
+    environment = inherited | variables
     command = [sys.executable, "-W", "error::UserWarning", "-m", "rediffuse.compat", *words]
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
 
@@ -152,6 +158,50 @@ def test_two_processes_stop_together_and_go_on(results_of_two: Path) -> None:
         < log.index("model000001.pt, step 1")
         < log.index("saving step 000003")
     )
+
+
+def test_a_training_in_two_processes_that_timeout_stops_writes_all_its_files(tmp_path: Path) -> None:
+    write_images(tmp_path / "images", 4)
+    words = (*TORCHRUN, "-m", "rediffuse.compat", str(PROGRAMS / "image_train.py"), *UNET.split(), *TRAINING.split())
+    output = stopped_by_timeout(*words, begun=tmp_path / "out" / "progress.csv", cwd=tmp_path)
+    saved = re.search(r"stopped by a signal, saved step (\d+)", output)
+    assert saved is not None, output
+    step = f"{int(saved[1]):06d}"
+    files = {path.name for path in (tmp_path / "out").glob(f"*{step}.pt")}
+    assert files == {f"{kind}{step}.pt" for kind in ("model", "opt", "ema_0.9_", "ema_0.99_")}
+
+
+def test_a_program_with_a_loop_of_its_own_saves_when_timeout_stops_it_and_resumes(tmp_path: Path) -> None:
+    write_images(tmp_path / "images", 4)
+    program = str(PROGRAMS / "classifier_train.py")
+    flags = f"{CLASSIFIER} {TRAINING} --val_data_dir images".split()
+    words = ("-m", "rediffuse.compat", program, *flags, "--iterations", "1000000")
+    output = stopped_by_timeout(*words, begun=tmp_path / "out" / "progress.csv", cwd=tmp_path)
+    saved = re.search(r"saved step (\d+); --resume_checkpoint (\S+) continues from it", output)
+    assert saved is not None, output
+    step = int(saved[1])
+    finished = run(program, *flags, "--resume_checkpoint", saved[2], "--iterations", str(step + 2), cwd=tmp_path)
+    assert finished.returncode == 0, finished.stderr
+    assert (tmp_path / "out" / f"opt{step + 1:06d}.pt").is_file()
+
+
+def test_a_missing_file_of_a_program_is_one_line(results: Path) -> None:
+    weights = f"--model_path {results}/super_res_train/model000000.pt"
+    for given, expected in (("", "give its flag, such as --base_samples"), ("no.npz", "no.npz: there is no such file")):
+        flags = f"{SUPERRES} {weights} --base_samples={given}"
+        finished = run(str(PROGRAMS / "super_res_sample.py"), *flags.split(), cwd=results.parent, OPENAI_LOGDIR="")
+        lines = finished.stderr.splitlines()
+        assert finished.returncode == 1, finished.stderr
+        assert len(lines) == 1, finished.stderr
+        assert lines[0].startswith("rediffuse: ")
+        assert expected in lines[0]
+
+
+def test_an_installed_mpi4py_does_not_hide_the_processes_of_torchrun(tmp_path: Path) -> None:
+    (tmp_path / "mpi4py.py").write_text("raise AssertionError")
+    (tmp_path / "a.py").write_text("from mpi4py import MPI\nprint(MPI.COMM_WORLD.rank, MPI.COMM_WORLD.size)")
+    finished = run("a.py", cwd=tmp_path, WORLD_SIZE="2", RANK="1")
+    assert finished.stdout == "1 2\n", finished.stderr
 
 
 def test_a_missing_script_is_one_line(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from rediffuse.compat.guided_diffusion.resample import ScheduleSampler
 from rediffuse.compat.guided_diffusion.script_util import create_gaussian_diffusion
 from rediffuse.compat.guided_diffusion.train_util import TrainLoop
 from rediffuse.compat.guided_diffusion.unet import UNetModel
+from rediffuse.errors import CheckpointError
 
 CASES: dict[str, dict[str, bool]] = {
     "train_mse": {},
@@ -84,3 +85,41 @@ def test_trajectory_is_guided_diffusions(name: str, microbatch: int, one_process
         assert relative_error(loop.model.eval()(x, t), golden["out"]) < 2e-4
         loop.model.load_state_dict(averaged)
         assert relative_error(loop.model(x, t), golden["out_ema"]) < 2e-4
+
+
+def _loop(resume_checkpoint: str = "", num_res_blocks: int = 1, lr_anneal_steps: int = 2) -> TrainLoop:
+    return TrainLoop(
+        model=UNetModel(8, 3, 32, 3, num_res_blocks, [], channel_mult=(1,)),
+        diffusion=create_gaussian_diffusion(steps=40),
+        data=iter([(torch.zeros(1, 3, 8, 8), {})] * 2),
+        batch_size=1,
+        microbatch=-1,
+        lr=1e-3,
+        ema_rate=0.9,
+        log_interval=10,
+        save_interval=10,
+        resume_checkpoint=resume_checkpoint,
+        lr_anneal_steps=lr_anneal_steps,
+    )
+
+
+def test_an_explicit_checkpoint_wins_over_the_newest_of_the_folder_aloud(one_process: None, tmp_path: Path) -> None:
+    _loop().run_loop()
+    with logger.scoped_configure(str(tmp_path), ["log"]):
+        again, chosen = _loop(), _loop(resume_checkpoint=str(tmp_path / "model000000.pt"))
+        again.run_loop()
+    log = (tmp_path / "log.txt").read_text()
+    assert (again.resume_step, chosen.resume_step) == (2, 0)
+    assert f"not from {tmp_path}/model000002.pt, the newest in the log folder, since resume_checkpoint is given" in log
+    assert f"nothing is left to do: {tmp_path}/model000002.pt, lr_anneal_steps=2" in log
+
+
+def test_a_folder_of_another_network_is_named(one_process: None, tmp_path: Path) -> None:
+    _loop().run_loop()
+    with pytest.raises(CheckpointError, match=r"model000002\.pt, the newest in the log folder \(OPENAI_LOGDIR\): does"):
+        _loop(num_res_blocks=2)
+    state = torch.load(tmp_path / "opt000002.pt", weights_only=True)
+    state["param_groups"][0]["params"].pop()
+    torch.save(state, tmp_path / "opt000002.pt")
+    with pytest.raises(CheckpointError, match=r"opt000002\.pt: does not fit this training's optimiser"):
+        _loop()

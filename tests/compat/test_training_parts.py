@@ -7,14 +7,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import ExifTags, Image
 from torch import nn
 from torch.optim import SGD
 
-from rediffuse.compat.guided_diffusion import fp16_util, logger, train_util
-from rediffuse.compat.guided_diffusion.image_datasets import ImageDataset, load_data
+from rediffuse.compat.guided_diffusion import fp16_util, image_datasets, logger, train_util
+from rediffuse.compat.guided_diffusion.dist_util import load_state_dict
+from rediffuse.compat.guided_diffusion.image_datasets import (
+    ImageDataset,
+    center_crop_arr,
+    load_data,
+    load_data_for_reverse,
+)
 from rediffuse.compat.guided_diffusion.unet import UNetModel
-from rediffuse.errors import ConfigError, ImageError, InputError
+from rediffuse.errors import CheckpointError, ConfigError, ImageError, InputError
 from rediffuse.training.config import LoopConfig
 from rediffuse.training.trainer import TrainingDiverged
 
@@ -133,12 +139,45 @@ def test_processes_share_the_images_and_crops_repeat_with_the_seed(images: Path)
     np.testing.assert_array_equal(*crops)
 
 
-def test_a_file_that_cannot_be_read_is_left_out(images: Path) -> None:
-    (images / "cat_1.png").write_bytes(b"no image")
-    with pytest.raises(ImageError, match=r"cat_1\.png"):
-        ImageDataset(8, [str(images / "cat_1.png")])[0]
-    x_0, _ = next(load_data(data_dir=str(images), batch_size=3, image_size=8, deterministic=True))
-    assert len(x_0) == 2
+def test_a_file_that_cannot_be_read_is_replaced_by_the_next_one(images: Path) -> None:
+    (images / "dog_2.png").write_bytes(b"no image")
+    with pytest.raises(ImageError, match=r"dog_2\.png"):
+        ImageDataset(8, [str(images / "dog_2.png")])[0]
+    _, labels, paths = next(load_data_for_reverse(data_dir=str(images), batch_size=4, image_size=8, class_cond=True))
+    assert [Path(path).name for path in paths] == ["cat_1.png", "cat_3.png", "cat_1.png"]
+    assert labels["y"].tolist() == [0, 0, 0]
+
+
+def test_a_folder_without_a_readable_image_is_an_error(images: Path) -> None:
+    for path in images.iterdir():
+        path.write_bytes(b"no image")
+    with pytest.raises(InputError, match="none of the 3 images can be read"):
+        next(load_data(data_dir=str(images), batch_size=2, image_size=8))
+
+
+def test_files_are_found_as_by_the_original(images: Path) -> None:
+    (images / ".hidden").mkdir()
+    for name in (".hidden/a_1.JPEG", "b_1.webp", "b_2.gif"):
+        (images / name).touch()
+    (images / "c_1.png").symlink_to("cat_1.png")
+    (images / "loop").symlink_to(".")
+    (images / "z").symlink_to(".hidden")
+    names = [".hidden/a_1.JPEG", "b_2.gif", "c_1.png", "cat_1.png", "cat_3.png", "dog_2.png", "z/a_1.JPEG"]
+    assert list(image_datasets._image_files(str(images))) == [str(images / name) for name in names]
+
+
+def test_pixels_are_read_as_by_the_original(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 10, 3), dtype=np.uint8)
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    Image.fromarray(pixels).save(tmp_path / "turned.png", exif=exif)
+    colours = [Image.new("RGB", (10, 8), colour) for colour in ("red", "blue")]
+    colours[0].save(tmp_path / "animated.gif", save_all=True, append_images=colours[1:])
+    for name in ("turned.png", "animated.gif"):
+        with Image.open(tmp_path / name) as image:
+            expected = center_crop_arr(image, 8)
+        array, _ = ImageDataset(8, [str(tmp_path / name)], random_flip=False)[0]
+        np.testing.assert_array_equal(np.rint((array + 1) * 127.5).transpose(1, 2, 0), expected)
 
 
 def test_folders_that_can_give_no_batch_are_refused(images: Path) -> None:
@@ -147,6 +186,18 @@ def test_folders_that_can_give_no_batch_are_refused(images: Path) -> None:
     (images / "cat_1.png").rename(images / "cat.png")
     with pytest.raises(InputError, match=r"cat\.png: contains no class"):
         load_data(data_dir=str(images), batch_size=1, image_size=8, class_cond=True)
+
+
+# --- weights ----------------------------------------------------------------------------------------------------------
+
+
+def test_weights_of_another_network_are_an_error_that_names_their_file(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="--model_path"):
+        load_state_dict("")
+    one, other = (UNetModel(8, 3, 32, 3, 1, [], channel_mult=multipliers) for multipliers in ((1,), (1, 2)))
+    torch.save(one.state_dict(), path := tmp_path / "one.pt")
+    with pytest.raises(CheckpointError, match=r"one\.pt: does not fit this UNetModel: \d+ missing: .*"):
+        other.load_state_dict(load_state_dict(str(path)))
 
 
 # --- names of files -------------------------------------------------------------------------------------------------

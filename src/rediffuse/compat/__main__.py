@@ -32,12 +32,17 @@ def main(words: list[str]) -> int:
         sys.argv = words
         sys.path[0] = str(script.resolve().parent)
         log_dir = Path("logs") / f"{script.stem}-{datetime.now():%Y%m%d-%H%M%S}"
-        install({"OPENAI_LOGDIR": str(log_dir), **os.environ})
+        install({**os.environ, "OPENAI_LOGDIR": os.environ.get("OPENAI_LOGDIR") or str(log_dir)})
         # DIRE's programs need this variable, also without a GPU. A value that lists all GPUs changes nothing.
         os.environ.setdefault("CUDA_VISIBLE_DEVICES", _all_gpus())
         runpy.run_path(str(script), run_name="__main__")
     except RediffuseError as error:
         print(f"rediffuse: {error}", file=sys.stderr)
+        return 1
+    except FileNotFoundError as error:  # usually a path that the user gave to the program
+        if error.filename is None:
+            raise
+        print(f"rediffuse: {error.filename}: there is no such file", file=sys.stderr)
         return 1
     return 0
 

@@ -46,7 +46,12 @@ def _local(function: Callable[Concatenate[str, P], R]) -> Callable[Concatenate[s
 
 @_local
 def BlobFile(path: str, mode: str = "r", streaming: bool | None = None, **_: Any) -> IO[Any]:
-    """An open file; `streaming` and blobfile's other arguments have an effect on remote files only."""
+    """An open file; `streaming` and blobfile's other arguments have an effect on remote files only.
+
+    Raises InputError for an empty path, which is the default of programs' flags for files.
+    """
+    if not path:
+        raise InputError("the program opens a file whose path is empty: give its flag, such as --base_samples")
     return Path(path).open(mode)
 
 

@@ -16,7 +16,7 @@ from guided_diffusion.script_util import (
     classifier_and_diffusion_defaults,
     create_classifier_and_diffusion,
 )
-from guided_diffusion.train_util import log_loss_dict
+from guided_diffusion.train_util import log_loss_dict, parse_resume_step_from_filename
 from torch.nn.parallel.distributed import DistributedDataParallel as DDP
 from torch.optim import AdamW
 
@@ -28,6 +28,9 @@ def main():
     model, diffusion = create_classifier_and_diffusion(**args_to_dict(args, classifier_and_diffusion_defaults().keys()))
     model.to(dist_util.dev())
     sampler = create_named_schedule_sampler("uniform", diffusion)
+    resume_step = parse_resume_step_from_filename(args.resume_checkpoint)
+    if args.resume_checkpoint:
+        model.load_state_dict(dist_util.load_state_dict(args.resume_checkpoint, map_location=dist_util.dev()))
     dist_util.sync_params(model.parameters())
     mp_trainer = MixedPrecisionTrainer(model=model, use_fp16=args.classifier_use_fp16, initial_lg_loss_scale=16.0)
     model = DDP(
@@ -50,6 +53,9 @@ def main():
         for name, folder in folders.items()
     }
     opt = AdamW(mp_trainer.master_params, lr=args.lr)
+    if args.resume_checkpoint:
+        saved = os.path.join(os.path.dirname(args.resume_checkpoint), f"opt{resume_step:06}.pt")  # noqa: PTH118, PTH120
+        opt.load_state_dict(dist_util.load_state_dict(saved, map_location=dist_util.dev()))
 
     def losses_of(name):
         batch, extra = next(data[name])
@@ -62,7 +68,7 @@ def main():
         log_loss_dict(diffusion, t, {f"{name}_loss": loss.detach(), f"{name}_acc@1": hits})
         return loss.mean()
 
-    for step in range(args.iterations):
+    for step in range(resume_step, args.iterations):
         logger.logkv("step", step)
         mp_trainer.zero_grad()
         mp_trainer.backward(losses_of("train"))
@@ -87,6 +93,7 @@ def parser():
         "lr": 3e-4,
         "batch_size": 4,
         "log_interval": 1,
+        "resume_checkpoint": "",
         "out": None,
     }
     flags.update(classifier_and_diffusion_defaults())

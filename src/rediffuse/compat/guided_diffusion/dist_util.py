@@ -5,7 +5,7 @@ comes from torchrun's variables, which `python -m rediffuse.compat` reads (see `
 """
 
 import atexit
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cache, wraps
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from torch import distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
 from rediffuse.compat.launch import current
+from rediffuse.errors import InputError
 from rediffuse.models.checkpoints import read_pickle, read_state_dict
 
 GPUS_PER_NODE = 8
@@ -55,6 +56,14 @@ def dev() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+class LoadedState(dict[str, Any]):
+    """A state_dict that remembers its file, for errors."""
+
+    def __init__(self, state: Mapping[str, Any], path: str) -> None:
+        super().__init__(state)
+        self.path = path
+
+
 def load_state_dict(path: str, **kwargs: Any) -> Any:
     """Load a file of `torch.save`, or the tensors of a `.safetensors` file; no code is run.
 
@@ -63,13 +72,15 @@ def load_state_dict(path: str, **kwargs: Any) -> Any:
         kwargs: only `map_location` is used: the device of the tensors, by default the CPU.
 
     Raises:
-        InputError, CheckpointError: see `rediffuse.models.checkpoints`.
+        InputError, CheckpointError: see `rediffuse.models.checkpoints`; also if the path is empty.
     """
+    if not path:
+        raise InputError("a file of weights is needed: give its path with --model_path or --classifier_path")
     file = Path(path)
     # A saved optimiser is not a state_dict of tensors, so only missing and .safetensors files use that function.
     is_pickle = file.is_file() and file.suffix != ".safetensors"
-    content = read_pickle(file) if is_pickle else read_state_dict(file)
-    return _on(kwargs.get("map_location") or "cpu", content)
+    content = _on(kwargs.get("map_location") or "cpu", read_pickle(file) if is_pickle else read_state_dict(file))
+    return LoadedState(content, path) if isinstance(content, dict) else content
 
 
 def sync_params(params: Iterable[Tensor]) -> None:

@@ -1,12 +1,14 @@
 """guided-diffusion's training in half precision with its old names, on torch's GradScaler.
 
 The network's torso is float16; the optimiser has float32 copies of all weights, in two flat parameters as before, so
-that its saved state fits old programs. Two things are new: also in float32 a step without a finite gradient changes
-nothing, and many such consecutive steps end the training.
+that its saved state fits old programs. Three things are new: also in float32 a step without a finite gradient changes
+nothing, many such consecutive steps end the training, and a program with a training loop of its own saves its model and
+optimiser when Ctrl-C or SIGTERM stops it.
 """
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,6 +17,8 @@ from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 
 from rediffuse.compat.guided_diffusion import logger
+from rediffuse.compat.processes import WORLD
+from rediffuse.compat.stopping import requested_anywhere, requests_from_now_on, write_state
 from rediffuse.errors import ConfigError
 from rediffuse.training.config import LoopConfig
 from rediffuse.training.trainer import TrainingDiverged
@@ -69,7 +73,9 @@ class MixedPrecisionTrainer:
             growth_interval=1,
             enabled=use_fp16,
         )
-        self._num_bad_steps = 0
+        self._num_steps = self._num_bad_steps = 0
+        self.saves_when_stopped = True
+        """Whether `optimize` writes files and ends the program after Ctrl-C or SIGTERM; False where a loop does it."""
 
     @property
     def lg_loss_scale(self) -> float:
@@ -89,7 +95,10 @@ class MixedPrecisionTrainer:
 
         Raises:
             TrainingDiverged: many consecutive steps had no finite gradient.
+            SystemExit: Ctrl-C or SIGTERM stopped a training loop of the program's own; `modelNNNNNN.pt` and
+                `optNNNNNN.pt` were written to the log's folder. NNNNNN is the value `step` of the log.
         """
+        stop = requests_from_now_on() if self.saves_when_stopped else None
         if self.param_groups_and_shapes is not None:
             logger.logkv_mean("lg_loss_scale", self.lg_loss_scale)
             model_grads_to_master_grads(self.param_groups_and_shapes, self.master_params)
@@ -107,6 +116,10 @@ class MixedPrecisionTrainer:
             zero_master_grads(self.master_params)
             master_params_to_model_params(self.param_groups_and_shapes, self.master_params)
         self._count(is_finite)
+        stopped_by = stop and requested_anywhere(stop)
+        if stopped_by:
+            self._save(opt)
+            raise SystemExit(128 + stopped_by)
         return is_finite
 
     def master_params_to_state_dict(self, master_params: Sequence[Tensor]) -> dict[str, Tensor]:
@@ -117,7 +130,21 @@ class MixedPrecisionTrainer:
         """Undo `master_params_to_state_dict`."""
         return state_dict_to_master_params(self.model, state_dict, self.use_fp16)
 
+    def _save(self, opt: Optimizer) -> None:
+        """Write the files that programs with a loop of their own, such as classifier_train, write and resume from."""
+        if WORLD.rank > 0:
+            return
+        folder = logger.get_dir()
+        if folder is None:
+            raise ConfigError("stopped by a signal, nothing was saved: the program did not call logger.configure")
+        step = int(logger.getkvs().get("step", self._num_steps - 1))
+        model = Path(folder) / f"model{step:06d}.pt"
+        write_state(model.with_name(f"opt{step:06d}.pt"), opt.state_dict())
+        write_state(model, self.master_params_to_state_dict(self.master_params))
+        logger.log(f"stopped by a signal, saved step {step}; --resume_checkpoint {model} continues from it")
+
     def _count(self, is_finite: bool) -> None:
+        self._num_steps += 1
         self._num_bad_steps = 0 if is_finite else self._num_bad_steps + 1
         if is_finite:
             return

@@ -3,18 +3,16 @@
 `rediffuse.training` has the loop for new programs. This one has the methods that old programs override, draws random
 numbers from the global generators that they seed, and takes data from their iterators. It shares stop requests and the
 test for divergence with `rediffuse.training`. Four things differ from the original: the same command in the same log
-folder continues a stopped training, Ctrl-C and SIGTERM write a checkpoint first, several processes can train without
-GPUs, and microbatches do not change the size of the gradient.
+folder continues a stopped training, unless it names a `resume_checkpoint`; Ctrl-C and SIGTERM write a checkpoint first;
+several processes can train without GPUs; and microbatches do not change the size of the gradient.
 """
 
 import contextlib
 import copy
-import signal
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 from torch.nn.parallel import DistributedDataParallel
@@ -24,9 +22,10 @@ from rediffuse.compat.guided_diffusion import dist_util, logger
 from rediffuse.compat.guided_diffusion.fp16_util import MixedPrecisionTrainer
 from rediffuse.compat.guided_diffusion.nn import update_ema
 from rediffuse.compat.guided_diffusion.resample import LossAwareSampler, ScheduleSampler, UniformSampler
-from rediffuse.errors import ConfigError
-from rediffuse.files import atomic_write
-from rediffuse.training.interrupt import StopRequest, stop_requests
+from rediffuse.compat.stopping import requested_anywhere, write_state
+from rediffuse.errors import CheckpointError, ConfigError
+from rediffuse.models.checkpoints import load_into
+from rediffuse.training.interrupt import stop_requests
 
 INITIAL_LOG_LOSS_SCALE = 20.0
 
@@ -44,8 +43,8 @@ class TrainLoop:
         ema_rate: rate of the average of the weights, or several rates separated by commas.
         log_interval: steps between two rows of the log.
         save_interval: steps between two checkpoints.
-        resume_checkpoint: a `modelNNNNNN.pt` in one folder with its averages and optimiser, or initial weights; empty
-            for none. A checkpoint in the log folder is used instead, if there is one.
+        resume_checkpoint: a `modelNNNNNN.pt` in one folder with its averages and optimiser, or initial weights; if
+            empty, the newest checkpoint in the log folder, if there is one.
         use_fp16: see `MixedPrecisionTrainer`.
         fp16_scale_growth: see `MixedPrecisionTrainer`.
         schedule_sampler: draws the timesteps; by default all with equal probability.
@@ -104,7 +103,12 @@ class TrainLoop:
         if checkpoint:
             self.resume_step = parse_resume_step_from_filename(checkpoint)
             logger.log(f"loading the model from {checkpoint}, step {self.resume_step}")
-            self.model.load_state_dict(dist_util.load_state_dict(checkpoint, map_location=dist_util.dev()))
+            state = dist_util.load_state_dict(checkpoint, map_location=dist_util.dev())
+            found = "" if self.resume_checkpoint else ", the newest in the log folder (OPENAI_LOGDIR)"
+            load_into(self.model, state, f"{checkpoint}{found}")
+            newest = find_resume_checkpoint()
+            if newest and not Path(newest).samefile(checkpoint):
+                logger.warn(f"not from {newest}, the newest in the log folder, since resume_checkpoint is given")
         dist_util.sync_params(self.model.parameters())
 
     def _load_ema_parameters(self, rate: float) -> list[Any]:
@@ -124,10 +128,14 @@ class TrainLoop:
             logger.warn(f"{checkpoint} does not exist: the optimiser starts with a new state")
             return
         logger.log(f"loading the optimiser from {checkpoint}")
-        self.opt.load_state_dict(dist_util.load_state_dict(str(checkpoint), map_location=dist_util.dev()))
+        state = dist_util.load_state_dict(str(checkpoint), map_location=dist_util.dev())
+        try:
+            self.opt.load_state_dict(state)
+        except ValueError as error:  # for example of a training in float16, which has two flat parameters
+            raise CheckpointError(f"{checkpoint}: does not fit this training's optimiser: {error}") from None
 
     def _main_checkpoint(self) -> str:
-        return find_resume_checkpoint() or self.resume_checkpoint
+        return self.resume_checkpoint or find_resume_checkpoint() or ""
 
     def run_loop(self) -> None:
         """Train until `lr_anneal_steps`.
@@ -138,18 +146,21 @@ class TrainLoop:
         """
         if not self.lr_anneal_steps:
             logger.log("lr_anneal_steps is 0: runs until it is stopped; Ctrl-C and SIGTERM write a checkpoint first")
+        elif self.resume_step >= self.lr_anneal_steps:
+            logger.log(f"nothing is left to do: {self._main_checkpoint()}, lr_anneal_steps={self.lr_anneal_steps}")
+        self.mp_trainer.saves_when_stopped = False  # the loop saves the averages too
         with stop_requests() as stop:
             while not self.lr_anneal_steps or self.step + self.resume_step < self.lr_anneal_steps:
                 batch, cond = next(self.data)
                 self.run_step(batch, cond)
                 if self.step % self.log_interval == 0:
                     logger.dumpkvs()
-                stopped = self._stop_requested(stop)
-                if stopped or self.step % self.save_interval == 0:
+                stopped_by = requested_anywhere(stop)
+                if stopped_by or self.step % self.save_interval == 0:
                     self.save()
-                if stopped:
+                if stopped_by:
                     logger.log(f"stopped by a signal, saved step {self.step + self.resume_step}")
-                    raise SystemExit(128 + (stop.received or signal.SIGTERM))
+                    raise SystemExit(128 + stopped_by)
                 self.step += 1
         if self.step and (self.step - 1) % self.save_interval != 0:
             self.save()
@@ -214,18 +225,10 @@ class TrainLoop:
             }
             logger.log(f"saving step {step}")
             # The model is written last, so that its file exists only if the others do.
-            _write(folder / f"opt{step}.pt", self.opt.state_dict())
+            write_state(folder / f"opt{step}.pt", self.opt.state_dict())
             for name, params in (averages | {f"model{step}.pt": self.mp_trainer.master_params}).items():
-                _write(folder / name, self.mp_trainer.master_params_to_state_dict(params))
+                write_state(folder / name, self.mp_trainer.master_params_to_state_dict(params))
         dist.barrier()
-
-    def _stop_requested(self, stop: StopRequest) -> bool:
-        """Whether any process received a stop request; then all processes stop after the same step."""
-        if not self.use_ddp:
-            return stop.received is not None
-        votes = torch.tensor(float(stop.received is not None), device=dist_util.dev())
-        dist.all_reduce(votes)
-        return bool(votes > 0)
 
 
 def parse_resume_step_from_filename(filename: str) -> int:
@@ -261,8 +264,3 @@ def log_loss_dict(diffusion: Any, ts: Tensor, losses: Mapping[str, Tensor]) -> N
         logger.logkv_mean(name, values.mean().item())
         for quartile, value in zip(quartiles, values.tolist(), strict=True):
             logger.logkv_mean(f"{name}_q{quartile}", value)
-
-
-def _write(path: Path, state: Mapping[str, Any]) -> None:
-    with atomic_write(path) as partial:
-        torch.save(dict(state), partial)

@@ -4,7 +4,7 @@ The weights have the old names and shapes; the blocks inside a network are those
 silence pyright are at parameters that keep their old names, for programs that pass them by keyword.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from inspect import signature
 from typing import Any, TypeVar
 
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from rediffuse.models import attention, encoder, layers, superres, unet
+from rediffuse.models.checkpoints import check_fit
 from rediffuse.models.config import EncoderConfig, Pool, UNetConfig
 from rediffuse.models.layers import BlockOptions, Downsample, TimestepBlock, Upsample
 from rediffuse.models.trunk import Trunk
@@ -59,6 +60,12 @@ class _OldTrunk(Trunk):
             setattr(self, name, getattr(self.config, name))
         self.num_heads_upsample = self.num_heads if num_heads_upsample == -1 else num_heads_upsample
         self.dtype = torch.float16 if use_fp16 else torch.float32
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """As in torch, but weights that do not fit raise CheckpointError, which names their file in one line."""
+        if strict:
+            check_fit(self, state_dict, getattr(state_dict, "path", "the given weights"))
+        return super().load_state_dict(state_dict, strict, assign)
 
     def convert_to_fp16(self) -> None:
         """Convert the torso to float16; normalisation, embeddings and the head stay in float32."""
