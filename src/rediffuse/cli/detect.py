@@ -12,6 +12,7 @@ from rediffuse.cli.flags import MODEL, PATHS, CommandFlags
 from rediffuse.cli.paths import expand_stdin
 from rediffuse.cli.result import Result
 from rediffuse.errors import InputError, StorageError
+from rediffuse.images.limits import Limits
 
 if TYPE_CHECKING:
     from rediffuse.detection.verdict import Verdict
@@ -52,6 +53,9 @@ class DetectFlags(CommandFlags):
     """Threads that decode images."""
     device: str = "auto"
     """cpu, cuda, cuda:1 or mps; auto takes a GPU where there is one."""
+    max_pixels: int = Limits.max_pixels
+    """Largest file that is decoded, in pixels. Each file may take 5 s of CPU time and 512 MiB of memory; with a larger
+    number, proportionally more."""
     force: bool = False
     """Replace a table or an evidence page that already exists."""
 
@@ -64,7 +68,7 @@ def run(args: DetectFlags) -> Result:
     from rediffuse.report.words import summary
 
     _check_outputs(args)
-    files = find_images(expand_stdin(args.paths))
+    files = find_images(expand_stdin(args.paths), Limits.for_pixels(args.max_pixels))
 
     from rediffuse.detection.detect import detect_each
 

@@ -14,6 +14,7 @@ from rediffuse.cli.result import Result
 from rediffuse.dire.settings import DireSettings, Grid, Kind, MapFormat, Precision
 from rediffuse.errors import ConfigError, nearest
 from rediffuse.images.config import num_windows
+from rediffuse.images.limits import Limits
 
 if TYPE_CHECKING:
     from rediffuse.dire.manifest import Row
@@ -24,7 +25,7 @@ LOGGER = logging.getLogger(__name__)
 GROUPS = {
     "Reconstruction": ("--model", "--steps", "--depth", "--class", "--labels"),
     "Results": ("--save", "--format", "--force"),
-    "Speed": ("--batch-size", "--workers", "--device", "--precision"),
+    "Speed and memory": ("--batch-size", "--workers", "--device", "--precision", "--max-pixels"),
 }
 
 
@@ -78,6 +79,9 @@ class DireFlags(CommandFlags):
     """Threads that decode, and threads that write."""
     device: str = "auto"
     """cpu, cuda, cuda:1 or mps; auto takes a GPU where there is one."""
+    max_pixels: int = Limits.max_pixels
+    """Largest file that is decoded, in pixels. Each file may take 5 s of CPU time and 512 MiB of memory; with a larger
+    number, proportionally more."""
     force: bool = False
     """Process every file again."""
 
@@ -90,7 +94,7 @@ def run(args: DireFlags) -> Result:
     from rediffuse.images.find import find_images
 
     kinds = _kinds(args.save)
-    files = find_images(expand_stdin(args.paths))
+    files = find_images(expand_stdin(args.paths), Limits.for_pixels(args.max_pixels))
 
     from rediffuse.dire.folder import fill, unfinished
     from rediffuse.dire.job import check_labels, reconstruct_files

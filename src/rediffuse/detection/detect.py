@@ -10,6 +10,7 @@ from rediffuse.detection.detector import Detector, load_detector
 from rediffuse.detection.judge import judge, judge_with_copies
 from rediffuse.detection.verdict import Verdict
 from rediffuse.images.find import FoundImage, ImageLike, MemoryImage, gather_images
+from rediffuse.images.limits import Limits
 from rediffuse.progress import Progress, counted, unobserved
 from rediffuse.zoo.model import DiffusionModel, load
 from rediffuse.zoo.published import DEFAULT
@@ -26,6 +27,7 @@ def detect(
     batch_size: int = 16,
     workers: int = 2,
     device: torch.device | str = "auto",
+    max_pixels: int = Limits.max_pixels,
     evidence: bool = False,
     progress: Progress = unobserved,
 ) -> list[Verdict]:
@@ -45,6 +47,7 @@ def detect(
         workers: threads that decode, at least 1.
         device: the device of a model that is given by name; `"auto"` is the machine's accelerator, or the CPU if it
             has none.
+        max_pixels: the largest file that is decoded; see `images.limits.Limits.for_pixels`.
         evidence: keep the network's input and its reconstruction in each verdict (6 MiB at 512 px).
         progress: called after each image with the number of judged images.
 
@@ -59,7 +62,7 @@ def detect(
         CheckpointError, ConfigError, FetchError: see `load` and `load_detector`; a number is below 1, or a limit is
             smaller than the detector's left-out scores support.
     """
-    found = gather_images(images)
+    found = gather_images(images, Limits.for_pixels(max_pixels))
     verdicts = detect_each(
         found,
         model=model,

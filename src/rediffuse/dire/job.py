@@ -16,6 +16,7 @@ from rediffuse.errors import ConfigError, ImageError
 from rediffuse.images.changes import ChangedImage
 from rediffuse.images.decode import decode, pixels_of
 from rediffuse.images.find import FoundImage, MemoryImage
+from rediffuse.images.limits import Limits
 from rediffuse.images.tensors import to_tensor
 from rediffuse.images.windows import Thumbnail, Window, network_inputs, thumbnail
 from rediffuse.zoo.model import DiffusionModel
@@ -78,7 +79,7 @@ def load_file(found: FoundImage | MemoryImage | ChangedImage, settings: DireSett
     meta = None
     try:
         if isinstance(found, FoundImage):
-            image = decode(found.path)
+            image = decode(found.path, found.limits)
             pixels, meta = image.pixels, FileMeta(sha256=image.sha256, codec=image.codec, size=image.size)
         else:
             pixels = _pixels(found)
@@ -166,10 +167,11 @@ def in_threads(function: Callable[[S], R], items: Iterable[S], workers: int, ahe
 
 def _pixels(found: FoundImage | MemoryImage | ChangedImage) -> np.ndarray:
     if isinstance(found, FoundImage):
-        return decode(found.path).pixels
+        return decode(found.path, found.limits).pixels
     if isinstance(found, MemoryImage):
         return pixels_of(found.image, found.name)
-    return pixels_of(found.pixels(_pixels(found.original)), found.source)  # which checks the size of the copy
+    limits = found.original.limits if isinstance(found.original, FoundImage) else Limits()
+    return pixels_of(found.pixels(_pixels(found.original)), found.source, limits)  # which checks the size of the copy
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,15 @@
-"""Decode one image file to upright 8-bit RGB pixels, or raise an error of one line."""
+"""Decode one image file to upright 8-bit RGB pixels, or raise an error of one line.
 
+Every file has a budget of CPU time and memory (`Limits`). Where a look at the header shows that a JPEG or PNG stays far
+below it, the file is decoded in this process. All others are decoded in a process that the system stops at the budget
+(see `isolation`).
+"""
+
+import contextlib
 import hashlib
 import threading
 import warnings
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -11,35 +18,29 @@ import numpy as np
 from PIL import ExifTags, Image, ImageFile
 
 from rediffuse.errors import ImageError
+from rediffuse.images.headers import Stored, is_cheap
+from rediffuse.images.isolation import decode_isolated
+from rediffuse.images.limits import Limits
 
-CODECS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "AVIF", "JPEG2000", "PPM")
-"""The formats that are read, by Pillow's names. No others: some of its readers start programs (EPS: Ghostscript)."""
+CODECS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "AVIF", "JPEG2000", "HEIF")
+"""The formats that are read, by Pillow's names; HEIF needs the package pillow-heif. No others: some of Pillow's readers
+start programs (EPS: Ghostscript), others are slow (PPM as text)."""
 
+_HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+_ROWS = 128
+"""Rows that are converted to RGB together, so that no second copy of all pixels is needed."""
 _DEEP_GRAY = ("I", "I;16", "I;16B", "I;16L")
-_UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
+_UPRIGHT: Mapping[int, Callable[[np.ndarray], np.ndarray]] = {
+    2: lambda pixels: pixels[:, ::-1],
+    3: lambda pixels: pixels[::-1, ::-1],
+    4: lambda pixels: pixels[::-1],
+    5: lambda pixels: pixels.swapaxes(0, 1),
+    6: lambda pixels: pixels[::-1].swapaxes(0, 1),
+    7: lambda pixels: pixels[::-1, ::-1].swapaxes(0, 1),
+    8: lambda pixels: pixels[:, ::-1].swapaxes(0, 1),
 }
+"""The views (H, W, 3) that turn the pixels as stored upright, by EXIF orientation."""
 _SIDEWAYS = (5, 6, 7, 8)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Limits:
-    """Limits on the size of an image file."""
-
-    max_bytes: int = 1 << 30
-    """Largest file that is read, in bytes."""
-    max_pixels: int = 100_000_000
-    """Largest number of pixels; it is checked in the file's header, before any decoding."""
-    min_side: int = 8
-    """Smallest side in pixels: one JPEG block. The network's input of a smaller image would be mostly interpolated."""
-    max_aspect: int = 100
-    """Largest ratio of the sides: a strip, enlarged until its short side fits the network, could fill the memory."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,22 +66,21 @@ def decode(path: Path, limits: Limits = Limits()) -> DecodedImage:
 
     Raises:
         ImageError: the file is missing, empty, truncated, no image, animated, has several pages, has floating-point
-            or 32-bit pixels, or is outside `limits`. The message names the file, the problem and what to do.
+            or 32-bit pixels, or is outside `limits`, or its decoding needs more than their budget. The message names
+            the file, the problem and what to do.
     """
     return decode_bytes(read_file(path, limits), printable(path), limits)
 
 
 def decode_bytes(content: bytes, name: str, limits: Limits = Limits()) -> DecodedImage:
     """Decode the bytes of an image file as `decode` does; `name` is the file's name in errors."""
-    with pillow_silenced:
-        image = open_image(content, name)
-        size = image.size
-        _check_size(size, name, limits)
-        _require_one_frame(image, name)
-        _load(image, name)
-        pixels = _rgb(_upright(image), name)
-    codec = "JPEG" if image.format == "MPO" else str(image.format)
-    return DecodedImage(pixels=pixels, codec=codec, size=size, sha256=hashlib.sha256(content).hexdigest())
+    stored, pixels = _decoded(content, name, limits, first_frame=False)
+    return DecodedImage(
+        pixels=_upright(pixels, stored.orientation),
+        codec=stored.codec,
+        size=stored.size,
+        sha256=hashlib.sha256(content).hexdigest(),
+    )
 
 
 def first_frame(path: Path, limits: Limits = Limits()) -> np.ndarray:
@@ -92,12 +92,36 @@ def first_frame(path: Path, limits: Limits = Limits()) -> np.ndarray:
     Raises:
         ImageError: as `decode`, but for several frames or pages.
     """
-    name = printable(path)
+    return _decoded(read_file(path, limits), printable(path), limits, first_frame=True)[1]
+
+
+def decode_rows(
+    content: bytes, name: str, limits: Limits, *, first_frame: bool
+) -> Generator[Stored | np.ndarray, None, None]:
+    """Decode in this process: yield what the header says, then the pixels as stored, some rows at a time.
+
+    Args:
+        content: the bytes of the file.
+        name: the file's name in errors.
+        limits: the limits on its size; the budget is not checked here.
+        first_frame: decode the first of several frames or pages; otherwise they are an error.
+
+    Yields:
+        A `Stored`, then uint8 (n, W, 3) arrays.
+
+    Raises:
+        ImageError: as `decode`.
+    """
     with pillow_silenced:
-        image = open_image(read_file(path, limits), name)
+        image = open_image(content, name)
         _check_size(image.size, name, limits)
+        if not first_frame:
+            _require_one_frame(image, name)
+        codec = "JPEG" if image.format == "MPO" else str(image.format)
+        size = image.size
         _load(image, name)
-        return _rgb(image, name)
+        yield Stored(codec=codec, size=size, orientation=_orientation(image))
+        yield from _rows(image, name)
 
 
 def pixels_of(image: Image.Image | np.ndarray, name: str, limits: Limits = Limits()) -> np.ndarray:
@@ -123,7 +147,7 @@ def pixels_of(image: Image.Image | np.ndarray, name: str, limits: Limits = Limit
         with _loading:
             _require_one_frame(image, name)
             _load(image, name)
-        return _rgb(_upright(image), name)
+        return _upright(np.concatenate(list(_rows(image, name))), _orientation(image))
 
 
 def printable(path: Path | str) -> str:
@@ -166,7 +190,11 @@ def open_image(content: bytes, name: str) -> ImageFile.ImageFile:
     if not content:
         raise ImageError(f"{name}: is empty (0 bytes): copy or download it again")
     Image.init()
+    if content[4:8] == b"ftyp" and content[8:12] in _HEIF_BRANDS:
+        _register_heif(name)
     for codec in CODECS:
+        if codec not in Image.OPEN:
+            continue
         factory, accept = Image.OPEN[codec]
         if accept is not None and accept(content[:16]) is True:
             try:
@@ -186,12 +214,36 @@ def _check_size(size: tuple[int, int], name: str, limits: Limits) -> None:
         raise ImageError(f"{name}: {width}x{height} pixels, at least {limits.min_side} on each side are needed")
     if width * height > limits.max_pixels:
         raise ImageError(
-            f"{name}: {width}x{height} pixels, at most {limits.max_pixels} in total are decoded: save it smaller"
+            f"{name}: {width}x{height} pixels, at most {limits.max_pixels} in total are decoded: save it smaller, "
+            "or raise max_pixels"
         )
     if long > limits.max_aspect * short:
         raise ImageError(
             f"{name}: {width}x{height} pixels, one side may be at most {limits.max_aspect} times the other: crop it"
         )
+
+
+def _decoded(content: bytes, name: str, limits: Limits, *, first_frame: bool) -> tuple[Stored, np.ndarray]:
+    """What the header says, and the pixels as stored."""
+    decode_within = decode_rows if is_cheap(content) else decode_isolated
+    with contextlib.closing(decode_within(content, name, limits, first_frame=first_frame)) as parts:
+        stored = next(parts)
+        assert isinstance(stored, Stored)
+        width, height = stored.size
+        pixels, row = np.empty((height, width, 3), np.uint8), 0
+        for rows in parts:
+            assert isinstance(rows, np.ndarray)
+            pixels[row : row + len(rows)] = rows
+            row += len(rows)
+    return stored, pixels
+
+
+def _register_heif(name: str) -> None:
+    try:
+        import pillow_heif
+    except ImportError:
+        raise ImageError(f"{name}: is a HEIF image: install rediffuse[heif], or convert it to PNG") from None
+    pillow_heif.register_heif_opener()
 
 
 def _load(image: Image.Image, name: str) -> None:
@@ -219,9 +271,8 @@ def upright_size(image: Image.Image) -> tuple[int, int]:
     return (height, width) if _orientation(image) in _SIDEWAYS else (width, height)
 
 
-def _upright(image: Image.Image) -> Image.Image:
-    orientation = _orientation(image)
-    return image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image
+def _upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    return np.ascontiguousarray(_UPRIGHT[orientation](pixels)) if orientation in _UPRIGHT else pixels
 
 
 def _orientation(image: Image.Image) -> int:
@@ -229,6 +280,13 @@ def _orientation(image: Image.Image) -> int:
         return image.getexif().get(ExifTags.Base.Orientation, 1)
     except Exception:  # unreadable EXIF data: the orientation is unknown, so the pixels are used as stored
         return 1
+
+
+def _rows(image: Image.Image, name: str) -> Generator[np.ndarray, None, None]:
+    """The pixels of a loaded image as uint8 (n, W, 3) RGB."""
+    width, height = image.size
+    for top in range(0, height, _ROWS):
+        yield _rgb(image.crop((0, top, width, min(top + _ROWS, height))), name)
 
 
 def _rgb(image: Image.Image, name: str) -> np.ndarray:
@@ -240,7 +298,7 @@ def _rgb(image: Image.Image, name: str) -> np.ndarray:
         image = image.copy()
         del image.info["transparency"]
     try:
-        return np.array(image.convert("RGB"))
+        return np.asarray(image.convert("RGB"))
     except ValueError as error:
         raise ImageError(
             f"{name}: pixels of mode {image.mode} have no conversion to RGB: save it as RGB PNG"
@@ -256,6 +314,8 @@ def _deep_gray(levels: np.ndarray, name: str) -> np.ndarray:
 
 
 def _broken(name: str, codec: str | None, error: Exception) -> ImageError:
+    if isinstance(error, MemoryError):
+        return ImageError(f"{name}: needs too much memory to be decoded: save it smaller")
     reason = " ".join(str(error).split()) or type(error).__name__
     return ImageError(f"{name}: damaged or truncated {codec} file ({reason}): copy or download it again")
 

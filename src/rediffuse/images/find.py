@@ -14,12 +14,13 @@ from PIL import Image
 
 from rediffuse.errors import InputError, nearest
 from rediffuse.images.decode import printable
+from rediffuse.images.limits import Limits
 
 LOGGER = logging.getLogger(__name__)
 
 SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".avif"),
-    *(".jp2", ".j2k", ".pbm", ".pgm", ".ppm", ".pnm"),
+    *(".jp2", ".j2k", ".heic", ".heif"),
 )
 """Suffixes of the files that are taken from folders, in lower or upper case. A file given by path may have any."""
 
@@ -32,6 +33,8 @@ class FoundImage:
     name: str
     """A relative path with forward slashes and without `..`; unique within one call, also if case is ignored. It keeps
     the file's suffix, since a folder may hold `a.jpg` and `a.png`; results append theirs: `a.jpg.png`."""
+    limits: Limits = Limits()
+    """What the file may be, and take, to be decoded."""
 
     @property
     def source(self) -> str:
@@ -57,12 +60,13 @@ ImageLike = Path | str | Image.Image | np.ndarray
 """An image: its path, a Pillow image, or an array, uint8 (H, W, 3)."""
 
 
-def gather_images(images: ImageLike | Sequence[ImageLike]) -> list[FoundImage | MemoryImage]:
+def gather_images(images: ImageLike | Sequence[ImageLike], limits: Limits = Limits()) -> list[FoundImage | MemoryImage]:
     """List files, as `find_images` does, and images in memory, in the order in which they are given.
 
     Args:
         images: one or several. A path is a file, a folder or a pattern. The name of an image in memory is its position
             in `images`, counted from 0: `image 0`. An array of four dimensions is a sequence of images.
+        limits: those of the files.
 
     Raises:
         InputError: as `find_images`, or an item is not an image.
@@ -84,17 +88,18 @@ def gather_images(images: ImageLike | Sequence[ImageLike]) -> list[FoundImage | 
     LOGGER.debug("found %d images", len(found))
     names = _unique([(name, folder) for _, name, folder in found.values()])
     return [
-        FoundImage(image, name) if isinstance(image, Path) else replace(image, name=name)
+        FoundImage(image, name, limits) if isinstance(image, Path) else replace(image, name=name)
         for (image, _, _), name in zip(found.values(), names, strict=True)
     ]
 
 
-def find_images(paths: Sequence[Path | str]) -> list[FoundImage]:
+def find_images(paths: Sequence[Path | str], limits: Limits = Limits()) -> list[FoundImage]:
     """List the image files under `paths`, each file once, folders in the order of their names.
 
     Args:
         paths: files (of any suffix), folders (searched recursively, links followed, hidden entries skipped, `SUFFIXES`
             only) and glob patterns that the shell did not expand (`**` too).
+        limits: those of the files.
 
     Returns:
         Files with names: the file's own name, or its path below the given folder. If two names are equal, both get the
@@ -104,7 +109,7 @@ def find_images(paths: Sequence[Path | str]) -> list[FoundImage]:
         InputError: nothing was given, a path does not exist or cannot be listed, a pattern matches nothing, a
             folder holds no images.
     """
-    return [image for image in gather_images(paths) if isinstance(image, FoundImage)]
+    return [image for image in gather_images(paths, limits) if isinstance(image, FoundImage)]
 
 
 def as_list(images: ImageLike | Sequence[ImageLike]) -> list[ImageLike]:
