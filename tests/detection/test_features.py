@@ -1,8 +1,10 @@
 import dataclasses
+import io
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from detection.conftest import SETTINGS
 from rediffuse.detection.features import FEATURES, INPUTS, MapInput, band_range, detector_input, feature_set
@@ -55,6 +57,21 @@ def test_a_pooled_feature_is_named_by_its_pooling_and_keeps_its_band():
     assert pooled.names[3] == "error in band 3 (0.25-0.35 cycles/px), mean over windows"
     assert pooled.names[16 + 3] == "error in band 3 (0.25-0.35 cycles/px), deviation over windows"
     assert [feature.band for feature in pooled.features] == 2 * [feature.band for feature in plain.features]
+
+
+def test_a_map_of_8_bits_is_the_center_crop_of_the_png_that_the_original_writes(make):
+    """DIRE's compute_dire.py writes the PNG; its demo.py cuts out 224 of 256 px, and normalises as for ImageNet."""
+    reconstruction = make(torch.tensor([0, 1]), settings=dataclasses.replace(SETTINGS, image_size=256))
+    reconstruction.x_0_hat[0] = -reconstruction.x_0[0].sign()  # errors up to 2
+    measured = INPUTS["map_8bit"].measure(reconstruction)
+    for one, x_0, x_0_hat in zip(measured, reconstruction.x_0.numpy(), reconstruction.x_0_hat.numpy(), strict=True):
+        levels = np.clip(np.abs(x_0 - x_0_hat) * np.float32(255) / np.float32(2), 0, 255).astype(np.uint8)
+        png = io.BytesIO()
+        Image.fromarray(levels.transpose(1, 2, 0)).save(png, "PNG")
+        crop = Image.open(png).crop((16, 16, 240, 240))
+        scaled = (np.asarray(crop, np.float64) / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
+        np.testing.assert_allclose(one, scaled.transpose(2, 0, 1), atol=1e-5)
+
 
 
 def test_maps_of_windows_are_refused():

@@ -26,7 +26,7 @@ class TrainDetectorFlags(DetectorTraining, CommandFlags):
     """Train a detector on reconstructions of real and generated images, and compare it with a control detector.
 
     The control uses only the images, without any reconstruction. The same command continues a stopped training.
-    The flags that begin with --resnet are only for --features map and map_bands.
+    The flags that begin with --resnet are only for --features map, map_8bit and map_bands.
     """
 
     groups = GROUPS

@@ -16,6 +16,7 @@ from rediffuse.dire.bands import band_maps, band_profile, log_band_energies
 from rediffuse.dire.reconstruct import Reconstruction
 from rediffuse.dire.settings import DireSettings
 from rediffuse.errors import ConfigError
+from rediffuse.images.tensors import map_to_uint8_floor
 from rediffuse.models.frequency import NUM_BANDS, highest
 
 YCC = ((0.299, 0.587, 0.114), (-0.1687, -0.3313, 0.5), (0.5, -0.4187, -0.0813))
@@ -77,23 +78,23 @@ class FeatureSet:
 
 @dataclass(frozen=True, kw_only=True)
 class MapInput:
-    """C channels of size (S, S), for a ResNet-50."""
+    """C channels of size (H, H), for a ResNet-50."""
 
     name: MapName
     num_channels: int
     compute: Callable[[Tensor, Tensor], Tensor]
-    """From x_0 and the signed error D, (N, 3, S, S) each, to (N, C, S, S) with values in [0, 1]."""
+    """From x_0 and the signed error D, (N, 3, S, S) each, to (N, C, H, H) with values in [0, 1]."""
     control: MapName
     familiar: FeatureName
     """The features of the distance to the training images."""
     needs_second_view: bool = False
 
     def measure(self, reconstruction: Reconstruction) -> np.ndarray:
-        """(N, C, S, S) float32."""
+        """(N, C, H, H) float32."""
         return self.maps(reconstruction.x_0, reconstruction.error).cpu().numpy()
 
     def maps(self, x_0: Tensor, error: Tensor) -> Tensor:
-        """(N, C, S, S) float32; every three channels are normalised as by the original DIRE's detector."""
+        """(N, C, H, H) float32; every three channels are normalised as by the original DIRE's detector."""
         values = self.compute(x_0, error)
         copies = self.num_channels // 3
         mean, std = (values.new_tensor(v).repeat(copies)[:, None, None] for v in (IMAGENET_MEAN, IMAGENET_STD))
@@ -162,6 +163,14 @@ def _error_map(x_0: Tensor, error: Tensor) -> Tensor:
     return error.abs().clamp(max=2) / 2  # (N, 3, S, S)
 
 
+def _error_map_8bit(x_0: Tensor, error: Tensor) -> Tensor:
+    """The input of the original DIRE's detector: its 8-bit image of the map, of which it cuts out 224 of 256 pixels."""
+    levels = torch.from_numpy(map_to_uint8_floor(error.abs())).movedim(-1, -3)  # (N, 3, S, S)
+    size = levels.shape[-1] * 7 // 8
+    start = (levels.shape[-1] - size) // 2
+    return levels[..., start : start + size, start : start + size] / 255  # (N, 3, size, size)
+
+
 def _error_map_bands(x_0: Tensor, error: Tensor) -> Tensor:
     maps = band_maps(error)  # (N, K, 3, S, S)
     thirds = maps.tensor_split(3, dim=1)  # low, middle and high bands
@@ -204,6 +213,7 @@ _FEATURE_SETS = (
 )
 _MAP_INPUTS = (
     MapInput(name="map", num_channels=3, compute=_error_map, control="pixels", familiar="bands"),
+    MapInput(name="map_8bit", num_channels=3, compute=_error_map_8bit, control="pixels", familiar="bands"),
     MapInput(name="map_bands", num_channels=12, compute=_error_map_bands, control="pixels", familiar="bands"),
     MapInput(name="pixels", num_channels=3, compute=_pixels, control="pixels", familiar="image"),
 )

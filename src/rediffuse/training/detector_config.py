@@ -26,7 +26,7 @@ class DetectorTraining:
     """Folder with the same groups as `data`, in real/ and generated/: files as people have them. They are left out of
     every fit; the limits hold for them and for `data`, each alone. So `data` can be a copy by `rediffuse align`."""
     features: tuple[InputName, ...] = ("bands",)
-    """Inputs of the classifier; the best one is taken. `map`, `map_bands`: a ResNet-50, needs train/ and so on."""
+    """Inputs of the classifier; the best one is taken. Those with map: a ResNet-50, needs train/ and so on."""
     steps: int = DireSettings.steps
     """Length of the timestep grid."""
     depths: tuple[int, ...] = (5,)
