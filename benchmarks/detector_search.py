@@ -27,8 +27,7 @@ from rediffuse.detection.config import InputName
 from rediffuse.detection.detector import Detector
 from rediffuse.detection.evaluate import Outcome
 from rediffuse.detection.features import pooled
-from rediffuse.detection.labelled import CLASSES, find_labelled
-from rediffuse.detection.left_out import LeftOut, by_group
+from rediffuse.detection.labelled import CLASSES, find_labelled, left_out_scores
 from rediffuse.detection.metrics import mean_auc
 from rediffuse.dire.bands import band_profile
 from rediffuse.files import atomic_write, write_bytes
@@ -218,16 +217,8 @@ class Table:
             others = np.flatnonzero(self.folds != fold).tolist()
             calibration = fit_calibration(self.labels[others], logits[others])
             scores = calibration.probabilities(logits)
-            groups = [
-                by_group(
-                    (self.images[row].group for row in others if self.labels[row] == label),
-                    (float(scores[row]) for row in others if self.labels[row] == label),
-                )
-                for label in (0, 1)
-            ]
-            thresholds = LeftOut(real=groups[0], generated=groups[1]).thresholds(
-                self.config.max_false_alarms, self.config.max_misses
-            )
+            left_out = left_out_scores([self.images[row] for row in others], scores[others].tolist())
+            thresholds = left_out.thresholds(self.config.limits.max_false_alarms, self.config.limits.max_misses)
             for row in np.flatnonzero(self.folds == fold).tolist():
                 outcomes[row] = Outcome(float(scores[row]), thresholds.decide(scores[row]), None)
         return [outcomes[row] for row in range(len(logits))]

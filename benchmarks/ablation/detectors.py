@@ -79,7 +79,8 @@ class Detectors:
     def _measured(
         self, model: DiffusionModel, settings: DireSettings, images: Sequence[LabelledImage], names: Sequence[InputName]
     ) -> Samples:
-        return measure(images, self._reconstruct(model, settings, images), names)
+        measures = {name: INPUTS[name].measure for name in names}
+        return measure(images, self._reconstruct(model, settings, images), measures)
 
     def _reconstruct(
         self, model: DiffusionModel, settings: DireSettings, images: Sequence[LabelledImage]

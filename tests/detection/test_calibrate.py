@@ -10,6 +10,7 @@ from scipy.stats import beta
 
 from detection.tiny import unsure_detector
 from rediffuse.detection.calibrate import calibrate, find_own, share
+from rediffuse.detection.config import Limits
 from rediffuse.detection.detector import Detector
 from rediffuse.detection.judge import judge
 from rediffuse.detection.left_out import LeftOut
@@ -59,7 +60,7 @@ def scores(model: DiffusionModel, detector: Detector, photos: Path) -> list[floa
 def test_at_most_a_share_of_own_photographs_is_called_generated(
     model: DiffusionModel, detector: Detector, photos: Path, scores: list[float]
 ) -> None:
-    calibrated = calibrate(model, [photos], detector, max_false_alarms=0.13)
+    calibrated = calibrate(model, [photos], detector, limits=Limits(max_false_alarms=0.13))
     assert calibrated.detector.left_out.generated == LEFT_OUT.generated
     assert sorted(score for group in calibrated.detector.left_out.real.values() for score in group) == scores
     assert {name: len(group) for name, group in calibrated.detector.left_out.real.items()} == {
@@ -82,7 +83,7 @@ def test_at_most_a_share_of_own_photographs_is_called_generated(
 
 
 def test_only_scores_thresholds_and_the_record_change(model: DiffusionModel, detector: Detector, photos: Path) -> None:
-    made = calibrate(model, [photos], detector, max_false_alarms=0.2).detector
+    made = calibrate(model, [photos], detector, limits=Limits(max_false_alarms=0.2)).detector
     assert replace(made, left_out=LEFT_OUT, thresholds=detector.thresholds, training=detector.training) == detector
     assert made.training == {
         "by": "a test",
@@ -96,7 +97,9 @@ def test_own_generated_images_take_the_place_of_those_of_the_training(
     for number in range(20):
         write(tmp_path / "fakes" / f"model{number}" / "a.png", 100 + number)
     (tmp_path / "fakes" / "words.png").write_text("no image")
-    calibrated = calibrate(model, [photos], detector, generated=[tmp_path / "fakes"], max_false_alarms=0.2)
+    calibrated = calibrate(
+        model, [photos], detector, generated=[tmp_path / "fakes"], limits=Limits(max_false_alarms=0.2)
+    )
     assert set(calibrated.detector.left_out.generated) == {f"fakes/model{number}" for number in range(20)}
     generated = calibrated.classes[1]
     assert (generated.num_images, generated.num_groups, generated.is_own, generated.is_for_unseen) == (
@@ -118,7 +121,7 @@ def test_images_unlike_those_of_the_training_count_and_stay_unsure(
     model: DiffusionModel, detector: Detector, photos: Path, scores: list[float]
 ) -> None:
     strict = replace(detector, familiarity=replace(detector.familiarity, limit=-1.0))
-    real = calibrate(model, [photos], strict, max_false_alarms=0.13).classes[0]
+    real = calibrate(model, [photos], strict, limits=Limits(max_false_alarms=0.13)).classes[0]
     assert (real.num_images, scores[-2] < real.threshold <= scores[-1]) == (16, True)
     assert real.decisions is not None
     assert real.decisions["unsure"].value == 1
@@ -146,12 +149,12 @@ def test_a_folder_without_a_usable_image_is_named_with_its_first_file(
     with pytest.raises(
         InputError, match=rf"^none of the real images can be used; the first: {tmp_path}/0\.png: is not"
     ):
-        calibrate(model, [tmp_path], detector, max_false_alarms=0.3)
+        calibrate(model, [tmp_path], detector, limits=Limits(max_false_alarms=0.3))
 
 
 def test_a_file_of_both_classes_is_refused(model: DiffusionModel, detector: Detector, photos: Path) -> None:
     with pytest.raises(InputError, match=rf"^{photos}/phone/2024/12\.png: is in folders of both classes"):
-        calibrate(model, [photos], detector, generated=[photos / "phone"], max_false_alarms=0.2)
+        calibrate(model, [photos], detector, generated=[photos / "phone"], limits=Limits(max_false_alarms=0.2))
 
 
 def test_a_path_that_is_no_folder_is_refused(tmp_path: Path) -> None:

@@ -73,7 +73,6 @@ def test_a_map_of_8_bits_is_the_center_crop_of_the_png_that_the_original_writes(
         np.testing.assert_allclose(one, scaled.transpose(2, 0, 1), atol=1e-5)
 
 
-
 def test_maps_of_windows_are_refused():
     assert detector_input("map", SETTINGS) is INPUTS["map"]
     with pytest.raises(ConfigError, match=r"^crop=windows:6: map is one map per image; center, squash are allowed$"):

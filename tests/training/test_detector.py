@@ -11,6 +11,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from golden_values import fill
+from rediffuse.detection.config import Limits
 from rediffuse.detection.detector import load_control, load_detector
 from rediffuse.detection.evaluate import evaluate, evaluation_table, judge_labelled
 from rediffuse.detection.features import INPUTS
@@ -148,8 +149,9 @@ def test_file_format_of_a_class_moves_no_score(data: Path, model: DiffusionModel
         Image.open(path).save(content, codec, **({"lossless": True} if codec == "WEBP" else {}))
         path.with_suffix(suffix).write_bytes(content.getvalue())
         path.unlink()
+    measures = {name: INPUTS[name].measure for name in INPUTS}
     before, after = (
-        measure(images, cache.reconstruct([image.found for image in images], settings), INPUTS)
+        measure(images, cache.reconstruct([image.found for image in images], settings), measures)
         for images in (find_labelled(data / "validation"), find_labelled(swapped))
     )
     for name in INPUTS:
@@ -182,7 +184,7 @@ def test_missing_folder_is_named(tmp_path: Path, model: DiffusionModel):
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"features": ()}, {"max_misses": 0.5}, {"inverse_penalties": (0.0,)}, {"crop": "windows:2", "features": ("map",)}],
+    [{"features": ()}, {"inverse_penalties": (0.0,)}, {"crop": "windows:2", "features": ("map",)}],
 )
 def test_settings_that_make_no_sense_are_refused(wrong):
     with pytest.raises(ConfigError, match=next(iter(wrong))):
@@ -285,7 +287,7 @@ def test_whole_groups_are_left_out_of_the_fits_that_give_thresholds_and_figures(
 def test_limits_that_hold_for_the_same_groups_only_or_not_at_all_are_warned_of(
     grouped: Path, model: DiffusionModel, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ):
-    config = DetectorTraining(data=grouped / "data", steps=4, depths=(1,), max_misses=0.01)
+    config = DetectorTraining(data=grouped / "data", steps=4, depths=(1,), limits=Limits(max_misses=0.01))
     with caplog.at_level("WARNING", logger="rediffuse"):
         train_detector(config, model, tmp_path)
     assert [message for message in caplog.messages if message.startswith("max_")] == [

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 from rediffuse.cli.console import bars
 from rediffuse.cli.flags import MODEL, Argument, CommandFlags
 from rediffuse.cli.result import Result
+from rediffuse.detection.config import FIVE_PERCENT, Limits
 from rediffuse.errors import ConfigError, InputError
 from rediffuse.records import dump
 
 if TYPE_CHECKING:
-    from rediffuse.detection.calibrate import CalibratedClass
+    from rediffuse.detection.calibrate import Calibrated, CalibratedClass
 
 LOGGER = logging.getLogger(__name__)
 
@@ -39,10 +40,7 @@ class CalibrateFlags(CommandFlags):
     """The folder of a `rediffuse train detector`, or the detector/ in it, or the embedded detector."""
     model: Annotated[str, MODEL] = "default"
     """The model the detector was trained with: a folder, a checkpoint, a published name, or the embedded default."""
-    max_false_alarms: float = 0.05
-    """Largest share of such photographs that may be called generated."""
-    max_misses: float = 0.05
-    """Largest share of generated images that may be called real."""
+    limits: Annotated[Limits, Argument(flat=True, omit=("unfamiliar_rate",))] = FIVE_PERCENT
     force: bool = False
     """Replace a detector that already exists."""
     batch_size: int = 16
@@ -76,23 +74,30 @@ def run(args: CalibrateFlags) -> Result:
             args.real,
             detector,
             generated=args.generated,
-            max_false_alarms=args.max_false_alarms,
-            max_misses=args.max_misses,
+            limits=args.limits,
             batch_size=args.batch_size,
             workers=args.workers,
             progress=progress,
         )
+    save_with_control(args.out, calibrated.detector, control)
+    return result(calibrated, args.out)
+
+
+def result(calibrated: "Calibrated", out: Path) -> Result:
+    """The report on a detector that was written to `out`; status 1 if an image could not be read."""
     for reason in calibrated.skipped:
         LOGGER.warning("skipped: %s", reason)
-    save_with_control(args.out, calibrated.detector, control)
     lines = [line for one in calibrated.classes for line in _lines(one)]
+    if calibrated.auc is not None:
+        lines.append(f"AUC on these images: {calibrated.auc}")
     return Result(
-        text="\n".join([*lines, f"detector: {args.out}"]),
+        text="\n".join([*lines, f"detector: {out}"]),
         record={
             "classes": [dump(one) for one in calibrated.classes],
+            "auc": dump(calibrated.auc) if calibrated.auc else None,
             "thresholds": dump(calibrated.detector.thresholds),
             "skipped": calibrated.skipped,
-            "detector": args.out,
+            "detector": out,
         },
         status=1 if calibrated.skipped else 0,
     )

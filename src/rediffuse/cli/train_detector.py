@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Annotated
 
 from rediffuse.cli.console import bars
-from rediffuse.cli.flags import MODEL, Argument, CommandFlags
+from rediffuse.cli.flags import FLAT, MODEL, Argument, CommandFlags
 from rediffuse.cli.result import Result
+from rediffuse.detection.config import FIVE_PERCENT, Limits
 from rediffuse.records import dump
 from rediffuse.training.config import LoopConfig
 from rediffuse.training.detector_config import RESNET, DetectorTraining
@@ -38,6 +39,7 @@ class TrainDetectorFlags(DetectorTraining, CommandFlags):
     default."""
     device: str = "auto"
     """cpu, cuda, cuda:1 or mps; auto takes a GPU where there is one."""
+    limits: Annotated[Limits, FLAT] = FIVE_PERCENT
     resnet: Annotated[LoopConfig, Argument(omit=("device",))] = RESNET
     """How a ResNet-50 is trained, on the device of the model."""
 

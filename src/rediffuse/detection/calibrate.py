@@ -10,14 +10,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
+import numpy as np
 from scipy.stats import binomtest
 
-from rediffuse.detection.calibration import Thresholds
+from rediffuse.detection.config import FIVE_PERCENT, Limits
 from rediffuse.detection.detector import Detector
 from rediffuse.detection.evaluate import Judged, decision_with, judge_labelled
-from rediffuse.detection.labelled import CLASSES, LabelledImage
-from rediffuse.detection.left_out import NOUNS, Label, LeftOut, by_group, num_images
-from rediffuse.detection.metrics import Interval
+from rediffuse.detection.labelled import CLASSES, LabelledImage, scores_by_class
+from rediffuse.detection.left_out import NOUNS, Label, num_images
+from rediffuse.detection.metrics import Interval, group_auc_interval
 from rediffuse.detection.verdict import Decision
 from rediffuse.errors import InputError
 from rediffuse.images.decode import printable
@@ -56,6 +57,8 @@ class Calibrated:
     detector: Detector
     classes: tuple[CalibratedClass, ...]
     """Real, then generated."""
+    auc: Interval | None
+    """The AUC on the own images, with an interval over groups; None if they are of one class."""
     skipped: tuple[str, ...]
     """The errors of files that were left out, one line each."""
 
@@ -97,8 +100,7 @@ def calibrate(
     detector: Detector,
     *,
     generated: Sequence[Path | str] = (),
-    max_false_alarms: float = 0.05,
-    max_misses: float = 0.05,
+    limits: Limits = FIVE_PERCENT,
     batch_size: int = 16,
     workers: int = 2,
     progress: Progress = unobserved,
@@ -112,8 +114,7 @@ def calibrate(
         real: folders of own photographs, see `find_own`. None of them may be in the detector's training data.
         detector: the detector.
         generated: folders of own generated images; without any, the detector's own left-out scores are kept.
-        max_false_alarms: largest share of such photographs that may be called generated.
-        max_misses: largest share of generated images that may be called real.
+        limits: the limits that the thresholds are chosen for; that of unfamiliar images is the detector's own.
         batch_size: images, or windows of images, per call of the network, at least 1.
         workers: threads that decode, at least 1.
         progress: called with the number of judged images.
@@ -130,38 +131,47 @@ def calibrate(
     images = [image for of_class in own.values() for image in of_class]
     _require_one_class(images)
     # A limit that all files together do not support is refused before the work.
-    possible: dict[Label, dict[str, tuple[float, ...]]] = {
-        label: by_group((image.group for image in of_class), [0.5] * len(of_class)) for label, of_class in own.items()
-    }
-    detector.left_out.with_own(possible).thresholds(max_false_alarms, max_misses)
+    possible = detector.left_out.with_own(scores_by_class(images, [0.5] * len(images)))
+    possible.thresholds(limits.max_false_alarms, limits.max_misses)
     judged = judge_labelled(model, images, detector, None, batch_size=batch_size, workers=workers, progress=progress)
-    outcomes: dict[Label, list[Judged]] = {
-        label: [one for one in judged.images if one.image.label == CLASSES.index(label)] for label in own
-    }
-    for label, of_class in outcomes.items():
-        if not of_class:
+    scores = scores_by_class([one.image for one in judged.images], [one.detector.probability for one in judged.images])
+    for label in own:
+        if label not in scores:
             raise InputError(f"none of the {label} images can be used; the first: {judged.skipped[0]}")
-    scores: dict[Label, dict[str, tuple[float, ...]]] = {
-        label: by_group((one.image.group for one in of_class), (one.detector.probability for one in of_class))
-        for label, of_class in outcomes.items()
-    }
-    left_out = detector.left_out.with_own(scores)
-    thresholds = left_out.thresholds(max_false_alarms, max_misses)
     counts = {label: {"images": num_images(groups), "groups": len(groups)} for label, groups in scores.items()}
-    return Calibrated(
-        detector=replace(
-            detector,
-            left_out=left_out,
-            thresholds=thresholds,
-            training={**detector.training, "calibrated": {**counts, "num_skipped": len(judged.skipped)}},
-        ),
-        classes=tuple(_report(label, left_out, thresholds, outcomes.get(label, [])) for label in NOUNS),
-        skipped=judged.skipped,
+    calibrated = replace(
+        detector,
+        left_out=detector.left_out.with_own(scores),
+        training={**detector.training, "calibrated": {**counts, "num_skipped": len(judged.skipped)}},
+    )
+    return report(
+        calibrated.with_limits(limits.max_false_alarms, limits.max_misses), judged.images, skipped=judged.skipped
     )
 
 
-def _report(label: Label, left_out: LeftOut, thresholds: Thresholds, own: Sequence[Judged]) -> CalibratedClass:
-    groups = getattr(left_out, label)
+def report(detector: Detector, own: Sequence[Judged], *, skipped: tuple[str, ...]) -> Calibrated:
+    """The report on a detector whose thresholds were chosen by own images.
+
+    Args:
+        detector: the detector with these thresholds.
+        own: the images with its probabilities; of one class or of both.
+        skipped: the errors of files that were left out, one line each.
+    """
+    labels = np.array([one.image.label for one in own])
+    probabilities = np.array([one.detector.probability for one in own])
+    groups = np.array([one.image.group for one in own])
+    return Calibrated(
+        detector=detector,
+        classes=tuple(
+            _report(label, detector, [one for one in own if CLASSES[one.image.label] == label]) for label in NOUNS
+        ),
+        auc=group_auc_interval(labels, probabilities, groups) if len(np.unique(labels)) == len(CLASSES) else None,
+        skipped=skipped,
+    )
+
+
+def _report(label: Label, detector: Detector, own: Sequence[Judged]) -> CalibratedClass:
+    groups, thresholds = getattr(detector.left_out, label), detector.thresholds
     decisions = [decision_with(thresholds, one.detector) for one in own]
     return CalibratedClass(
         label=label,
@@ -169,8 +179,8 @@ def _report(label: Label, left_out: LeftOut, thresholds: Thresholds, own: Sequen
         num_images=num_images(groups),
         num_groups=len(groups),
         limit=thresholds.max_false_alarms if label == "real" else thresholds.max_misses,
-        is_for_unseen=left_out.is_for_unseen(label),
-        smallest_limit=left_out.smallest_limit(label),
+        is_for_unseen=detector.left_out.is_for_unseen(label),
+        smallest_limit=detector.left_out.smallest_limit(label),
         threshold=thresholds.generated if label == "real" else thresholds.real,
         decisions={name: share(decisions.count(name), len(decisions)) for name in DECISIONS} if own else None,
     )

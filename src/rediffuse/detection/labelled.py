@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from rediffuse.detection.left_out import collection_of
+from rediffuse.detection.left_out import NOUNS, Label, LeftOut, by_group, collection_of
 from rediffuse.dire.labels import read_rows
 from rediffuse.errors import InputError
 from rediffuse.images.decode import printable
@@ -97,6 +97,24 @@ def find_labelled(data: Path) -> list[LabelledImage]:
                 inside.append(images[-1])
     _require_one_class(inside, data)
     return images
+
+
+def scores_by_class(
+    images: Sequence[LabelledImage], scores: Sequence[float]
+) -> dict[Label, dict[str, tuple[float, ...]]]:
+    """Scores of images by class and group, for every class that occurs."""
+    found: dict[Label, dict[str, tuple[float, ...]]] = {}
+    for label, name in enumerate(NOUNS):
+        rows = [row for row, image in enumerate(images) if image.label == label]
+        if rows:
+            found[name] = by_group((images[row].group for row in rows), (scores[row] for row in rows))
+    return found
+
+
+def left_out_scores(images: Sequence[LabelledImage], scores: Sequence[float]) -> LeftOut:
+    """Scores of images of both classes as left-out scores; see `LeftOut` for the errors."""
+    found = scores_by_class(images, scores)
+    return LeftOut(real=found.get("real", {}), generated=found.get("generated", {}))
 
 
 def _class_folders(folder: Path, above: tuple[str, ...], entered: frozenset[str]) -> Iterator[_ClassFolder]:

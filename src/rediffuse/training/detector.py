@@ -15,7 +15,7 @@ from rediffuse.detection.audit import AUDITED, audit, audit_folder, audit_labell
 from rediffuse.detection.config import InputName
 from rediffuse.detection.detector import CONTROL, SUBFOLDER, Detector
 from rediffuse.detection.evaluate import Evaluation, evaluate, evaluation_table, judge_results
-from rediffuse.detection.features import INPUTS, MapInput
+from rediffuse.detection.features import INPUTS, MapInput, detector_input
 from rediffuse.detection.labelled import LabelledImage, find_labelled
 from rediffuse.detection.left_out import ENOUGH, Label
 from rediffuse.dire.reconstruct import network_calls
@@ -123,7 +123,7 @@ def measure_inputs(
             name for name in config.features if INPUTS[name].needs_second_view == settings.second_view
         ]
         results = counted(cache.reconstruct(_found(images), settings), f"depth {settings.depth}", len(images), progress)
-        samples = measure(images, results, _needed(names))
+        samples = measure(images, results, {name: detector_input(name, settings).measure for name in _needed(names)})
         calls = network_calls(cache.model, settings)
         measured.append(Measured(settings=settings, network_calls=calls, samples=samples))
     # An image whose reconstruction is not finite at one depth is left out at every depth.
@@ -157,7 +157,7 @@ def _warn_of_limits(detector: Detector, config: DetectorTraining) -> None:
     """Log which limits do not hold for unseen groups, and which are larger than they should be."""
     limits: tuple[tuple[Label, str], ...] = (("real", "max_false_alarms"), ("generated", "max_misses"))
     for label, name in limits:
-        wanted, used, left_out = getattr(config, name), getattr(detector.thresholds, name), detector.left_out
+        wanted, used, left_out = getattr(config.limits, name), getattr(detector.thresholds, name), detector.left_out
         if not left_out.is_for_unseen(label):
             count = len(getattr(left_out, label))
             LOGGER.warning(

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
-from rediffuse.detection.config import InputName, MapName
+from rediffuse.detection.config import FIVE_PERCENT, InputName, Limits, MapName
 from rediffuse.dire.settings import DireSettings, Grid
 from rediffuse.dire.settings import Precision as DirePrecision
 from rediffuse.errors import ConfigError
@@ -49,12 +49,8 @@ class DetectorTraining:
     """Spacing of the timesteps: even, karras, timesteps:T,T,... or sigmas:S,S,..."""
     inverse_penalties: tuple[float, ...] = (0.001, 0.003, 0.01, 0.1, 1.0, 10.0, 100.0)
     """Candidates for the C of the logistic regression."""
-    max_false_alarms: float = 0.05
-    """Largest share of photographs of unseen groups that may be called generated; a threshold follows from it."""
-    max_misses: float = 0.05
-    """Largest share of images of unseen generators that may be called real; the other threshold follows from it."""
-    unfamiliar_rate: float = 0.05
-    """Share of the images of unseen groups that may count as unlike the training images."""
+    limits: Limits = FIVE_PERCENT
+    """The limits of the errors on images of unseen groups."""
     resnet: LoopConfig = RESNET
     """Settings of the training of a ResNet-50."""
     resnet_weights: Path | None = None
@@ -75,6 +71,3 @@ class DetectorTraining:
             )
         if min(self.inverse_penalties) <= 0:
             raise ConfigError(f"inverse_penalties={self.inverse_penalties}: more than 0 is needed")
-        for name in ("max_false_alarms", "max_misses", "unfamiliar_rate"):
-            if not 0 < getattr(self, name) < 0.5:
-                raise ConfigError(f"{name}={getattr(self, name)}: more than 0 and less than 0.5 is allowed")

@@ -1,21 +1,19 @@
 """The search for a detector: candidates are fitted with images left out, and compared by these images."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from sklearn.linear_model import LogisticRegression
 
-from rediffuse.detection.calibration import Calibration, fit_calibration
+from rediffuse.detection.assemble import LeftOutResults, assemble
 from rediffuse.detection.config import InputName
 from rediffuse.detection.detector import Detector
 from rediffuse.detection.evaluate import Evaluation, Judged, JudgedImages, Outcome, evaluate
 from rediffuse.detection.familiarity import feature_scale, fit_familiarity
 from rediffuse.detection.features import INPUTS, FeatureSet, MapInput, detector_input
-from rediffuse.detection.labelled import CLASSES
-from rediffuse.detection.left_out import LeftOut, by_group, first_error
-from rediffuse.detection.metrics import expected_calibration_error, mean_auc
+from rediffuse.detection.metrics import mean_auc
 from rediffuse.detection.resnet import load_resnet50
 from rediffuse.detection.scorers import BandScorer, MapScorer, Scorer
 from rediffuse.dire.settings import DireSettings
@@ -23,14 +21,13 @@ from rediffuse.errors import RediffuseError
 from rediffuse.progress import Progress, unobserved
 from rediffuse.records import digest, dump
 from rediffuse.training.detector_config import DetectorTraining
-from rediffuse.training.leave_out import Fit, Plan, left_out, plan_of_folds
+from rediffuse.training.leave_out import Fit, Plan, left_out, left_out_distances, plan_of_folds
 from rediffuse.training.loop import train
 from rediffuse.training.map_task import WEIGHTS_NAME, MapTask
 from rediffuse.training.samples import Samples
 
 ORIGINALS = "originals"
 """The first part of the names of images that are judged, but never fitted."""
-UNCALIBRATED = Calibration(slope=1, offset=0)
 
 
 class TrainingStopped(RediffuseError):
@@ -76,7 +73,6 @@ class Search:
         self.config, self.measured, self.runs, self.progress = config, measured, runs, progress
         self.images = measured[0].samples.images
         self.labels = measured[0].samples.labels
-        self._groups = np.array([image.group for image in self.images])
         self._collections = np.array([image.collection for image in self.images])
         self._is_original = np.array([image.found.name.startswith(f"{ORIGINALS}/") for image in self.images])
         self._scorers: dict[tuple[Candidate, bytes], Scorer] = {}
@@ -185,48 +181,25 @@ class Search:
         With originals, the limits hold for these alone, and for their copies alone.
         """
         rows, candidate = left_out(plan.fits), choice.candidate
-        logits = self._left_out_logits(candidate, measured, plan.fits)
-        calibration = fit_calibration(self.labels[rows], logits[rows])
-        probabilities = calibration.probabilities(logits)
-        scores = self._left_out_scores(probabilities, rows & ~self._is_original)
-        if self._is_original.any():
-            scores = replace(self._left_out_scores(probabilities, rows & self._is_original), copies=scores)
         familiar = measured.samples.inputs[INPUTS[candidate.input].familiar]
-        distances = np.full(len(self.labels), np.nan)
-        for fit, left in plan.fits:
-            distances[left] = fit_familiarity(familiar[fit], self.labels[fit]).distances(familiar[left])
-        # Groups of both classes together; the class is the collection.
-        names = (
-            f"{CLASSES[label]}/{group}" for label, group in zip(self.labels[rows], self._groups[rows], strict=True)
-        )
-        limit = first_error(by_group(names, distances[rows].tolist()), self.config.unfamiliar_rate)
-        return Detector(
-            scorer=self._fit(candidate, measured, plan.rows, rows),
-            familiarity=replace(fit_familiarity(familiar[plan.rows], self.labels[plan.rows]), limit=limit),
-            settings=measured.settings,
-            calibration=calibration,
-            # Where there are too few images for a limit, the smallest possible one takes its place.
-            thresholds=scores.thresholds(
-                max(self.config.max_false_alarms, scores.smallest_limit("real")),
-                max(self.config.max_misses, scores.smallest_limit("generated")),
+        return assemble(
+            self._fit(candidate, measured, plan.rows, rows),
+            fit_familiarity(familiar[plan.rows], self.labels[plan.rows]),
+            measured.settings,
+            LeftOutResults(
+                images=[self.images[row] for row in np.flatnonzero(rows)],
+                logits=self._left_out_logits(candidate, measured, plan.fits)[rows],
+                distances=left_out_distances(familiar, self.labels, plan.fits)[rows],
+                are_copies=~self._is_original[rows] & self._is_original.any(),
             ),
-            left_out=scores,
-            training={
+            self.config.limits,
+            {
                 **dump(candidate),
                 "left_out_auc": choice.left_out_auc,
                 "images": measured.samples.counts,
                 "num_skipped": len(measured.samples.skipped),
-                "calibration_error": {
-                    "before": expected_calibration_error(self.labels[rows], UNCALIBRATED.probabilities(logits[rows])),
-                    "after": expected_calibration_error(self.labels[rows], probabilities[rows]),
-                },
             },
         )
-
-    def _left_out_scores(self, probabilities: np.ndarray, rows: np.ndarray) -> LeftOut:
-        of_class = [rows & (self.labels == label) for label in range(len(CLASSES))]
-        real, generated = (by_group(self._groups[own], probabilities[own].tolist()) for own in of_class)
-        return LeftOut(real=real, generated=generated)
 
 
 def _best(choices: Sequence[tuple[Choice, Measured]]) -> tuple[Choice, Measured]:

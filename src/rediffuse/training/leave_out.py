@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from rediffuse.detection.familiarity import fit_familiarity
 from rediffuse.detection.labelled import CLASSES, LabelledImage
 from rediffuse.errors import InputError
 
@@ -64,6 +65,20 @@ def plan_of_folds(images: Sequence[LabelledImage], folds: np.ndarray, rows: np.n
         tuple((fit & (folds != one), rows & (folds == one)) for one in np.unique(folds[rows])),
         tuple((fit & ~part, part) for part in parts),
     )
+
+
+def left_out_distances(features: np.ndarray, labels: np.ndarray, fits: Sequence[Fit]) -> np.ndarray:
+    """(N,): the distance of every image, by the familiarity of the fit that leaves it out; NaN for the others.
+
+    Args:
+        features: (N, F), see `fit_familiarity`.
+        labels: (N,) in {0, 1}.
+        fits: each leaves out other images.
+    """
+    distances = np.full(len(labels), np.nan)
+    for fit, left in fits:
+        distances[left] = fit_familiarity(features[fit], labels[fit]).distances(features[left])
+    return distances
 
 
 def assign_folds(images: Sequence[LabelledImage]) -> np.ndarray:

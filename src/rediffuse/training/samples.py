@@ -1,16 +1,16 @@
 """The data of classifiers: every input of every image of a split, as arrays."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from rediffuse.detection.config import InputName
 from rediffuse.detection.evaluate import require_both_classes
-from rediffuse.detection.features import detector_input
 from rediffuse.detection.labelled import LabelledImage
 from rediffuse.dire.job import FileResult
+from rediffuse.dire.reconstruct import Reconstruction
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +23,7 @@ class Samples:
     codecs: tuple[str, ...]
     """The format of each file."""
     inputs: dict[InputName, np.ndarray]
-    """Features (N, F), maps (N, C, S, S)."""
+    """Features (N, F), maps (N, C, H, H), or the logits (N,) of a classifier of this input."""
     skipped: tuple[str, ...]
     """The errors of files without a reconstruction, one line each."""
 
@@ -44,19 +44,23 @@ class Samples:
         )
 
 
-def measure(images: Sequence[LabelledImage], results: Iterable[FileResult], names: Iterable[InputName]) -> Samples:
-    """Compute the inputs of these names from the reconstructions of labelled images.
+def measure(
+    images: Sequence[LabelledImage],
+    results: Iterable[FileResult],
+    measures: Mapping[InputName, Callable[[Reconstruction], np.ndarray]],
+) -> Samples:
+    """Measure the reconstructions of labelled images.
 
     Args:
         images: the images with their classes.
         results: their reconstructions, in any order; a file without one is left out and counted.
-        names: names in `features.INPUTS`.
+        measures: for each name a function of one image's reconstruction, such as `FeatureSet.measure`, to (1, ...).
 
     Raises:
         InputError: no image of one of the two classes could be reconstructed.
     """
     of_name = {image.found.name: image for image in images}
-    rows: dict[InputName, list[np.ndarray]] = {name: [] for name in names}
+    rows: dict[InputName, list[np.ndarray]] = {name: [] for name in measures}
     kept: list[LabelledImage] = []
     codecs, skipped = [], []
     for result in results:
@@ -66,7 +70,7 @@ def measure(images: Sequence[LabelledImage], results: Iterable[FileResult], name
         kept.append(of_name[result.found.name])
         codecs.append(result.meta.codec if result.meta else "unknown")
         for name, row in rows.items():
-            row.append(detector_input(name, result.reconstruction.settings).measure(result.reconstruction))
+            row.append(measures[name](result.reconstruction))
     require_both_classes([image.label for image in kept], skipped)
     # Results arrive in the order in which they are ready; sorted, so that a fit is reproducible.
     order = sorted(range(len(kept)), key=lambda index: kept[index].found.name)
