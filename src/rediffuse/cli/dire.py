@@ -3,17 +3,17 @@
 import logging
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from rediffuse.cli.console import bar
-from rediffuse.cli.flags import CROP, MODEL, PATHS, Argument, CommandFlags
+from rediffuse.cli.flags import FLAT, MODEL, PATHS, Argument, CommandFlags
 from rediffuse.cli.paths import expand_stdin
+from rediffuse.cli.reconstruction import ReconstructionFlags
 from rediffuse.cli.result import Result
-from rediffuse.dire.settings import DireSettings, Grid, Kind, MapFormat, Precision
+from rediffuse.dire.settings import Kind, MapFormat
 from rediffuse.errors import ConfigError, nearest
-from rediffuse.images.config import num_windows
 from rediffuse.images.limits import Limits
 
 if TYPE_CHECKING:
@@ -45,10 +45,6 @@ class DireFlags(CommandFlags):
     """Folder for the maps, the manifest and the settings."""
     model: Annotated[str, MODEL] = "default"
     """A model folder, a checkpoint, a published name, owner/name on the hub, or the embedded default."""
-    steps: int = DireSettings.steps
-    """Length of the timestep grid."""
-    depth: int | None = None
-    """Invert only so many steps of the grid before reconstructing; all of them if not given."""
     save: str = "maps"
     """What to save, separated by commas: maps, reconstructions, latents."""
     map_format: Annotated[MapFormat, Argument(name="format")] = "png16"
@@ -57,22 +53,7 @@ class DireFlags(CommandFlags):
     """The class of every image, for a class-conditional model."""
     labels: Path | None = None
     """CSV file with the columns path and label: the class of each image, for a class-conditional model."""
-    grid: Grid = DireSettings.grid
-    """Timesteps of the inversion: those of the original DIRE code (compat), or those of sampling (aligned)."""
-    clip: bool = DireSettings.clip
-    """Clip the predicted x_0 to [-1, 1] in every step."""
-    frequency: str = DireSettings.frequency
-    """Filter on the model's skip connections: trained (none but its own spectral gates), off, freeu, freeu:B, sharpen
-    or lowpass."""
-    crop: Annotated[str, CROP] = DireSettings.crop
-    """Cut out the middle square (center), squash the image into a square (squash), or cut up to N squares out of it
-    without resampling (windows:N), at N times the network calls."""
-    solver: str = DireSettings.solver
-    """The sampler that inverts and reconstructs: ddim, dpm_solver or heun; all but ddim need --grid aligned."""
-    spacing: str = DireSettings.spacing
-    """Spacing of the timesteps: even, karras, timesteps:T,T,... or sigmas:S,S,..."""
-    precision: Precision = DireSettings.precision
-    """Number format inside the network."""
+    reconstruction: Annotated[ReconstructionFlags, FLAT] = field(default_factory=ReconstructionFlags)
     batch_size: int = 16
     """Images, or windows of images, per call of the network."""
     workers: int = min(4, os.cpu_count() or 1)
@@ -84,9 +65,6 @@ class DireFlags(CommandFlags):
     number, proportionally more."""
     force: bool = False
     """Process every file again."""
-
-    def __post_init__(self) -> None:
-        num_windows(self.crop)  # a crop that is none is refused before anything is read
 
 
 def run(args: DireFlags) -> Result:
@@ -105,18 +83,7 @@ def run(args: DireFlags) -> Result:
     labels = choose_labels(args.class_, args.labels, [found.name for found in files])
     model = load(args.model, device=args.device)
     check_labels(model, files, labels)
-    settings = DireSettings.for_model(
-        model,
-        solver=args.solver,
-        steps=args.steps,
-        spacing=args.spacing,
-        depth=args.depth,
-        clip=args.clip,
-        precision=args.precision,
-        grid=args.grid,
-        crop=args.crop,
-        frequency=args.frequency,
-    )
+    settings = args.reconstruction.settings(model)
     store = MapStore(args.out, settings, kinds=kinds, map_format=args.map_format)
     with Manifest(args.out) as manifest:
         todo = files if args.force else unfinished(files, store, manifest, labels=labels, workers=args.workers)

@@ -7,6 +7,7 @@ from typing import Annotated
 
 from rediffuse.cli import dire
 from rediffuse.cli.flags import MODEL, PATHS, Argument, CommandFlags
+from rediffuse.cli.reconstruction import ReconstructionFlags
 from rediffuse.cli.result import Result
 from rediffuse.sampling.config import SamplingSettings
 
@@ -55,17 +56,19 @@ def run(args: InvertFlags) -> Result:
             paths=args.paths,
             out=args.out,
             model=args.model,
-            solver=args.sampler,
-            steps=args.steps,
-            spacing=args.spacing,
-            clip=args.clip,
-            frequency=args.frequency,
+            reconstruction=ReconstructionFlags(
+                solver=args.sampler,
+                steps=args.steps,
+                spacing=args.spacing,
+                clip=args.clip,
+                frequency=args.frequency,
+                grid="aligned",
+            ),
             class_=args.class_,
             batch_size=args.batch_size,
             workers=args.workers,
             device=args.device,
             force=args.force,
             save="latents",
-            grid="aligned",
         )
     )
