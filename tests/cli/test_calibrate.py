@@ -92,7 +92,7 @@ def test_the_record_has_what_is_printed_and_a_bad_file_is_a_warning(
         ("real", 18, True),
         ("generated", 3, True),
     ]
-    assert record["classes"][0]["decisions"]["generated"].keys() == {"value", "low", "high"}
+    assert record["classes"][0]["decisions"]["generated"].keys() == record["auc"].keys() == {"value", "low", "high"}
     assert record["thresholds"]["max_misses"] == 0.3
     assert (len(record["skipped"]), record["detector"]) == (1, str(out))
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 import golden_values
+import resnet50
 from rediffuse.detection.resnet import ResNet50, inflate_stem, load_resnet50
 from rediffuse.errors import CheckpointError
 
@@ -20,6 +21,14 @@ def test_logit_is_torchvisions(network: ResNet50):
     with torch.no_grad():
         logit = network(golden_values.rnd("resnet50.x", 2, 3, 224, 224))
     assert golden_values.relative_error(logit, arrays["logit"]) < 2e-5
+
+
+def test_logit_is_that_of_a_second_implementation_with_torchvisions_names():
+    state, x = resnet50.random_state(0), torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    network = ResNet50().eval()
+    network.load_state_dict(state)  # strict: the names and shapes are the same
+    with torch.no_grad():
+        assert golden_values.relative_error(network(x), resnet50.logits(state, x)) < 2e-5
 
 
 def test_parameters_are_those_of_resnet50(network: ResNet50):

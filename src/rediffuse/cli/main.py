@@ -54,7 +54,7 @@ COMMANDS = {
     "eval detector": Command("eval_detector", "run", "figures of a detector and its control on images of known class"),
     "eval robustness": Command("eval_robustness", "run", "figures of a detector after changes of the images"),
     "calibrate": Command("calibrate", "run", "choose the thresholds of a detector by your own photographs"),
-    "convert": Command("convert", "run", "convert weights into a model folder or a plain .pt"),
+    "convert": Command("convert", "run", "convert weights into a model folder, a plain .pt or a detector"),
     "info": Command("info", "run", "show the configuration, size and cost of a model"),
     "audit": Command("audit", "run", "check what reveals the class of a file in a data set"),
     "align": Command("align", "run", "copy a data set so that its files no longer reveal the class"),
