@@ -9,15 +9,25 @@
     ├── StorageError      a result could not be written (disk full, no permission)
     └── FetchError        a download failed, or the file has another checksum than expected
 
-Every message is one line: what was given, and what is allowed. A bug in rediffuse raises an AssertionError, not these.
+Every message is one line: what was given, and what is allowed. Line breaks in names and values are escaped. A bug in
+rediffuse raises an AssertionError, not these.
 """
 
 import difflib
+import reprlib
 from collections.abc import Iterable
+from typing import Any
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = 80
 
 
 class RediffuseError(Exception):
     """The base class of all errors that a user can correct."""
+
+    def __str__(self) -> str:
+        """The message in one line, whatever characters the names and values in it have."""
+        return "".join(c if c.isprintable() else repr(c)[1:-1] for c in super().__str__())
 
 
 class ConfigError(RediffuseError, ValueError):
@@ -46,6 +56,11 @@ class StorageError(RediffuseError):
 
 class FetchError(RediffuseError):
     """A download failed, or the file has another checksum than expected."""
+
+
+def shown(value: Any) -> str:
+    """The `repr` of a value for a message, shortened where it is long."""
+    return _SHORT.repr(value)
 
 
 def nearest(given: str, allowed: Iterable[str]) -> str:

@@ -3,12 +3,16 @@
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
-from rediffuse.errors import ConfigError, nearest
+from rediffuse.errors import ConfigError, nearest, shown
 
 T = TypeVar("T")
+
+_MAX_DEPTH = 64
+"""Deepest nesting of a JSON file. Python's JSON and dataclass functions are recursive, and fail at some hundreds."""
 
 
 def added_field(default: Any) -> Any:
@@ -19,6 +23,39 @@ def added_field(default: Any) -> Any:
 def dump(record: Any) -> dict[str, Any]:
     """The fields of a dataclass, nested ones included, as plain JSON values."""
     return json.loads(json.dumps(dataclasses.asdict(record), default=str))
+
+
+def require_range(name: str, value: float, least: float, most: float = 2**63 - 1) -> None:
+    """Check a number of a configuration.
+
+    Raises:
+        ConfigError: `value` is NaN, less than `least` or more than `most`.
+    """
+    if least <= value <= most:
+        return
+    allowed = f"at least {least} is needed" if not value > most else f"at most {most} is allowed"
+    raise ConfigError(f"{name}={shown(value)}: {allowed}")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in a file.
+
+    Raises:
+        ConfigError: the file cannot be read, is not JSON, is nested too deeply, or holds something else than an object.
+    """
+    try:
+        fields = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        reason = "it is nested too deeply" if isinstance(error, RecursionError) else error
+        raise ConfigError(f"{path}: cannot be read as JSON: {reason}") from None
+    if not isinstance(fields, dict):
+        raise ConfigError(f"{path}: holds {shown(fields)}; a JSON object is needed")
+    level: list[Any] = [fields]
+    for _ in range(_MAX_DEPTH):
+        level = [inner for value in level for inner in _inner(value)]
+    if level:
+        raise ConfigError(f"{path}: is nested more than {_MAX_DEPTH} levels deep")
+    return fields
 
 
 def parse(kind: type[T], fields: Mapping[str, Any], source: str) -> T:
@@ -37,13 +74,13 @@ def parse(kind: type[T], fields: Mapping[str, Any], source: str) -> T:
     names = [field.name for field in dataclasses.fields(kind)]  # type: ignore[arg-type]
     for name in fields:
         if name not in names:
-            raise ConfigError(f"{source}: unknown field {name}{nearest(name, names)}")
+            raise ConfigError(f"{source}: unknown field {_unquoted(name)}{nearest(name, names)}")
     try:
         return TypeAdapter(kind).validate_python(dict(fields))
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(map(str, first["loc"])) + ": " if first["loc"] else ""
-        given = "" if first["type"] == "missing" else f", given {first['input']!r}"
+        place = ".".join(map(_unquoted, first["loc"])) + ": " if first["loc"] else ""
+        given = "" if first["type"] == "missing" else f", given {shown(first['input'])}"
         raise ConfigError(f"{source}: {place}{first['msg']}{given}") from None
 
 
@@ -58,3 +95,11 @@ def digest(record: Any) -> str:
             del fields[field.name]
     text = json.dumps(fields, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _unquoted(name: Any) -> str:
+    return shown(name).strip("'")
+
+
+def _inner(value: Any) -> Iterable[Any]:
+    return value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()

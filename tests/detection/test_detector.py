@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from detection.conftest import SETTINGS
 from detection.tiny import LEFT_OUT, thresholds
@@ -50,6 +51,34 @@ def detector_of(scorer: Scorer, make) -> Detector:
 def bands(make) -> Detector:
     features = FEATURES["bands"].measure(make(LABELS))
     return detector_of(fit_bands(FEATURES["bands"], features, LABELS.numpy(), 1.0), make)
+
+
+@pytest.mark.parametrize(
+    ("field", "line"),
+    [
+        (("calibration", "slope"), "slope=nan: a finite number is needed"),
+        (("thresholds", "real"), "real=nan is above"),
+        (("familiarity_limit",), "familiarity_limit=nan: at least 0 is needed"),
+    ],
+)
+def test_a_number_of_the_record_that_is_nan_is_refused(
+    bands: Detector, tmp_path: Path, field: tuple[str, ...], line: str
+) -> None:
+    bands.save(tmp_path)
+    record = json.loads((tmp_path / "detector.json").read_text())
+    inner = record if len(field) == 1 else record[field[0]]
+    inner[field[-1]] = float("nan")
+    (tmp_path / "detector.json").write_text(json.dumps(record))
+    with pytest.raises(ConfigError, match=rf"detector\.json: .*{line}"):
+        load_detector(tmp_path)
+
+
+def test_weights_that_are_nan_are_refused(bands: Detector, tmp_path: Path) -> None:
+    bands.save(tmp_path)
+    tensors = load_file(tmp_path / "detector.safetensors")
+    save_file({**tensors, "weight": tensors["weight"] * float("nan")}, tmp_path / "detector.safetensors")
+    with pytest.raises(CheckpointError, match=r"detector\.safetensors: (\d+) of \1 values are NaN or infinite: weight"):
+        load_detector(tmp_path)
 
 
 @pytest.fixture(scope="module")

@@ -119,3 +119,12 @@ def test_every_file_is_judged_in_order_with_the_class_that_it_was_given(tmp_path
 def test_a_score_that_is_not_a_number_decides_nothing(make):
     one = detector(make(torch.ones(1)).settings)
     assert one.decide(float("nan"), 0.0) == one.decide(0.9, float("nan")) == ("unsure", NO_NUMBER)
+
+
+def test_a_file_whose_score_is_not_a_number_is_not_judged(make):
+    reconstruction = make(torch.ones(1))
+    one = detector(reconstruction.settings)
+    assert isinstance(one.scorer, BandScorer)
+    broken = dataclasses.replace(one, scorer=dataclasses.replace(one.scorer, offset=float("nan")))
+    said = verdict(FileResult(found=FoundImage(Path("a.png"), "a.png"), reconstruction=reconstruction), broken)
+    assert (said.judged, said.probability, said.reason) == (False, None, f"a.png: {NO_NUMBER}")

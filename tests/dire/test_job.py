@@ -123,7 +123,7 @@ def test_reconstruction_that_overflows_is_a_failed_file(class_model: DiffusionMo
             bias.copy_(before)
     assert result.reconstruction is None
     assert (result.found, result.meta, result.label) == (loaded.found, loaded.meta, 2)
-    assert "photo.png: the reconstruction is not finite: precision=fp32" in (result.reason or "")
+    assert "photo.png: the reconstruction is not finite: the model diverges on this image" in (result.reason or "")
 
 
 def test_classes_reach_their_files(class_model: DiffusionModel, pictures: Path) -> None:

@@ -157,8 +157,8 @@ def test_settings_are_recorded_beside_the_maps(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        ("", "cannot be read: Expecting value"),
-        ("[]", "holds no settings$"),
+        ("", "cannot be read as JSON: Expecting value"),
+        ("[]", r"holds \[\]; a JSON object is needed$"),
         ('{"image_size": 16}', ".*model_sha256"),
         ('{"image_size": "wide", "model_sha256": ""}', ".*image_size"),
     ],

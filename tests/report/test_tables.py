@@ -7,6 +7,7 @@ from pathlib import Path
 import pyarrow.parquet
 import pytest
 
+from rediffuse.detection.verdict import Verdict
 from rediffuse.errors import InputError, StorageError
 from rediffuse.report.tables import text_table, write_table
 from report.verdicts import judged, unjudged
@@ -47,6 +48,12 @@ def test_every_format_keeps_the_numbers(table: Path) -> None:
 def test_a_name_that_looks_like_a_formula_is_harmless_in_csv(tmp_path: Path) -> None:
     write_table(tmp_path / "t.csv", VERDICTS)
     assert "\n'=1+1.png,unsure" in (tmp_path / "t.csv").read_text()
+
+
+def test_json_has_null_for_numbers_that_are_not_finite(tmp_path: Path) -> None:
+    write_table(tmp_path / "a.json", [Verdict(file="a.png", mean_dire=float("nan"), bands=(float("-inf"),))])
+    [row] = json.loads((tmp_path / "a.json").read_text(), parse_constant=pytest.fail)
+    assert (row["mean_dire"], row["error_band_0"]) == (None, None)
 
 
 def test_no_verdicts_make_an_empty_table(tmp_path: Path) -> None:

@@ -58,6 +58,23 @@ def test_the_training_of_something_else_is_refused(finished: Path) -> None:
         extract(state, checkpoint(finished))
 
 
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        ({"config": 5}, "config is 5; dict is needed"),
+        ({"averages": []}, "has 0 averages, but"),
+        ({"step": None}, "step is None; int is needed"),
+        ({"config": {"task": "diffusion"}}, "loop is None; dict is needed"),
+        ({"averages": [{1: 2}, {}]}, "holds dict, not named tensors"),
+    ],
+)
+def test_a_damaged_record_is_one_line(finished: Path, tmp_path: Path, change: dict[str, object], line: str) -> None:
+    state = torch.load(next((finished / "checkpoints").glob("*.pt")), weights_only=True)
+    torch.save({**state, **change}, tmp_path / "a.pt")
+    with pytest.raises(CheckpointError, match=rf"a\.pt: {line}"):
+        extract(state | change, tmp_path / "a.pt")
+
+
 def test_other_files_are_no_run_states(finished: Path, tmp_path: Path) -> None:
     assert read_run_state(finished) is None
     assert read_run_state(finished / "config.json") is None

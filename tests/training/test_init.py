@@ -44,6 +44,14 @@ def test_every_tensor_that_fits_is_copied(data: Path, base: Path) -> None:
     assert all(torch.equal(tensor, given[name]) for name, tensor in network.state_dict().items())
 
 
+def test_weights_that_are_not_finite_are_refused(data: Path, base: Path, tmp_path: Path) -> None:
+    state = torch.load(base / "checkpoints" / "step_00000002.pt", weights_only=True)
+    state["averages"][0]["module.out.2.bias"].fill_(torch.nan)
+    torch.save(state, tmp_path / "nan.pt")
+    with pytest.raises(CheckpointError, match=r"nan\.pt: 6 of [\d,]+ values are NaN or infinite: out\.2\.bias"):
+        begin(tiny(data), tmp_path / "run", tmp_path / "nan.pt")
+
+
 def test_a_checkpoint_of_a_run_gives_what_the_run_exports(base: Path) -> None:
     exported, checkpoint = (read_initial(str(base / path)) for path in ("model", "checkpoints/step_00000002.pt"))
     assert all(torch.equal(tensor, checkpoint.state[name]) for name, tensor in exported.state.items())

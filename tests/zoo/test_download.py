@@ -1,14 +1,12 @@
 """Downloads from a real server that breaks connections, ignores ranges, sends wrong headers and changes its file."""
 
-import resource
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from faults import files_at_most
 from rediffuse.errors import FetchError, StorageError
 from rediffuse.zoo.download import download
 
@@ -21,17 +19,6 @@ PATIENT = {"attempts": 2, "pause": 0.01}
 def file(tmp_path: Path, server) -> Path:
     server.content = CONTENT
     return tmp_path / "cache" / "weights.pt"
-
-
-@contextmanager
-def files_at_most(num_bytes: int) -> Iterator[None]:
-    """The system refuses to let a file grow beyond this size, as a full disk does."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def whole(path: Path) -> str:

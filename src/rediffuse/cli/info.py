@@ -21,7 +21,7 @@ GROUPS = {"Flags": ("--batch-size",), "Network, for a file of weights whose tens
 class InfoFlags(CommandFlags):
     """Show the configuration of a model (inferred from the tensors if it is not stored), its size and its cost.
 
-    Exit status: 0 known, 1 the tensors are those of no supported network or do not fit, 2 usage error.
+    Exit status: 0 known, 1 the tensors are those of no supported network, do not fit or are not finite, 2 usage error.
     """
 
     groups = GROUPS
@@ -35,13 +35,13 @@ class InfoFlags(CommandFlags):
 
 
 def run(args: InfoFlags) -> Result:
-    """The facts about the source; status 1 if the tensors are those of no supported network, or do not fit."""
+    """The facts about the source; status 1 if the model cannot be loaded: see `InfoFlags`."""
     found = _inspect(args)
     rows = [*_rows(found)]
     return Result(
         text="\n".join(f"{name:<12}{value}" for name, value in rows),
         record=_record(found),
-        status=1 if found.layout is None or found.difference else 0,
+        status=1 if found.layout is None or found.difference or found.not_finite else 0,
     )
 
 
@@ -60,6 +60,8 @@ def _rows(found: "Inspection") -> Iterator[tuple[str, str]]:
     yield "sha256", found.provenance.sha256
     totals = found.totals
     yield "tensors", f"{totals.num_tensors:,}, {totals.num_parameters:,} parameters, {', '.join(totals.dtypes)}"
+    if found.not_finite:
+        yield "values", f"{found.not_finite}; such weights cannot be used"
     if found.layout is None:
         yield "network", f"not known: {found.reason}"
         return
@@ -70,8 +72,9 @@ def _rows(found: "Inspection") -> Iterator[tuple[str, str]]:
     if found.layout.unknown:
         unknown = ", ".join(found.layout.unknown)
         yield "unknown", f"{unknown}: not determined by the tensors ({found.layout.missing_flags})"
-    if found.training.get("classes"):
-        yield "classes", ", ".join(f"{number} {name}" for number, name in enumerate(found.training["classes"]))
+    classes = found.training.get("classes")
+    if classes and isinstance(classes, list):
+        yield "classes", ", ".join(f"{number} {name}" for number, name in enumerate(classes))
     if found.training:
         yield "training", _fields({name: value for name, value in found.training.items() if _is_short(value)})
     yield "names", found.difference or "those of the network"
@@ -102,6 +105,7 @@ def _record(found: "Inspection") -> dict[str, Any]:
         "process": dump(found.process) if found.process else None,
         "training": found.training,
         "difference": found.difference or found.reason,
+        "not_finite": found.not_finite,
         "cost": dump(found.cost) if found.cost else None,
     }
 

@@ -29,7 +29,7 @@ from rediffuse.images.encode import png_bytes
 from rediffuse.images.find import FoundImage
 from rediffuse.images.history import Histories, History
 from rediffuse.progress import Progress, counted, unobserved
-from rediffuse.records import dump, parse
+from rediffuse.records import dump, parse, read_json
 
 INDEX = "index.csv"
 """Name of the table with the draws of every file."""
@@ -195,13 +195,7 @@ def _settings(surveyed: Sequence[_Surveyed], out: Path, seed: int, size: int | N
 def _existing(path: Path) -> AlignSettings | None:
     if not path.exists():
         return None
-    try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read ({error}); remove it, or give another folder") from None
-    if not isinstance(fields, dict):
-        raise InputError(f"{path}: a JSON object is needed; remove it, or give another folder")
-    return parse(AlignSettings, fields, str(path))
+    return parse(AlignSettings, read_json(path), str(path))
 
 
 def _common_size(surveyed: Sequence[_Surveyed]) -> int:

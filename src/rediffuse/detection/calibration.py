@@ -17,6 +17,11 @@ class Calibration:
     slope: float
     offset: float
 
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if not np.isfinite(value):
+                raise ConfigError(f"calibration: {name}={value}: a finite number is needed")
+
     def probabilities(self, logits: np.ndarray) -> np.ndarray:
         """(N,) float64 in [0, 1]: the probability that an image is generated, if half of all images are."""
         # log sigmoid(z) = -log(1 + exp(-z)), computed without overflow for every z
@@ -36,7 +41,7 @@ class Thresholds:
     """The largest allowed share of generated images that are called real."""
 
     def __post_init__(self) -> None:
-        if self.real > self.generated:
+        if not self.real <= self.generated:  # NaN too
             raise ConfigError(f"thresholds: real={self.real} is above generated={self.generated}")
 
     def decide(self, probability: float) -> Decision:

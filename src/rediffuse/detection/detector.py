@@ -25,10 +25,10 @@ from rediffuse.detection.scorers import BandScorer, MapScorer, Scorer
 from rediffuse.detection.verdict import Decision
 from rediffuse.dire.reconstruct import Reconstruction
 from rediffuse.dire.settings import DireSettings, require_same
-from rediffuse.errors import CheckpointError, InputError
+from rediffuse.errors import CheckpointError, ConfigError, InputError
 from rediffuse.files import atomic_folder, write_bytes
-from rediffuse.models.checkpoints import load_into, read_state_dict, write_state_dict
-from rediffuse.records import dump, parse
+from rediffuse.models.checkpoints import load_into, read_state_dict, require_finite, write_state_dict
+from rediffuse.records import dump, parse, read_json
 from rediffuse.zoo.model import resolve_device
 from rediffuse.zoo.published import DEFAULT, default_folder
 
@@ -59,6 +59,10 @@ class DetectorRecord:
     familiarity_limit: float
     training: dict[str, Any]
     """The record of the training: data, candidates, validation figures."""
+
+    def __post_init__(self) -> None:
+        if not self.familiarity_limit >= 0:  # NaN too, with which no image would be unfamiliar
+            raise ConfigError(f"familiarity_limit={self.familiarity_limit}: at least 0 is needed")
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -204,15 +208,11 @@ def load_detector(source: str | Path = DEFAULT, *, device: torch.device | str = 
     Raises:
         InputError: there is no `detector.json`.
         ConfigError: a field of the file is missing or wrong.
-        CheckpointError: the weights do not fit it, or this version computes other features.
+        CheckpointError: the weights do not fit it, some of them are NaN or infinite, or this version computes other
+            features.
     """
     path = _record_path(source)
-    try:
-        fields = json.loads(path.read_text())
-    except ValueError as error:
-        raise CheckpointError(f"{path}: not JSON: {error}") from None
-    if not isinstance(fields, dict):
-        raise CheckpointError(f"{path}: a JSON object is needed")
+    fields = read_json(path)
     if "left_out" not in fields:
         raise CheckpointError(
             f"{path}: made by a version that kept no left-out scores; `rediffuse train detector --data DATA --out RUN` "
@@ -301,4 +301,5 @@ def _array(tensors: dict[str, Tensor], name: str, shape: tuple[int, ...], source
     if name not in tensors or tensors[name].shape != shape:
         given = "is missing" if name not in tensors else f"has shape {tuple(tensors[name].shape)}"
         raise CheckpointError(f"{source}: {name} {given}; shape {shape} is needed")
+    require_finite({name: tensors[name]}, source)
     return tensors[name].double().numpy()

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 
-from rediffuse.detection.detector import Detector
+from rediffuse.detection.detector import NO_NUMBER, Detector
 from rediffuse.detection.stability import MILD, copies_of, with_copies
 from rediffuse.detection.verdict import Evidence, JudgedCopy, Verdict
 from rediffuse.dire.bands import band_profile
@@ -90,6 +90,8 @@ def verdict(result: FileResult, detector: Detector) -> Verdict:
         return Verdict(file=result.found.name, reason=result.reason, settings=detector.settings)
     reconstruction = result.reconstruction
     probability, decision, reason = detector.judge(reconstruction)
+    if reason == NO_NUMBER:
+        return Verdict(file=result.found.name, reason=f"{result.found.source}: {reason}", settings=detector.settings)
     profile = band_profile(reconstruction.x_0, reconstruction.x_0_hat)
     return Verdict(
         file=result.found.name,
@@ -121,8 +123,9 @@ def _with_copies(results: Iterator[FileResult], detector: Detector) -> Iterator[
         for copy in islice(results, len(MILD)):  # they follow the image
             assert isinstance(copy.found, ChangedImage)
             if copy.reconstruction is not None:
-                probability, decision, _ = detector.judge(copy.reconstruction)
-                copies.append(JudgedCopy(change=copy.found.change, probability=probability, decision=decision))
+                probability, decision, reason = detector.judge(copy.reconstruction)
+                if reason != NO_NUMBER:
+                    copies.append(JudgedCopy(change=copy.found.change, probability=probability, decision=decision))
             elif result.reconstruction is not None:
                 LOGGER.debug("no copy: %s", copy.reason)
         yield with_copies(verdict(result, detector), copies)

@@ -5,11 +5,14 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Literal
 
 from rediffuse.errors import ConfigError
+from rediffuse.records import require_range
 
 if TYPE_CHECKING:
     from rediffuse.diffusion.process import GaussianDiffusion
 
 EVEN = "even"
+MOST_TIMESTEPS = 100_000
+"""The longest chain; published models have 1,000 to 4,000 timesteps."""
 SPACINGS = "even, karras, timesteps:T,T,... or sigmas:S,S,..."
 ScheduleName = Literal["linear", "cosine"]
 Prediction = Literal["eps", "x_0", "x_prev"]
@@ -57,8 +60,7 @@ class ProcessConfig:
     """Give the network t * 1000 / T instead of t."""
 
     def __post_init__(self) -> None:
-        if self.num_timesteps < 1:
-            raise ConfigError(f"num_timesteps={self.num_timesteps}: at least 1 is needed")
+        require_range("num_timesteps", self.num_timesteps, 1, MOST_TIMESTEPS)
 
     @property
     def learns_variance(self) -> bool:

@@ -261,8 +261,12 @@ def _result(
     label = None if labels is None else labels[file.found.name]
     reconstruction = joined(parts, file.windows)
     if not reconstruction.is_finite.all():
-        source = file.found.source
-        reason = f"{source}: the reconstruction is not finite: precision={settings.precision} does not suffice for it"
+        cause = (
+            "the model diverges on this image"
+            if settings.precision == "fp32"
+            else f"precision={settings.precision} may not suffice; fp32 has more"
+        )
+        reason = f"{file.found.source}: the reconstruction is not finite: {cause}"
         return FileResult(found=file.found, meta=file.meta, label=label, reason=reason)
     return FileResult(
         found=file.found, meta=file.meta, label=label, reconstruction=reconstruction, picture=file.picture

@@ -216,10 +216,4 @@ def _read_settings(folder: Path) -> DireSettings:
     path = _settings_file(folder)
     if not path.exists():
         raise InputError(f"{path}: does not exist; a folder of results of `rediffuse dire` is needed")
-    try:
-        fields = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{path}: cannot be read: {error}") from error
-    if not isinstance(fields, dict):
-        raise ConfigError(f"{path}: holds no settings")
-    return records.parse(DireSettings, fields, str(path))
+    return records.parse(DireSettings, records.read_json(path), str(path))

@@ -3,12 +3,12 @@
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from rediffuse.diffusion.config import EVEN, respacing
+from rediffuse.diffusion.config import EVEN, MOST_TIMESTEPS, respacing
 from rediffuse.diffusion.samplers import get_sampler
 from rediffuse.errors import ConfigError, SettingsMismatch
 from rediffuse.images.config import num_windows
-from rediffuse.models.config import Preset
-from rediffuse.records import added_field
+from rediffuse.models.config import LARGEST_IMAGE, Preset
+from rediffuse.records import added_field, require_range
 
 if TYPE_CHECKING:
     from rediffuse.zoo.model import DiffusionModel
@@ -52,12 +52,10 @@ class DireSettings:
     """Also reconstruct the image without its middle frequencies (`bands.without_middle`): twice the network calls."""
 
     def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise ConfigError(f"steps={self.steps}: at least 1 is needed")
+        require_range("steps", self.steps, 1, MOST_TIMESTEPS)
         if self.depth is not None and not 1 <= self.depth <= self.steps:
             raise ConfigError(f"depth={self.depth}: from 1 to steps={self.steps} are allowed")
-        if self.image_size < 1:
-            raise ConfigError(f"image_size={self.image_size}: at least 1 is needed")
+        require_range("image_size", self.image_size, 1, LARGEST_IMAGE)
         num_windows(self.crop)  # a crop that is none is refused here
         Preset.parse(self.frequency)
         get_sampler("solver", self.solver, inverts=True)

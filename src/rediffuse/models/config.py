@@ -4,12 +4,28 @@ import math
 from dataclasses import dataclass
 from typing import Literal, Self, get_args
 
-from rediffuse.errors import ConfigError, nearest
+from rediffuse.errors import ConfigError, nearest, shown
+from rediffuse.records import require_range
 
 Kind = Literal["unet", "superres", "encoder"]
 """The three kinds of network: denoiser, denoiser that also takes a small image, classifier of noisy images."""
 Pool = Literal["adaptive", "attention", "spatial", "spatial_v2"]
 PresetName = Literal["trained", "off", "freeu", "sharpen", "lowpass"]
+
+LARGEST_IMAGE = 16384
+"""Largest side of an image that a network can be trained for, in pixels."""
+_MOST_CHANNELS = 65536
+"""Most channels of a feature map. Larger numbers would overflow the sizes of torch's tensors."""
+_MOST_LEVELS = 16
+_RANGES = {
+    "image_size": (1, LARGEST_IMAGE),
+    "in_channels": (1, 4096),
+    "model_channels": (1, _MOST_CHANNELS),
+    "out_channels": (1, 1_000_000),
+    "num_res_blocks": (1, 32),
+    "num_classes": (1, 1_000_000),
+}
+"""The least and the largest allowed value of a field. The largest ones are far beyond every published network."""
 
 _GROUPS = (1, 2, 4, 8, 16, 32)
 """Allowed numbers of channel groups: the divisors of 32, since every feature map has a multiple of 32 channels."""
@@ -27,12 +43,10 @@ class FrequencyConfig:
     """Width of the hidden layer between the timestep embedding and the gains."""
 
     def __post_init__(self) -> None:
-        if self.num_bands < 2:
-            raise ConfigError(f"num_bands={self.num_bands}: at least 2 are needed")
+        require_range("num_bands", self.num_bands, 2, 4096)
         if self.num_groups not in _GROUPS:
-            raise ConfigError(f"num_groups={self.num_groups}: {', '.join(map(str, _GROUPS))} are allowed")
-        if self.hidden < 1:
-            raise ConfigError(f"hidden={self.hidden}: at least 1 is needed")
+            raise ConfigError(f"num_groups={shown(self.num_groups)}: {', '.join(map(str, _GROUPS))} are allowed")
+        require_range("hidden", self.hidden, 1, _MOST_CHANNELS)
 
 
 @dataclass(frozen=True)
@@ -108,26 +122,29 @@ class _TrunkConfig:
 
     def __post_init__(self) -> None:
         if self.dims not in (1, 2, 3):
-            raise ConfigError(f"dims={self.dims}: 1, 2 or 3 are allowed")
-        for name in ("image_size", "in_channels", "model_channels", "out_channels", "num_res_blocks"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name}={getattr(self, name)}: at least 1 is needed")
+            raise ConfigError(f"dims={shown(self.dims)}: 1, 2 or 3 are allowed")
+        for name, (least, most) in _RANGES.items():
+            if getattr(self, name, None) is not None:
+                require_range(name, getattr(self, name), least, most)
         if not self.channel_mult:
             raise ConfigError("channel_mult=(): at least one resolution is needed")
+        if len(self.channel_mult) > _MOST_LEVELS:
+            raise ConfigError(f"channel_mult: {len(self.channel_mult)} resolutions; at most {_MOST_LEVELS} are allowed")
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"dropout={self.dropout}: at least 0 and less than 1 is needed")
         for factor in self.attention_resolutions:
             if factor not in self.downsampling_factors:
                 allowed = ", ".join(map(str, self.downsampling_factors))
                 raise ConfigError(
-                    f"attention_resolutions={self.attention_resolutions}: "
-                    f"{factor} is not a downsampling factor of this model ({allowed})"
+                    f"attention_resolutions={shown(self.attention_resolutions)}: "
+                    f"{shown(factor)} is not a downsampling factor of this model ({allowed})"
                 )
         for mult in self.channel_mult:
+            require_range("channel_mult", mult, 0, _MOST_CHANNELS / self.model_channels)
             channels = int(mult * self.model_channels)
             if channels < 1 or channels % 32:
                 raise ConfigError(
-                    f"channel_mult={self.channel_mult}: {mult} * {self.model_channels} = {channels} channels, "
+                    f"channel_mult={shown(self.channel_mult)}: {mult} * {self.model_channels} = {channels} channels, "
                     "but group normalisation needs a multiple of 32"
                 )
 

@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 
 from torch import Tensor
 
-from rediffuse.errors import CheckpointError, ConfigError
+from rediffuse.errors import CheckpointError, ConfigError, shown
 from rediffuse.models.config import EncoderConfig, FrequencyConfig, Kind, Pool, UNetConfig
 from rediffuse.models.frequency import GATES
 
@@ -71,6 +71,9 @@ def infer(state: Mapping[str, Tensor], source: str, known: Mapping[str, Any] | N
     """
     known = dict(known or {})
     shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    for name, shape in shapes.items():
+        if not shape or 0 in shape:
+            raise CheckpointError(f"{source}: not a U-Net or its encoder: {shown(name)} has the shape {shape}")
     for name in _NEEDED:
         if len(shapes.get(name, ())) < 2:
             raise CheckpointError(f"{source}: not a U-Net or its encoder: there is no weight {name}")
@@ -137,7 +140,7 @@ def _rows(shapes: Shapes, source: str, name: str) -> int:
 
 def _pool(shapes: Shapes, source: str) -> tuple[Pool, str]:
     """The pool, and the name of the tensor with one row per class."""
-    if "out.2.c_proj.weight" in shapes:
+    if "out.2.c_proj.weight" in shapes and len(shapes.get("out.2.positional_embedding", ())) == 2:
         return "attention", "out.2.c_proj.weight"
     if "out.2.weight" in shapes:
         return "spatial", "out.2.weight"
@@ -195,7 +198,8 @@ def infer_gates(shapes: Shapes, source: str) -> dict[str, Any]:
 
 def _input_blocks(shapes: Shapes) -> list[_Block]:
     """All input blocks in order. Average pooling has no tensors, so a missing number is a pooling block."""
-    last = max(int(match[1]) for match in map(re.compile(r"input_blocks\.(\d+)\.").match, shapes) if match)
+    numbers = {int(match[1]) for match in map(re.compile(r"input_blocks\.(\d{1,6})\.").match, shapes) if match}
+    last = min(max(numbers), 2 * len(numbers))  # a larger number leaves a gap, with which no levels are formed
     blocks = [_Block(channels=shapes["input_blocks.0.0.weight"][0])]
     for i in range(1, last + 1):
         convolution = shapes.get(f"input_blocks.{i}.0.out_layers.3.weight")

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -85,7 +86,13 @@ def _harmless(value: Any) -> Any:
 
 
 def _write_json(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    path.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    numbers = [{name: _number_or_none(value) for name, value in row.items()} for row in rows]
+    path.write_text(json.dumps(numbers, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def _number_or_none(value: Any) -> Any:
+    """None for NaN and infinity, which JSON has not."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _write_parquet(path: Path, rows: Sequence[dict[str, Any]]) -> None:

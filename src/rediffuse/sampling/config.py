@@ -4,11 +4,12 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from rediffuse.diffusion.config import EVEN, respacing
+from rediffuse.diffusion.config import EVEN, MOST_TIMESTEPS, respacing
 from rediffuse.diffusion.samplers import SAMPLERS, get_sampler
 from rediffuse.errors import ConfigError
 from rediffuse.images.config import Crop
 from rediffuse.models.config import Preset
+from rediffuse.records import require_range
 
 Progressive = Literal["strip", "gif"]
 """The picture of the intermediate steps of an image: next to each other in a strip, or as an animation."""
@@ -36,8 +37,7 @@ class SamplingSettings:
     def __post_init__(self) -> None:
         sampler = get_sampler("sampler", self.sampler)
         Preset.parse(self.frequency)
-        if self.steps < 1:
-            raise ConfigError(f"steps={self.steps}: at least 1 is needed")
+        require_range("steps", self.steps, 1, MOST_TIMESTEPS)
         assert self.respacing  # raises an error for a wrong spacing
         if not 0 <= self.eta <= 1:
             raise ConfigError(f"eta={self.eta}: from 0 to 1 is allowed")

@@ -15,13 +15,13 @@ from typing import Any
 
 import numpy as np
 
-from rediffuse.errors import ConfigError, InputError, SettingsMismatch
+from rediffuse.errors import InputError, SettingsMismatch
 from rediffuse.files import atomic_write, remove, write_bytes
 from rediffuse.images.decode import Limits, decode
 from rediffuse.images.encode import gif_bytes, png_bytes
 from rediffuse.images.montage import tile
 from rediffuse.images.npz import write_npz
-from rediffuse.records import dump
+from rediffuse.records import dump, read_json
 from rediffuse.sampling.config import Progressive, SampleRecord, UpscaleRecord
 
 MAX_IN_GRID = 1024
@@ -145,13 +145,7 @@ class ImageFolder:
                     f"{self.path}: holds images/ of unknown origin (no settings.json); give another folder"
                 )
             return self._record
-        try:
-            record = json.loads(self._settings.read_bytes())
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"{self._settings}: cannot be read: {error}") from None
-        if not isinstance(record, dict):
-            raise ConfigError(f"{self._settings}: holds no settings")
-        return record
+        return read_json(self._settings)
 
     @property
     def _settings(self) -> Path:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from rediffuse.errors import ConfigError, ImageError, InputError
+from rediffuse.errors import ConfigError, ImageError, InputError, shown
 from rediffuse.images.config import Crop
 from rediffuse.images.crop import CROPS
 from rediffuse.images.decode import decode
@@ -51,9 +51,11 @@ def small_size(model: DiffusionModel, given: int | None) -> int:
     recorded = known.get("small_size")
     if given is None and recorded is None:
         raise ConfigError(f"{model.provenance.source}: does not record the size of its small images; give --small-size")
+    if recorded is not None and type(recorded) is not int:
+        raise ConfigError(f"{model.provenance.source}: small_size={shown(recorded)}: a whole number is needed")
     if None not in (given, recorded) and given != recorded:
         raise ConfigError(f"--small-size {given}: {model.provenance.source} was trained to enlarge {recorded} px")
-    size = given if recorded is None else int(recorded)
+    size = given if recorded is None else recorded
     assert size is not None
     if not 1 <= size <= model.image_size:
         raise ConfigError(f"--small-size {size}: from 1 to {model.image_size}, the model's own size, are allowed")

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from rediffuse.errors import CheckpointError
-from rediffuse.files import atomic_write
+from rediffuse.models.checkpoints import write_pickle
 
 LOGGER = logging.getLogger(__name__)
 
@@ -21,8 +21,7 @@ def write(folder: Path, step: int, state: dict[str, Any], keep: int) -> Path:
         StorageError: the file could not be written; older checkpoints are kept.
     """
     path = folder / f"step_{step:08d}.pt"
-    with atomic_write(path) as partial:
-        torch.save(state, partial)
+    write_pickle(path, state)
     LOGGER.debug("checkpoint: %s", path)
     for old in sorted(folder.glob(_PATTERN))[:-keep]:
         old.unlink()

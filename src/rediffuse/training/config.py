@@ -7,6 +7,7 @@ from typing import Literal
 from rediffuse.diffusion.config import ProcessConfig
 from rediffuse.errors import ConfigError
 from rediffuse.models.config import EncoderConfig, UNetConfig
+from rediffuse.records import require_range
 
 Precision = Literal["fp32", "fp16", "bf16"]
 Decay = Literal["none", "linear", "cosine"]
@@ -24,11 +25,6 @@ FREE_FIELDS = frozenset(
 The folder of images may change, because the data are compared by a fingerprint of names and labels. Validation does not
 affect the weights.
 """
-
-
-def _at_least(name: str, value: float, least: float) -> None:
-    if value < least:
-        raise ConfigError(f"{name}={value}: at least {least} is needed")
 
 
 def _check_takes_images(network: UNetConfig | EncoderConfig) -> None:
@@ -81,11 +77,11 @@ class LoopConfig:
 
     def __post_init__(self) -> None:
         for name in ("num_steps", "batch_size", "log_every", "save_every", "evaluate_every", "keep", "max_bad_steps"):
-            _at_least(name, getattr(self, name), 1)
+            require_range(name, getattr(self, name), 1)
         for name in ("warmup_steps", "num_workers", "seed", "weight_decay"):
-            _at_least(name, getattr(self, name), 0)
+            require_range(name, getattr(self, name), 0)
         if self.microbatch is not None:
-            _at_least("microbatch", self.microbatch, 1)
+            require_range("microbatch", self.microbatch, 1)
         for name in ("learning_rate", "clip_norm"):
             value = getattr(self, name)
             if value is not None and not (0 < value < math.inf):
@@ -119,7 +115,7 @@ class ImageConfig:
     """Keep decoded images in memory if all of them fit into so many MB."""
 
     def __post_init__(self) -> None:
-        _at_least("cache_limit_mb", self.cache_limit_mb, 0)
+        require_range("cache_limit_mb", self.cache_limit_mb, 0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,8 +128,8 @@ class GridConfig:
     """DDIM steps for the grid."""
 
     def __post_init__(self) -> None:
-        _at_least("num_images", self.num_images, 1)
-        _at_least("num_sampling_steps", self.num_sampling_steps, 1)
+        require_range("num_images", self.num_images, 1)
+        require_range("num_sampling_steps", self.num_sampling_steps, 1)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,19 +2,21 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from rediffuse import records
 from rediffuse.diffusion.config import ProcessConfig
-from rediffuse.errors import CheckpointError, ConfigError
+from rediffuse.errors import CheckpointError, ConfigError, shown
 from rediffuse.files import sha256_of
-from rediffuse.models.checkpoints import read_pickle
+from rediffuse.models.checkpoints import as_state_dict, read_pickle
 from rediffuse.models.config import EncoderConfig, Kind, UNetConfig
 from rediffuse.models.layout import Layout
 from rediffuse.zoo.folder import Found, Provenance
 
 KINDS: Mapping[str, Kind] = {"diffusion": "unet", "superres": "superres", "classifier": "encoder"}
 """The kind of network that each task trains, by the task's name."""
+T = TypeVar("T")
+
 _PREFIX = "module."
 """Prefix that torch's AveragedModel adds to every tensor name."""
 
@@ -41,31 +43,46 @@ def extract(state: Mapping[str, Any], path: Path, ema_rate: float | None = None)
             themselves if it has none), and 0 for the weights themselves.
 
     Raises:
-        CheckpointError: the run trains another kind of network.
+        CheckpointError: the run trains another kind of network, or its record is damaged.
         ConfigError: the run has no average of that rate; names the rates that it has.
     """
-    config = state["config"]
-    if config["task"] not in KINDS:
-        raise CheckpointError(f"{path}: the checkpoint of a {config['task']} training; {', '.join(KINDS)} are allowed")
-    kind = KINDS[config["task"]]
-    rates = config["loop"]["ema_rates"]
+    config = _field(state, "config", dict, path)
+    task = _field(config, "task", str, path)
+    if task not in KINDS:
+        raise CheckpointError(f"{path}: the checkpoint of a {task} training; {', '.join(KINDS)} are allowed")
+    kind = KINDS[task]
+    rates = _field(_field(config, "loop", dict, path), "ema_rates", list, path)
+    averages = _field(state, "averages", list, path)
+    if len(averages) != len(rates):
+        raise CheckpointError(f"{path}: has {len(averages)} averages, but {len(rates)} ema_rates")
     if ema_rate is None:
         ema_rate = rates[0] if rates else 0
     if ema_rate and ema_rate not in rates:
         kept = ", ".join(map(str, [*rates, 0]))
         raise ConfigError(f"{path}: ema={ema_rate}: the run has {kept} (0: the weights themselves)")
-    weights = _average(state["averages"][rates.index(ema_rate)]) if ema_rate else state["model"]
+    weights = _average(averages[rates.index(ema_rate)]) if ema_rate else state["model"]
     network = records.parse(
-        EncoderConfig if kind == "encoder" else UNetConfig, config["network"], f"{path}: config: network"
+        EncoderConfig if kind == "encoder" else UNetConfig,
+        _field(config, "network", dict, path),
+        f"{path}: config: network",
     )
     return Found(
         layout=Layout(source=str(path), kind=kind, fields=vars(network), unknown=()),
-        process=records.parse(ProcessConfig, config["process"], f"{path}: config: process"),
-        training={**config, "steps": state["step"], "ema_rates": [ema_rate] if ema_rate else []},
-        state=weights,
+        process=records.parse(ProcessConfig, _field(config, "process", dict, path), f"{path}: config: process"),
+        training={**config, "steps": _field(state, "step", int, path), "ema_rates": [ema_rate] if ema_rate else []},
+        state=as_state_dict(weights, path),
         provenance=Provenance(source=str(path), sha256=sha256_of(path)),
     )
 
 
-def _average(state: Mapping[str, Any]) -> dict[str, Any]:
-    return {name.removeprefix(_PREFIX): tensor for name, tensor in state.items() if name.startswith(_PREFIX)}
+def _average(state: Any) -> Any:
+    if not isinstance(state, dict):
+        return state  # reading it as weights reports the error
+    return {str(name).removeprefix(_PREFIX): value for name, value in state.items() if str(name).startswith(_PREFIX)}
+
+
+def _field(record: Mapping[str, Any], name: str, kind: type[T], path: Path) -> T:
+    value = record.get(name)
+    if not isinstance(value, kind):
+        raise CheckpointError(f"{path}: {name} is {shown(value)}; {kind.__name__} is needed")
+    return value

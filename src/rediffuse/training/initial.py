@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from rediffuse.errors import CheckpointError
+from rediffuse.models.checkpoints import require_finite
 from rediffuse.training.extract import extract, read_run_state
 from rediffuse.zoo.find import find
 from rediffuse.zoo.folder import Found
@@ -75,8 +76,13 @@ def find_initial(source: str) -> Found:
 
 
 def read_initial(source: str) -> Initial:
-    """The weights of a model; `source` and errors are those of `find_initial`."""
+    """The weights of a model; `source` and errors are those of `find_initial`.
+
+    Raises:
+        CheckpointError: some values are NaN or infinite.
+    """
     found = find_initial(source)
+    require_finite(found.state, source)
     return Initial(source=source, sha256=found.provenance.sha256, state=found.state)
 
 

@@ -19,7 +19,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from torch.utils.data import DataLoader, Dataset
 
-from rediffuse.errors import ConfigError
+from rediffuse.errors import CheckpointError, ConfigError
 from rediffuse.progress import Progress, unobserved
 from rediffuse.records import dump
 from rediffuse.training import checkpoints
@@ -169,7 +169,14 @@ class _Run:
 
     def _resume(self) -> None:
         if self.resumed_from is not None:
-            self.trainer.load_state_dict(checkpoints.read(self.resumed_from))
+            state = checkpoints.read(self.resumed_from)
+            try:
+                self.trainer.load_state_dict(state)
+            except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+                raise CheckpointError(
+                    f"{self.resumed_from}: is not the complete state of this run ({type(error).__name__}: "
+                    f"{str(error).splitlines()[0]}); remove it to resume from the checkpoint before it"
+                ) from None
             LOGGER.info("continues after step %d: %s", self.trainer.step, self.resumed_from)
         if self.trainer.step > self.config.num_steps:
             given = f"num_steps={self.config.num_steps}"

@@ -10,6 +10,7 @@ from typing import Any
 
 from rediffuse.errors import ConfigError, InputError, StorageError
 from rediffuse.files import write_bytes
+from rediffuse.records import read_json
 from rediffuse.training.config import FREE_FIELDS
 
 _PACKAGES = ("rediffuse", "torch", "numpy", "accelerate", "pillow")
@@ -41,8 +42,9 @@ class RunFolder:
         """Check that the folder is new, or holds a run with the same config.
 
         Raises:
-            InputError: the folder holds other files, or its config.json cannot be read.
-            ConfigError: the config differs; names every field that does, with both values.
+            InputError: the folder holds other files.
+            ConfigError: its config.json cannot be read, or the config differs; names every field that does, with both
+                values.
         """
         if not self.path.exists():
             return
@@ -52,7 +54,7 @@ class RunFolder:
             if any(self.path.iterdir()):
                 raise InputError(f"{self.path}: is not empty and not a run folder (no config.json); give a new folder")
             return
-        before = _read_record(self._config)
+        before = read_json(self._config)
         differing = [
             f"{name} was {old!r}, given {new!r}"
             for name, (old, new) in _differences(before, config).items()
@@ -67,7 +69,8 @@ class RunFolder:
         versions = {"python": platform.python_version(), **{package: version(package) for package in _PACKAGES}}
         self._append(self._starts, {**start, "git": _git_revision(), "versions": versions})
         if self._metrics.exists():
-            lines = [line for line in self._metrics.read_text().splitlines() if _step_of(line) <= start["step"]]
+            lines = self._metrics.read_text(errors="replace").splitlines()
+            lines = [line for line in lines if _step_of(line) <= start["step"]]
             write_bytes(self._metrics, "".join(f"{line}\n" for line in lines).encode())
 
     @property
@@ -75,7 +78,7 @@ class RunFolder:
         """Source and SHA-256 of the model that gave the initial weights; None for a run with random initial weights."""
         if not self._init.exists():
             return None
-        record = _read_record(self._init)
+        record = read_json(self._init)
         return {name: str(record.get(name)) for name in ("source", "sha256")}
 
     def check_init(self, source: str | None) -> None:
@@ -110,21 +113,11 @@ class RunFolder:
             raise StorageError(f"{path}: could not be written: {error.strerror or error}") from error
 
 
-def _read_record(path: Path) -> dict[str, Any]:
-    try:
-        record = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read: {error}; restore the file, or give a new folder") from None
-    if not isinstance(record, dict):
-        raise InputError(f"{path}: holds no record of a run; restore the file, or give a new folder")
-    return record
-
-
 def _step_of(line: str) -> float:
-    """The step of a line of the log; infinity for a line that is incomplete because the process was killed."""
+    """The step of a line of the log; infinity for a damaged line, such as the last one of a killed process."""
     try:
-        return json.loads(line)["step"]
-    except json.JSONDecodeError:
+        return float(json.loads(line)["step"])
+    except (ValueError, TypeError, LookupError, RecursionError, OverflowError):
         return float("inf")
 
 

@@ -104,7 +104,7 @@ class Trainer:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore the state that `state_dict` returned."""
-        self.step = state["step"]
+        self.step = int(state["step"])
         self._plain_network.load_state_dict(state["model"])
         for average, saved in zip(self.averages, state["averages"], strict=True):
             average.load_state_dict(saved)

@@ -1,13 +1,12 @@
 """Convert weights to a model folder, or to a `.pt` for guided-diffusion's programs, tensor for tensor."""
 
-from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from rediffuse.errors import CheckpointError, ConfigError, InputError
-from rediffuse.files import atomic_write
+from rediffuse.models.checkpoints import require_finite, write_pickle
 from rediffuse.models.encoder import EncoderUNetModel
 from rediffuse.models.frequency import GATES
 from rediffuse.zoo.folder import Found, write_folder
@@ -27,7 +26,8 @@ def convert(found: Found, destination: Path, *, dtype: torch.dtype | None = None
 
     Raises:
         InputError: the destination exists, or it is the source itself.
-        CheckpointError: the tensors do not fit the configuration; names those that do not.
+        CheckpointError: the tensors do not fit the configuration, and names those that do not; or some of their values
+            are NaN or infinite, or become so in `dtype`.
         ConfigError: a part of the configuration is unknown, or the process does not fit the network, or a `.pt` should
             hold spectral gates.
         StorageError: the destination could not be written.
@@ -40,19 +40,17 @@ def convert(found: Found, destination: Path, *, dtype: torch.dtype | None = None
     difference = misfit(found)
     if difference:
         raise CheckpointError(f"{source}: does not fit its configuration: {difference}")
+    require_finite(found.state, source)
+    state = {name: tensor.to(dtype=dtype) for name, tensor in found.state.items()}
+    require_finite(state, f"{source} in {dtype}")  # fp16 ends at 65504
     if destination.suffix == ".pt":
         if any(name.startswith(GATES) for name in found.state):
             raise ConfigError(f"{destination}: a .pt for guided-diffusion cannot hold spectral gates; a folder can")
-        _write_state_dict(destination, found.state, dtype)
+        # A view would be saved with its complete storage; a clone has its own storage.
+        write_pickle(destination, {name: tensor.clone() for name, tensor in state.items()})
         return
     network = meta_network(found.layout.kind, found.layout.config())
     if not isinstance(network, EncoderUNetModel):
         assert found.process is not None  # if it is unknown, the line above raises
         DiffusionModel(network=network, process_config=found.process, provenance=found.provenance)  # checks the fit
-    write_folder(destination, found, dtype)
-
-
-def _write_state_dict(path: Path, state: Mapping[str, Tensor], dtype: torch.dtype | None) -> None:
-    with atomic_write(path) as partial:
-        # A view would be saved with its complete storage; a clone has its own storage.
-        torch.save({name: tensor.to(dtype=dtype).clone() for name, tensor in state.items()}, partial)
+    write_folder(destination, replace(found, state=state))

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from rediffuse import records
 from rediffuse.diffusion.config import ProcessConfig
-from rediffuse.errors import ConfigError, InputError
+from rediffuse.errors import InputError
 from rediffuse.files import sha256_of, write_bytes
 from rediffuse.models.checkpoints import read_state_dict, write_state_dict
 from rediffuse.models.config import EncoderConfig, Kind, UNetConfig
@@ -62,12 +62,7 @@ def read_folder(folder: Path, source: str) -> Found:
     path = folder / CONFIG_FILE
     if not path.is_file():
         raise InputError(f"{folder}: not a model folder: there is no {CONFIG_FILE}")
-    try:
-        fields = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise ConfigError(f"{path}: not JSON: {error}") from None
-    if not isinstance(fields, dict):
-        raise ConfigError(f"{path}: a JSON object is needed")
+    fields = records.read_json(path)
     if "task" in fields:
         return _read_run(folder, source)
     description = records.parse(ModelRecord, fields, str(path))

@@ -10,7 +10,7 @@ from torch import Tensor
 from rediffuse.diffusion.config import ProcessConfig
 from rediffuse.errors import CheckpointError, ConfigError
 from rediffuse.files import sha256_of
-from rediffuse.models.checkpoints import compare, read_state_dict
+from rediffuse.models.checkpoints import compare, not_finite, read_state_dict
 from rediffuse.models.config import EncoderConfig, UNetConfig
 from rediffuse.models.flops import flops
 from rediffuse.models.layout import Layout
@@ -58,6 +58,8 @@ class Inspection:
     training: Mapping[str, Any] = field(default_factory=dict)
     difference: str = ""
     """Missing and unexpected tensors, and those of other shapes; empty if the tensors fit the layout."""
+    not_finite: str = ""
+    """How many values are NaN or infinite; empty if none is. Such weights cannot be loaded."""
     cost: Cost | None = None
     """None if the image size is unknown, or if the tensors do not fit."""
 
@@ -91,7 +93,8 @@ def inspect(
         if not path.is_file():
             raise
         provenance = Provenance(source=str(source), sha256=sha256_of(path))
-        return Inspection(provenance=provenance, totals=_totals(read_state_dict(path)), reason=str(error))
+        state = read_state_dict(path)
+        return Inspection(provenance=provenance, totals=_totals(state), reason=str(error), not_finite=not_finite(state))
 
 
 def inspect_found(found: Found, batch_size: int = 1) -> Inspection:
@@ -106,6 +109,7 @@ def inspect_found(found: Found, batch_size: int = 1) -> Inspection:
         process=found.process,
         training=found.training,
         difference=difference,
+        not_finite=not_finite(found.state),
         cost=_cost(layout, batch_size) if is_known else None,
     )
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from rediffuse.diffusion.config import ProcessConfig
 from rediffuse.diffusion.process import GaussianDiffusion
 from rediffuse.errors import CheckpointError, ConfigError
-from rediffuse.models.checkpoints import load_into
+from rediffuse.models.checkpoints import require_finite, require_fit
 from rediffuse.models.config import AS_TRAINED, EncoderConfig, Kind, Preset, UNetConfig
 from rediffuse.models.encoder import EncoderUNetModel
 from rediffuse.models.frequency import GATES, FrequencyGate
@@ -274,19 +274,24 @@ def _network(
     """Build the network on the meta device, which skips the initialisation, and load the weights on `device`."""
     network = meta_network(found.layout.kind, found.layout.config())
     assert found.process is not None  # if it is unknown, the line above raises
+    state = dict(found.state)
+    adds_gates = new_gates and not any(name.startswith(GATES) for name in state)
+    gates = {name: tensor for name, tensor in network.state_dict().items() if adds_gates and name.startswith(GATES)}
+    # Before memory is taken: the configuration may ask for more than the file holds.
+    require_fit(network, state | gates, found.provenance.source)
+    require_finite(state, found.provenance.source)
     try:
         network.to_empty(device=resolve_device(device))
     except (RuntimeError, AssertionError) as error:
         raise ConfigError(f"device={device}: {str(error).splitlines()[0]}") from None
     # Faster convolutions: benchmarks/network.py
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    state = dict(found.state)
-    if new_gates and not any(name.startswith(GATES) for name in state):
+    if adds_gates:
         for gate in network.frequency:
             assert isinstance(gate, FrequencyGate)
             gate.reset_parameters()
         state |= {name: tensor for name, tensor in network.state_dict().items() if name.startswith(GATES)}
-    load_into(network, state, found.provenance.source)
+    network.load_state_dict(state)
     LOGGER.debug(
         "loaded %s (%s) from %s to %s", found.layout.kind, found.provenance.sha256[:8], found.provenance.source, device
     )
