@@ -1,6 +1,7 @@
 """A real HTTP server on this machine that supports ranges, and can break off, fail, and change its file."""
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -28,6 +29,10 @@ class FileServer(ThreadingHTTPServer):
         """The status codes of the next responses, instead of the file."""
         self.location = ""
         """The Location of a 302."""
+        self.drip = 0.0
+        """Seconds between two bytes of what is sent after the first line of the headers; 0 sends all at once."""
+        self.headers: dict[str, str] = {}
+        """Further headers."""
         self.ranges: list[str | None] = []
         """The Range header of every request so far."""
 
@@ -59,10 +64,15 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Range", server.content_range or true)
         if server.tells_length:
             self.send_header("Content-Length", str(server.claims_length or len(body)))
-        for name, value in (("ETag", server.etag), ("Last-Modified", server.last_modified)):
+        dates = {"ETag": server.etag, "Last-Modified": server.last_modified}
+        for name, value in (dates | server.headers).items():
             if value:
                 self.send_header(name, value)
         self.end_headers()
+        while server.drip and body:
+            self.wfile.write(body[:1])
+            body = body[1:]
+            time.sleep(server.drip)
         self.wfile.write(body[: server.breaks_after.pop(0)] if server.breaks_after else body)
 
     def _start(self) -> int:

@@ -4,13 +4,24 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from rediffuse.errors import StorageError
-from rediffuse.files import atomic_folder, atomic_write, remove, remove_partial, sha256_of, write_bytes
+from rediffuse.errors import InputError, StorageError
+from rediffuse.files import (
+    atomic_folder,
+    atomic_write,
+    claim,
+    file_name,
+    remove,
+    remove_partial,
+    sha256_of,
+    write_bytes,
+)
 
 
 def test_failed_block_leaves_what_was_there_and_nothing_else(tmp_path: Path) -> None:
@@ -83,20 +94,105 @@ def test_what_a_killed_process_left_goes_and_hidden_files_stay(tmp_path: Path) -
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(kept)
 
 
-@pytest.mark.parametrize(("below", "kept"), [(True, []), (False, ["sub/.b.png.0c3f81ab.png"])])
-def test_folders_below_are_searched_only_where_asked(tmp_path: Path, below: bool, kept: list[str]) -> None:
-    (tmp_path / "sub").mkdir()
-    for name in (".a.png.0c3f81ab.png", "sub/.b.png.0c3f81ab.png"):
-        (tmp_path / name).write_bytes(b"")
-    remove_partial(tmp_path, below=below)
-    assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.png")] == kept
-
-
-def test_folders_below_are_searched_unless_told_otherwise(tmp_path: Path) -> None:
+def test_folders_below_are_searched_too(tmp_path: Path) -> None:
     (tmp_path / "sub").mkdir()
     (tmp_path / "sub" / ".b.png.0c3f81ab.png").write_bytes(b"")
     remove_partial(tmp_path)
     assert not list((tmp_path / "sub").iterdir())
+
+
+HOLDER = """
+import sys; from pathlib import Path; from rediffuse.files import atomic_write, claim
+with claim(Path(sys.argv[1]), shared=sys.argv[2] == "shared"):
+    with atomic_write(Path(sys.argv[1]) / "a.txt"):
+        print("mine", flush=True); sys.stdin.read()
+"""
+
+
+@contextmanager
+def holder(folder: Path, how: str) -> Iterator[subprocess.Popen[str]]:
+    """A process that has claimed the folder and is writing a file in it, until its standard input is closed."""
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDER, folder, how], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "mine\n"
+        yield process
+        process.communicate()
+
+
+@pytest.mark.parametrize(("others", "own"), [("alone", "alone"), ("alone", "shared"), ("shared", "alone")])
+def test_a_folder_that_another_process_has_is_refused(tmp_path: Path, others: str, own: str) -> None:
+    line = f"{tmp_path}: another process is writing to this folder; wait until it ends"
+    with holder(tmp_path, others), pytest.raises(StorageError, match=line), claim(tmp_path, shared=own == "shared"):
+        pass
+    with claim(tmp_path):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_a_folder_can_be_shared_and_the_last_process_removes_what_a_killed_one_left(tmp_path: Path) -> None:
+    seen = []
+    with holder(tmp_path, "shared") as other, claim(tmp_path, shared=True, prepare=seen.append):
+        other.kill()
+        other.wait()
+        assert len(list(tmp_path.glob(".a.txt.*"))) == 1
+    assert seen == [False]
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_next_process_removes_what_a_killed_one_left(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    with holder(tmp_path / "sub", "alone") as other:
+        other.kill()
+    seen: list[bool] = []
+    with claim(tmp_path / "sub", prepare=seen.append):
+        assert [path.name for path in (tmp_path / "sub").iterdir()] == [".rediffuse.lock"]
+    assert seen == [True]
+    assert not list((tmp_path / "sub").iterdir())
+
+
+def test_a_child_process_does_not_keep_the_folder(tmp_path: Path) -> None:
+    script = (
+        "import os, signal, sys, time; from pathlib import Path; from rediffuse.files import claim\n"
+        "with claim(Path(sys.argv[1])):\n"
+        "    if os.fork() == 0: time.sleep(60); os._exit(0)\n"
+        "    print('mine', flush=True); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", script, tmp_path], stdout=subprocess.PIPE, text=True, start_new_session=True
+    ) as parent:
+        assert parent.stdout is not None
+        assert parent.stdout.readline() == "mine\n"
+        parent.wait()
+        with claim(tmp_path):
+            pass
+        os.killpg(parent.pid, signal.SIGKILL)
+
+
+def test_an_empty_folder_that_the_claim_made_goes_again(tmp_path: Path) -> None:
+    with claim(tmp_path / "new"):
+        pass
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_that_is_there_is_not_replaced_unless_it_is_allowed(tmp_path: Path) -> None:
+    def write() -> None:
+        with atomic_write(tmp_path / "a.txt", replace=False) as partial:
+            partial.write_text("later")
+
+    write()
+    with pytest.raises(InputError, match=r"a\.txt: exists already; --force replaces it"):
+        write()
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["later"]
+
+
+def test_long_names_are_shortened_to_names_that_differ(tmp_path: Path) -> None:
+    long = ["é" * 120 + ".png", "é" * 120 + ".jpg", "a" * 255]
+    for name in long:
+        write_bytes(tmp_path / f"{file_name(f'sub/{name}')}.safetensors", b"")
+    assert len(list((tmp_path / "sub").iterdir())) == 3
+    assert file_name("sub/photo.png") == "sub/photo.png"
 
 
 def test_what_cannot_be_removed_is_named_with_the_reason(tmp_path: Path) -> None:

@@ -1,27 +1,138 @@
-"""Atomic writes of files and folders, and checksums of files."""
+"""Atomic writes of files and folders, the claim of a folder by one process, and checksums of files."""
 
 import contextlib
+import fcntl
 import hashlib
 import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from rediffuse.errors import StorageError
+from rediffuse.errors import InputError, StorageError
 
 _PARTIAL = re.compile(r"\..+(\.\w+)\.[0-9a-f]{8}\1")
 """The names of the temporary files of `atomic_write`, such as `.map.png.0c3f81ab.png`."""
 
 
-@contextlib.contextmanager
-def atomic_write(path: Path) -> Iterator[Path]:
-    """Yield a temporary path in the folder of `path`; after the block, flush the file to disk and rename it to `path`.
+CLAIM = ".rediffuse.lock"
+"""The file in a folder whose lock says that a process writes to the folder. It is removed when the last one ends."""
+_PATIENCE = 2.0
+"""Seconds to wait while another process prepares a folder that both may use."""
+_LONGEST_PART = 200
+"""Most bytes of one part of a name. File systems allow 255; suffixes of results and temporary files need the rest."""
 
-    If the block raises an exception, the temporary file is removed and an existing file `path` is unchanged.
+_held: set[int] = set()
+# A forked process, such as a worker that reads images, must not keep a claim when the process that made it is killed.
+os.register_at_fork(after_in_child=lambda: [os.close(lock) for lock in _held])
+
+
+@contextlib.contextmanager
+def claim(folder: Path, *, shared: bool = False, prepare: Callable[[bool], None] | None = None) -> Iterator[None]:
+    """Hold `folder` for this process during the block; the system releases it also when the process is killed.
+
+    Temporary files that a killed process left in the folder are removed first.
+
+    Args:
+        folder: the folder, which is created if missing.
+        shared: share it with other processes that claim it as shared, such as those of torchrun.
+        prepare: called first, to write the folder's record or to compare it. Its argument is whether no other process
+            has the folder meanwhile; it is false if others share the folder already.
 
     Raises:
+        StorageError: another process has the folder, or it cannot be written to.
+        InputError: it is a file.
+    """
+    existed = folder.exists()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock, is_alone = _lock(folder, shared)
+    except FileExistsError:
+        raise InputError(f"{folder}: is a file; a folder is needed") from None
+    except BlockingIOError:
+        raise StorageError(f"{folder}: another process is writing to this folder; wait until it ends") from None
+    except OSError as error:
+        raise StorageError(f"{folder}: could not be written: {error.strerror or error}") from error
+    _held.add(lock)
+    try:
+        if prepare:
+            prepare(is_alone)
+        if shared:
+            fcntl.flock(lock, fcntl.LOCK_SH)
+        yield
+    finally:
+        with contextlib.suppress(OSError):  # others still have it
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.fstat(lock).st_size:  # there were several, some of which may have been killed
+                remove_partial(folder)
+            (folder / CLAIM).unlink(missing_ok=True)
+            if not existed:
+                folder.rmdir()  # fails unless it is empty
+        _held.discard(lock)
+        with contextlib.suppress(OSError):
+            fcntl.flock(lock, fcntl.LOCK_UN)  # also for a child process that has a copy
+        os.close(lock)
+
+
+def _lock(folder: Path, shared: bool) -> tuple[int, bool]:
+    """The descriptor of the folder's claim file, locked; exclusively if no other process has it, and whether it is."""
+    path, until = folder / CLAIM, time.monotonic() + (_PATIENCE if shared else 0)
+    while True:
+        is_new = not path.exists()
+        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
+        try:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                is_alone = True
+            except BlockingIOError:
+                if not shared:
+                    raise
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                is_alone = False
+            # Another process may have removed the file between the two calls above: then it claims nothing.
+            if path.exists() and path.stat().st_ino == os.fstat(lock).st_ino:
+                if not is_alone:
+                    os.write(lock, b".")
+                elif not is_new:
+                    remove_partial(folder)
+                return lock, is_alone
+        except BlockingIOError:
+            if time.monotonic() > until:
+                os.close(lock)
+                raise
+        except BaseException:
+            os.close(lock)
+            raise
+        os.close(lock)
+        time.sleep(0.02)
+
+
+def file_name(name: str) -> str:
+    """A name of a result (with `/` between its parts) whose parts are short enough for a file system.
+
+    A part that is too long ends with a hash of the whole part instead, so that names stay unique.
+    """
+    return "/".join(map(_shortened, name.split("/")))
+
+
+def _shortened(part: str) -> str:
+    content = os.fsencode(part)
+    if len(content) <= _LONGEST_PART:
+        return part
+    return content[: _LONGEST_PART - 20].decode(errors="ignore") + "~" + hashlib.sha256(content).hexdigest()[:16]
+
+
+@contextlib.contextmanager
+def atomic_write(path: Path, *, replace: bool = True) -> Iterator[Path]:
+    """Yield a temporary path in the folder of `path`; after the block, flush the file to disk and rename it to `path`.
+
+    If the block raises an exception, the temporary file is removed and an existing file `path` is unchanged. Without
+    `replace`, an existing file is never replaced, also one that another process writes at the same time.
+
+    Raises:
+        InputError: `path` exists, and `replace` is not given.
         StorageError: the disk is full, or the folder cannot be written to; names `path` and the system's reason.
     """
     partial = None
@@ -35,12 +146,24 @@ def atomic_write(path: Path) -> Iterator[Path]:
         partial.chmod(rights)  # safetensors replaces the file with one that only its owner may read
         with partial.open("rb") as written:
             os.fsync(written.fileno())
-        partial.replace(path)
+        if replace:
+            partial.replace(path)
+        else:
+            _rename_to_new(partial, path)
     except OSError as error:
         raise StorageError(f"{path}: could not be written: {error.strerror or error}") from error
     finally:
         if partial is not None:
             partial.unlink(missing_ok=True)
+
+
+def _rename_to_new(partial: Path, path: Path) -> None:
+    try:
+        os.link(partial, path)
+    except OSError as error:
+        if path.exists():
+            raise InputError(f"{path}: exists already; --force replaces it") from error
+        partial.rename(path)  # on a file system without links
 
 
 @contextlib.contextmanager
@@ -71,15 +194,15 @@ def atomic_folder(path: Path) -> Iterator[Path]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def remove_partial(folder: Path, *, below: bool = True) -> None:
-    """Remove the temporary files that `atomic_write` left in `folder`, and below it, if its process was killed.
+def remove_partial(folder: Path) -> None:
+    """Remove the temporary files that `atomic_write` left in `folder` and below it, if its process was killed.
 
     No other process may write to the folder at the same time.
 
     Raises:
         StorageError: a file cannot be removed; names it.
     """
-    for path in folder.rglob(".*") if below else folder.glob(".*"):
+    for path in folder.rglob(".*"):
         if _PARTIAL.fullmatch(path.name):
             remove(path)
 

@@ -1,7 +1,11 @@
 """`rediffuse sample`, `upscale`, `invert` and `interpolate` as they are called."""
 
 import json
+import os
 import shlex
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -329,3 +333,47 @@ def test_interpolation_writes_frames_and_a_strip_between_the_two_images(
     assert "strip.png exists already; --force replaces it" in capsys.readouterr().err
     assert call(*words, "2", "--force") == 0
     assert len(names(out / "frames")) == 2
+
+
+@pytest.mark.parametrize("form", ["", "--progressive strip", "--progressive gif"])
+def test_a_resumed_job_gives_the_same_bytes(models: Path, tmp_path: Path, form: str) -> None:
+    words = ("sample", "--model", models / "plain", "--seeds", "0-4", "--batch-size", 2, *form.split(), "--out")
+    assert call(*words, tmp_path / "whole", steps=5) == 0
+    whole = {path.relative_to(tmp_path / "whole"): path.read_bytes() for path in (tmp_path / "whole").rglob("*.*")}
+    for lost in ({0}, {1, 2}, {0, 1, 3, 4}):
+        shutil.copytree(tmp_path / "whole", tmp_path / "again")
+        for path in (tmp_path / "again").rglob("00000*"):
+            if int(path.stem) in lost:
+                os.truncate(path, 0 if 0 in lost else 20)  # as from outside; it counts as missing
+        assert call(*words, tmp_path / "again", steps=5) == 0
+        assert {name: (tmp_path / "again" / name).read_bytes() for name in whole} == whole
+        shutil.rmtree(tmp_path / "again")
+
+
+def test_names_of_any_length_can_be_enlarged(models: Path, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for name in ("é" * 120 + "a.png", "é" * 120 + "b.png", "b.png"):
+        Image.fromarray(np.full((8, 8, 3), len(name), np.uint8)).save(tmp_path / "in" / name)
+    words = ("upscale", tmp_path / "in", "--model", models / "upsampler", "--out", tmp_path / "out")
+    assert call(*words) == 0
+    assert len(names(tmp_path / "out" / "images")) == 3
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*.png")}
+    assert call(*words) == 0
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_two_calls_with_other_settings_never_mix(models: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", "from rediffuse.cli.main import main; import sys; sys.exit(main(sys.argv[1:]))"]
+    words = ["sample", "--model", str(models / "plain"), "--out", str(tmp_path), "--seeds", "0-3", "--batch-size", "1"]
+    both = [
+        subprocess.Popen([*command, *words, "--steps", str(steps)], stderr=subprocess.PIPE, text=True)
+        for steps in (4, 5)
+    ]
+    errors = [process.communicate()[1] for process in both]
+    assert sorted(process.returncode for process in both) == [0, 2]
+    assert "was made with other settings: steps=" in "".join(errors)
+    steps = json.loads((tmp_path / "settings.json").read_text())["settings"]["steps"]
+    alone = ["sample", "--model", models / "plain", "--out", tmp_path / "alone", "--seeds", "0-3", "--batch-size", 1]
+    assert call(*alone, steps=steps) == 0
+    for path in (tmp_path / "alone" / "images").iterdir():
+        assert (tmp_path / "images" / path.name).read_bytes() == path.read_bytes()

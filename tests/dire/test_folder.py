@@ -1,6 +1,7 @@
 """A folder of results: finished files are skipped, changed files are done again, failures are reported."""
 
 import hashlib
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from rediffuse.dire.job import reconstruct_files
 from rediffuse.dire.manifest import Manifest, Row, read
 from rediffuse.dire.maps import MapStore
 from rediffuse.dire.settings import DireSettings
-from rediffuse.errors import StorageError
+from rediffuse.errors import InputError, StorageError
 from rediffuse.images.find import find_images
 from rediffuse.records import digest
 from rediffuse.zoo.model import DiffusionModel
@@ -80,7 +81,7 @@ def test_what_a_killed_job_left_goes_when_the_folder_is_filled_again(
     partial.write_bytes(b"half")
     fill_folder(pictures, tmp_path / "out", model)
     assert partial.exists()  # the previous job was not killed: another program may be writing the file
-    (tmp_path / "out" / "manifest.journal.jsonl").write_text("")
+    (tmp_path / "out" / ".rediffuse.lock").touch()
     fill_folder(pictures, tmp_path / "out", model)
     assert not partial.exists()
 
@@ -129,3 +130,34 @@ def test_what_is_kept_does_not_depend_on_the_batch(model: DiffusionModel, pictur
             done = [row.name for row in fill(results, store, manifest) if row.status == "done"]
         maps[batch_size] = torch.cat([store.read(name).values for name in done])
     assert torch.allclose(maps[1], maps[5], rtol=0, atol=1e-4)
+
+
+def test_results_of_another_file_of_the_same_name_are_not_replaced(
+    model: DiffusionModel, pictures: Path, tmp_path: Path
+) -> None:
+    fill_folder(pictures, tmp_path / "out", model)
+    other = Path(shutil.copytree(pictures, tmp_path / "other"))
+    assert [row.name for row in fill_folder(other, tmp_path / "out", model)] == ["notes.png"]  # moved, and the same
+    Image.fromarray(np.full((16, 16, 3), 200, np.uint8)).save(other / "photo.png")
+    line = f"other/photo.png: {tmp_path / 'out'} holds the results of another file of this name, {pictures}/photo.png"
+    with pytest.raises(InputError, match=line):
+        fill_folder(other, tmp_path / "out", model)
+
+
+def test_a_job_that_was_interrupted_anywhere_gives_the_same_bytes(
+    model: DiffusionModel, pictures: Path, tmp_path: Path
+) -> None:
+    def maps(out: Path) -> dict[str, bytes]:
+        return {path.name: path.read_bytes() for path in (out / "maps").rglob("*.png")}
+
+    settings, found = DireSettings.for_model(model, steps=2), find_images([pictures])
+    fill_folder(pictures, tmp_path / "whole", model)
+    for cut in range(1, len(found)):
+        out = tmp_path / str(cut)
+        store = MapStore(out, settings)
+        for part in (found[:cut], found):
+            with Manifest(out) as manifest:
+                todo = unfinished(part, store, manifest)
+                results = reconstruct_files(model, todo, settings, batch_size=4, num_files=len(found))
+                assert len(list(fill(results, store, manifest)))
+        assert maps(out) == maps(tmp_path / "whole")

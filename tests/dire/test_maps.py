@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -118,22 +119,6 @@ def test_what_is_not_the_map_returns_as_it_is_shown_and_exactly(tmp_path: Path) 
     assert torch.equal(latent, given.x_T[0])
 
 
-def test_partial_files_go_from_the_store_alone(tmp_path: Path) -> None:
-    store = MapStore(tmp_path, SETTINGS)
-    store.write("a.png", reconstruction())
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "maps" / "sub").mkdir()
-    for name in (".settings.json.0c3f81ab.json", "maps/sub/.b.png.0c3f81ab.png", "mine/.b.png.0c3f81ab.png"):
-        (tmp_path / name).write_bytes(b"")
-    store.remove_partial()
-    assert files_below(tmp_path) == [
-        "maps/a.png.png",
-        "maps_8bit/a.png.png",
-        "mine/.b.png.0c3f81ab.png",
-        "settings.json",
-    ]
-
-
 def test_image_to_look_at_is_rounded_down_as_the_original_does(tmp_path: Path) -> None:
     MapStore(tmp_path, SETTINGS).write("a.png", reconstruction())
     pixels = np.asarray(Image.open(tmp_path / "maps_8bit" / "a.png.png")).astype(float)
@@ -146,6 +131,16 @@ def test_other_settings_in_one_folder_are_refused_by_name(tmp_path: Path) -> Non
     MapStore(tmp_path, SETTINGS).write("a.png", reconstruction())
     with pytest.raises(SettingsMismatch, match=r"steps=10 \(there 20\), depth=5 \(there None\)"):
         MapStore(tmp_path, replace(SETTINGS, steps=10, depth=5))
+
+
+@pytest.mark.parametrize("name", ["maps/a.png.png", "maps_8bit/a.png.png"])
+@pytest.mark.parametrize("size", [0, 30])
+def test_a_map_that_was_emptied_or_cut_off_is_not_held(tmp_path: Path, name: str, size: int) -> None:
+    store = MapStore(tmp_path, SETTINGS)
+    store.write("a.png", reconstruction())
+    assert store.holds("a.png")
+    os.truncate(tmp_path / name, size)
+    assert not store.holds("a.png")
 
 
 def test_settings_are_recorded_beside_the_maps(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from torch import Tensor
 from faults import files_at_most
 from processes import torchrun
 from rediffuse.errors import CheckpointError, ConfigError, InputError, StorageError
+from rediffuse.files import claim
 from rediffuse.training.config import DiffusionTraining
 from rediffuse.training.diffusion import DiffusionTask
 from rediffuse.training.loop import train
@@ -235,6 +236,20 @@ def test_a_full_disk_is_one_line_and_leaves_no_half_checkpoint(data: Path, tmp_p
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step_00000001.pt"]
     run(tiny(data, 3, save_every=1), tmp_path)
     assert log(tmp_path)[-1]["step"] == 3
+
+
+def test_a_second_run_in_a_folder_is_told_to_wait(data: Path, tmp_path: Path) -> None:
+    with claim(tmp_path), pytest.raises(StorageError, match="another process is writing to this folder; wait until"):
+        run(tiny(data), tmp_path)
+
+
+def test_what_a_killed_run_was_writing_goes(data: Path, tmp_path: Path) -> None:
+    run(tiny(data, 1), tmp_path)
+    partial = tmp_path / "checkpoints" / ".step_00000002.pt.0c3f81ab.pt"
+    for path in (partial, tmp_path / ".rediffuse.lock"):
+        path.touch()
+    run(tiny(data, 2), tmp_path)
+    assert not partial.exists()
 
 
 def test_only_the_last_checkpoints_are_kept(data: Path, tmp_path: Path) -> None:

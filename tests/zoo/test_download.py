@@ -1,7 +1,11 @@
 """Downloads from a real server that breaks connections, ignores ranges, sends wrong headers and changes its file."""
 
+import contextlib
+import socket
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -204,6 +208,76 @@ def test_only_one_program_downloads_a_file(server, file: Path) -> None:
         other.communicate()
     download(server.url, file, whole)
     assert file.read_bytes() == CONTENT
+
+
+def test_a_server_that_sends_a_byte_now_and_then_is_left_and_what_came_is_kept(server, file: Path) -> None:
+    server.drip = 0.05
+    with pytest.raises(FetchError, match=r"\d bytes in \d+ seconds are too few"):
+        download(server.url, file, whole, timeout=0.3, **IMPATIENT)
+    received = file.with_name("weights.pt.partial").stat().st_size
+    server.drip = 0
+    download(server.url, file, whole, **IMPATIENT)
+    assert file.read_bytes() == CONTENT
+    assert server.ranges == [None, f"bytes={received - 1}-"]
+
+
+def test_headers_that_come_a_byte_now_and_then_are_not_waited_for(file: Path) -> None:
+    def drip() -> None:
+        connection, _ = listener.accept()
+        with connection, contextlib.suppress(OSError):
+            for byte in b"HTTP/1.1 200 OK\r\n" + b"X-Long: 1\r\n" * 10_000:
+                connection.sendall(bytes([byte]))
+                time.sleep(0.05)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=drip)
+        thread.start()
+        begun = time.monotonic()
+        with pytest.raises(FetchError, match="given up after 1 consecutive failures"):
+            download(f"http://127.0.0.1:{listener.getsockname()[1]}/a", file, whole, timeout=0.3, **IMPATIENT)
+        assert time.monotonic() - begun < 5
+        thread.join()
+
+
+@pytest.mark.parametrize(
+    "location", ["http://[::1", "http://a:99999/", "ftp://a/b", "http://\xe9\udc80.example", "?\x00"]
+)
+def test_a_redirection_to_no_address_is_one_line(server, file: Path, location: str) -> None:
+    server.statuses, server.location = [302], location.encode("utf-8", "surrogateescape").decode("latin-1")
+    with pytest.raises(FetchError) as caught:
+        download(server.url, file, whole, **IMPATIENT)
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Content-Length": "-1"},
+        {"Content-Length": "9" * 5000},
+        {"Content-Encoding": "gzip"},
+        {"Transfer-Encoding": "odd"},
+        {"ETag": '"\xff\x80"'},
+        {"Set-Cookie": "\xff=;;;=\x01"},
+        {"Last-Modified": "x" * 5000},
+    ],
+)
+def test_odd_headers_give_the_file_or_one_line(server, file: Path, headers: dict[str, str]) -> None:
+    server.headers, server.tells_length = headers, False
+    line = ""
+    try:
+        download(server.url, file, whole, **IMPATIENT)
+        assert file.read_bytes() == CONTENT
+    except FetchError as error:
+        line = str(error)
+    assert line.isprintable()
+
+
+@pytest.mark.parametrize("name", ["weights.pt", "weights.pt.partial", "weights.pt.partial.version", ".weights.pt.lock"])
+def test_a_folder_in_the_place_of_a_file_is_one_line(server, file: Path, name: str) -> None:
+    (file.parent / name / "inner").mkdir(parents=True)
+    with pytest.raises((FetchError, StorageError), match=r"weights\.pt"):
+        download(server.url, file, whole, **IMPATIENT)
+    assert (file.parent / name / "inner").exists()
 
 
 def test_only_http_is_read(tmp_path: Path) -> None:

@@ -70,6 +70,13 @@ def test_the_first_download_is_recorded_and_later_ones_are_held_against_it(model
     assert not path.exists()
 
 
+def test_garbage_in_the_middle_of_a_file_without_a_known_checksum_is_noticed(model, server, tmp_path: Path) -> None:
+    place = CONTENT.index(torch.arange(1000.0).numpy().tobytes()) + 2000
+    server.content = CONTENT[:place] + b"garbage" + CONTENT[place + 7 :]
+    with pytest.raises(FetchError, match=r"is damaged: archive/data/\d; the file was deleted"):
+        fetch_published(model, tmp_path)
+
+
 def test_the_older_format_of_checkpoints_is_fetched_too(model, server, tmp_path: Path) -> None:
     server.content = checkpoint(_use_new_zipfile_serialization=False)
     assert fetch_published(model, tmp_path).read_bytes() == server.content

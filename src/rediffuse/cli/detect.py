@@ -1,5 +1,6 @@
 """`rediffuse detect`: judge image files, and write tables and pictures of the evidence."""
 
+import contextlib
 import logging
 import os
 from collections.abc import Iterable
@@ -62,12 +63,19 @@ class DetectFlags(CommandFlags):
 
 def run(args: DetectFlags) -> Result:
     """The table of verdicts, and the written files; status 1 if a file could not be judged."""
+    from rediffuse.files import claim
+
+    _check_outputs(args)
+    with contextlib.nullcontext() if args.evidence is None else claim(args.evidence):
+        return _judge(args)
+
+
+def _judge(args: DetectFlags) -> Result:
     from rediffuse.images.find import find_images
     from rediffuse.report.page import write_page
     from rediffuse.report.tables import csv_text, text_table, write_table
     from rediffuse.report.words import summary
 
-    _check_outputs(args)
     files = find_images(expand_stdin(args.paths), Limits.for_pixels(args.max_pixels))
 
     from rediffuse.detection.detect import detect_each

@@ -84,11 +84,17 @@ def run(args: DireFlags) -> Result:
     model = load(args.model, device=args.device)
     check_labels(model, files, labels)
     settings = args.reconstruction.settings(model)
-    store = MapStore(args.out, settings, kinds=kinds, map_format=args.map_format)
     with Manifest(args.out) as manifest:
+        store = MapStore(args.out, settings, kinds=kinds, map_format=args.map_format)
         todo = files if args.force else unfinished(files, store, manifest, labels=labels, workers=args.workers)
         results = reconstruct_files(
-            model, todo, settings, batch_size=args.batch_size, labels=labels, workers=args.workers
+            model,
+            todo,
+            settings,
+            batch_size=args.batch_size,
+            labels=labels,
+            workers=args.workers,
+            num_files=len(files),
         )
         rows = fill(results, store, manifest, workers=args.workers)
         num_before = len(files) - len(todo)

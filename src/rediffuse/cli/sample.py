@@ -85,9 +85,11 @@ def run(args: SampleFlags) -> Result:
         raise ConfigError(f"--scale {args.scale}: needs --classifier")
     ranks.refuse_force(args.force)
 
+    from rediffuse.images.even import even_batch_size
     from rediffuse.sampling.folder import ImageFolder
     from rediffuse.sampling.guide import guide
     from rediffuse.sampling.job import fill_with_samples
+    from rediffuse.sampling.sample import check
     from rediffuse.zoo.model import load, load_classifier
 
     device = ranks.own_device(args.device)
@@ -104,19 +106,20 @@ def run(args: SampleFlags) -> Result:
         classifier_sha256=classifier.provenance.sha256 if classifier else None,
         scale=scale,
     )
-    folder = ImageFolder(args.out, record, progressive=args.progressive, force=args.force)
-    is_there = {request.name for request in wanted if folder.holds(request.name)}
-    _check_npz(args, is_complete=len(is_there) == len(wanted))
-
     # Each process takes its share before it checks which images are missing, so that all of them divide the same list.
     own = ranks.share(wanted)
-    todo = [request for request in own if args.force or request.name not in is_there]
-    made = fill_with_samples(model, todo, settings, folder=folder, guidance=guidance, batch_size=args.batch_size)
-    num_made = sum(1 for _ in track(made, len(todo)))
-    num_existing, images = len(own) - len(todo), args.out / "images"
-    # The last process to finish finds all images, and writes the files with all of them.
-    is_whole = all(folder.holds(request.name) for request in wanted)
-    gathered = _gather(args, folder, wanted) if is_whole else {}
+    size = even_batch_size(args.batch_size, len(own))
+    check(model, settings, "unet", num_samples=len(wanted))
+    with ImageFolder(args.out, record, progressive=args.progressive, force=args.force) as folder:
+        is_there = {request.name for request in wanted if folder.holds(request.name)}
+        _check_npz(args, is_complete=len(is_there) == len(wanted))
+        todo = [request for request in own if args.force or request.name not in is_there]
+        made = fill_with_samples(model, todo, settings, folder=folder, guidance=guidance, batch_size=size)
+        num_made = sum(1 for _ in track(made, len(todo)))
+        num_existing, images = len(own) - len(todo), args.out / "images"
+        # The last process to finish finds all images, and writes the files with all of them.
+        is_whole = all(folder.holds(request.name) for request in wanted)
+        gathered = _gather(args, folder, wanted) if is_whole else {}
     lines = [f"{num_made} made, {num_existing} existing: {images}"]
     return Result(
         text="\n".join([*lines, *(f"{name}: {path}" for name, path in gathered.items())]),

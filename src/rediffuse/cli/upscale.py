@@ -80,6 +80,7 @@ def run(args: UpscaleFlags) -> Result:
     if not 0 <= args.seed < 2**32:
         raise ConfigError(f"--seed {args.seed}: 0 to {2**32 - 1} are allowed")
 
+    from rediffuse.images.even import even_batch_size
     from rediffuse.sampling.folder import ImageFolder
     from rediffuse.sampling.job import fill_with_enlarged
     from rediffuse.sampling.small import small_size
@@ -95,12 +96,14 @@ def run(args: UpscaleFlags) -> Result:
         seed=args.seed,
         label=args.class_,
     )
-    folder = ImageFolder(args.out, record, force=args.force)
+    claimed = ImageFolder(args.out, record, force=args.force)
     images, reasons = _read(args, model, size)
     own = ranks.share(images)
-    todo = [small for small in own if args.force or not folder.holds(small.name, small.pixels)]
-    made = fill_with_enlarged(model, todo, settings, folder=folder, seed=args.seed, batch_size=args.batch_size)
-    num_made = sum(1 for _ in track(made, len(todo)))
+    batch_size = even_batch_size(args.batch_size, len(own))
+    with claimed as folder:
+        todo = [small for small in own if args.force or not folder.holds(small.name, small.pixels)]
+        made = fill_with_enlarged(model, todo, settings, folder=folder, seed=args.seed, batch_size=batch_size)
+        num_made = sum(1 for _ in track(made, len(todo)))
     for reason in reasons:
         LOGGER.error("%s", reason)
     num_existing, out = len(own) - len(todo), args.out / "images"

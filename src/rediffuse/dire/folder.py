@@ -8,7 +8,10 @@ from rediffuse.dire.job import FileResult, in_threads
 from rediffuse.dire.manifest import Manifest, Row
 from rediffuse.dire.maps import MapStore
 from rediffuse.dire.settings import DireSettings
-from rediffuse.images.find import FoundImage
+from rediffuse.errors import InputError
+from rediffuse.images.changes import ChangedImage
+from rediffuse.images.decode import printable
+from rediffuse.images.find import FoundImage, MemoryImage
 from rediffuse.images.windows import Window
 from rediffuse.records import digest
 
@@ -24,16 +27,25 @@ def unfinished(
     """The files that are not done yet, in their order.
 
     A file is done if the manifest has a row without an error for its name, content (SHA-256), settings and class, and
-    if all its files in `store` exist. A file that failed before is tried again, since the cause may be corrected.
+    if all its files in `store` are whole. A file that failed before is tried again, since the cause may be corrected.
+
+    Raises:
+        InputError: the folder holds the results of another file, of another path and content, under the same name.
     """
     settings = digest(store.settings)
 
     def is_done(image: FoundImage) -> bool:
         row = manifest.get(image.name)
         label = None if labels is None else labels[image.name]
-        if row is None or (row.status, row.settings, row.label) != ("done", settings, label):
+        if row is None or row.status != "done":
             return False
-        return store.holds(image.name) and row.sha256 == _sha256(image)
+        is_same = row.sha256 == _sha256(image)
+        if not is_same and row.path != _path(image):
+            raise InputError(
+                f"{image.source}: {store.folder} holds the results of another file of this name, {row.path}; "
+                "give another folder, or --force to replace them"
+            )
+        return is_same and (row.settings, row.label) == (settings, label) and store.holds(image.name)
 
     done = in_threads(is_done, found, workers, ahead=64)
     return [image for image, is_one in zip(found, done, strict=True) if not is_one]
@@ -62,8 +74,6 @@ def fill(
         manifest.add(row)
         return row
 
-    if manifest.resumes:
-        store.remove_partial()
     with contextlib.closing(results):
         yield from in_threads(keep, results, workers, ahead=workers)
 
@@ -73,7 +83,7 @@ def _row(result: FileResult, settings: DireSettings) -> Row:
     done = result.reconstruction is not None
     return Row(
         name=result.found.name,
-        path=result.found.source,
+        path=_path(result.found),
         sha256=result.meta.sha256 if result.meta else None,
         width=width,
         height=height,
@@ -89,6 +99,11 @@ def _row(result: FileResult, settings: DireSettings) -> Row:
 
 def _places(windows: Sequence[Window]) -> str | None:
     return " ".join(f"{window.top},{window.left}" for window in windows) or None
+
+
+def _path(image: FoundImage | MemoryImage | ChangedImage) -> str:
+    """The path of a file, which does not depend on the working directory."""
+    return printable(image.path.absolute()) if isinstance(image, FoundImage) else image.source
 
 
 def _sha256(image: FoundImage) -> str | None:

@@ -15,10 +15,12 @@ from rediffuse.dire.settings import DireSettings
 from rediffuse.errors import ConfigError, ImageError
 from rediffuse.images.changes import ChangedImage
 from rediffuse.images.decode import decode, pixels_of
+from rediffuse.images.even import even_batch_size
 from rediffuse.images.find import FoundImage, MemoryImage
 from rediffuse.images.limits import Limits
 from rediffuse.images.tensors import to_tensor
 from rediffuse.images.windows import Thumbnail, Window, network_inputs, thumbnail
+from rediffuse.records import require_range
 from rediffuse.zoo.model import DiffusionModel
 
 S = TypeVar("S")
@@ -92,26 +94,28 @@ def load_file(found: FoundImage | MemoryImage | ChangedImage, settings: DireSett
 
 def reconstruct_files(
     model: DiffusionModel,
-    files: Iterable[FoundImage | MemoryImage | ChangedImage],
+    files: Sequence[FoundImage | MemoryImage | ChangedImage],
     settings: DireSettings,
     *,
     batch_size: int,
     labels: Mapping[str, int] | None = None,
     workers: int = 2,
+    num_files: int | None = None,
 ) -> Generator[FileResult, None, None]:
-    """Reconstruct files in batches; unreadable files do not count, and the last batch may be smaller.
+    """Reconstruct files in batches of equal size; unreadable files do not count, and the last batch is padded.
 
     With `crop="windows:N"` the windows of several images share a batch, and those of one image may need several.
 
     Args:
         model: see `reconstruct`.
         settings: see `reconstruct`.
-        files: from `images.find.find_images` or `gather_images`, or changed copies of these; an iterator is read as
-            fast as the files are decoded.
-        batch_size: images, or windows of images, per call of the network, at least 1. It affects results only by
+        files: from `images.find.find_images` or `gather_images`, or changed copies of these.
+        batch_size: most images, or windows of images, per call of the network, at least 1. It affects results only by
             rounding.
         labels: the class of each file by `FoundImage.name`, for a class-conditional model.
         workers: threads that decode ahead, at least 1.
+        num_files: number of files in the whole job, of which `files` are left, so that a resumed job has the same
+            batch size (see `images.even`); None for `files` that are the whole job.
 
     Returns:
         One result per file, in the order of `files`. Closing the generator stops the work.
@@ -120,9 +124,10 @@ def reconstruct_files(
         ConfigError: immediately if `batch_size` or `workers` is below 1; later if a batch does not fit in the GPU.
         ConfigError, SettingsMismatch: see `reconstruct`.
     """
-    for name, number in (("batch_size", batch_size), ("workers", workers)):
-        if number < 1:
-            raise ConfigError(f"{name}={number}: at least 1 is needed")
+    require_range("workers", workers, 1)
+    if num_files is None:
+        num_files = len(files)
+    batch_size = even_batch_size(batch_size, num_files * (settings.num_windows or 1))
     ahead = max(workers, 2 * batch_size // (settings.num_windows or 1))  # files for two batches
     loaded = in_threads(lambda found: load_file(found, settings), files, workers, ahead)
     return _results(model, loaded, settings, batch_size, labels)
@@ -197,7 +202,7 @@ def _results(
     begun: list[Reconstruction] = []  # the parts of a file that goes on in the next batch
     for batch in _full_batches(loaded, batch_size):
         try:
-            parts = _reconstructed(model, batch, settings, labels)
+            parts = _reconstructed(model, batch, settings, labels, batch_size)
         except torch.OutOfMemoryError:
             raise ConfigError(
                 f"batch_size={batch_size}: {settings.image_size} px images do not fit in the memory of {model.device}; "
@@ -234,16 +239,23 @@ def _full_batches(loaded: Iterable[LoadedFile], batch_size: int) -> Iterator[lis
 
 
 def _reconstructed(
-    model: DiffusionModel, batch: Sequence[_Part], settings: DireSettings, labels: Mapping[str, int] | None
+    model: DiffusionModel,
+    batch: Sequence[_Part],
+    settings: DireSettings,
+    labels: Mapping[str, int] | None,
+    batch_size: int,
 ) -> list[Reconstruction | None]:
     """One reconstruction per part, on the CPU; None for a file without an image."""
     rows = [part.file.x_0[part.rows] for part in batch if part.file.x_0 is not None]
     if not rows:
         return [None] * len(batch)
+    num_missing = batch_size - sum(map(len, rows))
+    rows.append(rows[0][:1].expand(num_missing, -1, -1, -1))
     classes = None
     if labels is not None:
         names = [part.file.found.name for part in batch for _ in range(part.rows.stop - part.rows.start)]
         classes = [labels[name] for name in names]
+        classes += classes[:1] * num_missing
     together = reconstruct(model, torch.cat(rows), settings, labels=classes).to("cpu")
     reconstructions, begin = [], 0
     for part in batch:

@@ -1,10 +1,12 @@
 """The manifest of a job: a Parquet table with one row per file, and a journal that keeps the rows of a killed job."""
 
+import contextlib
 import dataclasses
-import fcntl
 import json
+import logging
 import os
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +17,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rediffuse import files
-from rediffuse.errors import InputError, StorageError
+from rediffuse.errors import InputError, RediffuseError, StorageError
+from rediffuse.records import parse
+
+LOGGER = logging.getLogger(__name__)
+
+_SYNC_SECONDS = 1.0
+"""Time between two calls that write the journal through to the disk."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +33,7 @@ class Row:
     name: str
     """The file's path relative to the given folder; unique in the manifest."""
     path: str
+    """The file's absolute path."""
     sha256: str | None
     """SHA-256 of the file's bytes; None if they could not be read."""
     width: int | None
@@ -68,7 +77,8 @@ class Manifest:
     """`manifest.parquet` in a folder, open for adding rows by one process at a time, from any of its threads.
 
     `add` appends a row to `manifest.journal.jsonl`; `close` writes the complete table and removes the journal. A killed
-    job leaves the journal; the next one to open the folder reads both files, and its `resumes` is true.
+    job leaves the journal; the next one to open the folder reads both files. A power cut loses the rows of at most the
+    last second, whose files are computed again.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -76,28 +86,18 @@ class Manifest:
 
         Raises:
             StorageError: the folder cannot be written to, or another process has its manifest open.
-            InputError: the table or the journal is damaged; names the file.
+            InputError: the table is damaged, and names the file; or the folder is a file.
         """
         self._adding = threading.Lock()
+        self._synced = time.monotonic()
         self._table = folder / "manifest.parquet"
         self._journal = folder / "manifest.journal.jsonl"
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            self._lock = (folder / ".manifest.lock").open("w")
-        except OSError as error:
-            raise StorageError(f"{folder}: could not be written: {error.strerror or error}") from error
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the system releases it when the process ends
-            self.resumes = self._journal.exists()
+        with contextlib.ExitStack() as claimed:
+            claimed.enter_context(files.claim(folder))
             self._rows = {row.name: row for row in read(folder)}
             self._truncate_torn_line()
             self._appending = self._journal.open("a", encoding="utf-8")
-        except BlockingIOError:
-            self._lock.close()
-            raise StorageError(f"{folder}: another process is writing to this folder; wait until it ends") from None
-        except BaseException:
-            self._lock.close()
-            raise
+            self._claimed = claimed.pop_all()
 
     def __enter__(self) -> "Manifest":
         return self
@@ -126,6 +126,9 @@ class Manifest:
             with self._adding:
                 self._appending.write(json.dumps(dataclasses.asdict(row)) + "\n")
                 self._appending.flush()
+                if time.monotonic() > self._synced + _SYNC_SECONDS:
+                    os.fsync(self._appending.fileno())
+                    self._synced = time.monotonic()
                 self._rows[row.name] = row
         except OSError as error:
             raise StorageError(f"{self._journal}: could not be written: {error.strerror or error}") from error
@@ -140,7 +143,7 @@ class Manifest:
         except OSError as error:
             raise StorageError(f"{self._journal}: could not be written: {error.strerror or error}") from error
         finally:
-            self._lock.close()
+            self._claimed.close()
 
     def _truncate_torn_line(self) -> None:
         """Remove an incomplete last line that a killed process wrote, so that the next row starts on a new line."""
@@ -152,8 +155,11 @@ class Manifest:
 def read(folder: Path) -> list[Row]:
     """The rows of a folder's manifest, the latest for each name, also those of a killed job.
 
+    Damaged lines of the journal, which a power cut may leave, are left out with a warning: their files count as not
+    done.
+
     Raises:
-        InputError: the table or the journal is damaged; names the file.
+        InputError: the table is damaged; names the file.
     """
     rows = {row.name: row for row in _read_table(folder / "manifest.parquet")}
     rows.update((row.name, row) for row in _read_journal(folder / "manifest.journal.jsonl"))
@@ -189,11 +195,12 @@ def _read_table(path: Path) -> list[Row]:
 def _read_journal(path: Path) -> list[Row]:
     if not path.exists():
         return []
-    lines = path.read_text(encoding="utf-8").split("\n")[:-1]  # the text after the last newline is incomplete
+    lines = path.read_bytes().split(b"\n")[:-1]  # the text after the last newline is incomplete
     rows = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            rows.append(Row(**json.loads(line)))
-        except (ValueError, TypeError) as error:
-            raise InputError(f"{path}: line {number} is not a row of a manifest; remove the file") from error
+    for line in lines:
+        with contextlib.suppress(ValueError, TypeError, RecursionError, RediffuseError):
+            rows.append(parse(Row, dict(json.loads(line)), str(path)))
+    if len(rows) < len(lines):
+        damaged = len(lines) - len(rows)
+        LOGGER.warning("%s: %d of %d lines are damaged; their files are processed again", path, damaged, len(lines))
     return rows

@@ -11,7 +11,6 @@ The format of a map does not depend on the format of its input. The windows of o
 file, (3, N S, S); `manifest.Row.windows` has their places in the image.
 """
 
-import hashlib
 import json
 import threading
 from collections.abc import Callable
@@ -27,11 +26,8 @@ from rediffuse import files, records
 from rediffuse.dire.reconstruct import DireMap, Reconstruction
 from rediffuse.dire.settings import DireSettings, Kind, MapFormat, require_same
 from rediffuse.errors import ConfigError, ImageError, InputError
-from rediffuse.images.encode import png16_bytes, png_bytes, read_png16
+from rediffuse.images.encode import is_whole, png16_bytes, png_bytes, read_png16
 from rediffuse.images.tensors import map_to_uint8_floor, to_uint8_floor
-
-_LONGEST_PART = 200
-"""Most bytes of one part of a name. File systems allow 255; suffixes of results and temporary files need the rest."""
 
 
 @dataclass(frozen=True)
@@ -84,8 +80,8 @@ class MapStore:
         return cls(folder, _read_settings(folder))
 
     def holds(self, name: str) -> bool:
-        """Whether every file that `write` makes for `name` exists."""
-        return all(self._path(output, name).exists() for output in self._outputs)
+        """Whether every file that `write` makes for `name` exists, and none was emptied or cut off."""
+        return all(is_whole(self._path(output, name)) for output in self._outputs)
 
     def write(self, name: str, reconstruction: Reconstruction) -> None:
         """Write the files of one image's reconstruction, each of them atomically.
@@ -111,16 +107,6 @@ class MapStore:
         for output in _ALL:
             files.remove(self._path(output, name))
 
-    def remove_partial(self) -> None:
-        """Remove incomplete files of a killed process. No other process may write to the folder at the same time.
-
-        Raises:
-            StorageError: a file cannot be removed.
-        """
-        files.remove_partial(self.folder, below=False)
-        for name in {output.folder for output in _ALL}:
-            files.remove_partial(self.folder / name)
-
     def read(self, name: str) -> DireMap:
         """The map of one image, (N, 3, S, S), with its settings; if it is stored in both formats, the exact one.
 
@@ -143,7 +129,7 @@ class MapStore:
             raise InputError(f"{path}: cannot be read: {error}") from error
 
     def _path(self, output: _Output, name: str) -> Path:
-        parts = [_shortened(part) for part in PurePosixPath(name).parts]
+        parts = PurePosixPath(files.file_name(name)).parts
         assert parts
         assert not {"/", ".."} & set(parts), f"{name} leads out of the folder"
         return self.folder.joinpath(output.folder, *parts[:-1], parts[-1] + output.suffix)
@@ -198,14 +184,6 @@ def _outputs(kind: Kind, map_format: MapFormat) -> tuple[_Output, ...]:
             return (_RECONSTRUCTION,)
         case "latents":
             return (_LATENT,)
-
-
-def _shortened(part: str) -> str:
-    """Shorten a part of a name that is too long for a file system; a hash keeps it unique."""
-    content = part.encode()
-    if len(content) <= _LONGEST_PART:
-        return part
-    return content[: _LONGEST_PART - 20].decode(errors="ignore") + "~" + hashlib.sha256(content).hexdigest()[:16]
 
 
 def _settings_file(folder: Path) -> Path:

@@ -3,10 +3,12 @@
 Pillow writes the 8-bit files. It has no 16-bit RGB, so this module writes and reads the 16-bit PNGs of maps itself.
 """
 
+import os
 import struct
 import zlib
 from collections.abc import Iterator
 from io import BytesIO
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -23,6 +25,22 @@ PNG16_STEP = 2 / 65535
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _SIXTEEN_BIT_RGB = bytes([16, 2, 0, 0, 0])  # bit depth, colour type, compression, filters, no interlacing
 _ROW_ABOVE = 2  # PNG filter 2 ("up"): a byte is stored as its difference from the byte above
+
+
+_ENDS = {".png": b"IEND\xaeB`\x82", ".gif": b";"}
+"""The last bytes of a file, by its suffix."""
+
+
+def is_whole(path: Path) -> bool:
+    """Whether a PNG or GIF, or another file that is not empty, is there and was not cut off. It is not decoded."""
+    try:
+        with path.open("rb") as file:
+            end = _ENDS.get(path.suffix, b"")
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - len(end)))
+            return size > 0 and file.read(len(end)) == end
+    except OSError:
+        return False
 
 
 def png_bytes(pixels: np.ndarray) -> bytes:

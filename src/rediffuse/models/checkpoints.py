@@ -89,9 +89,9 @@ def write_state_dict(path: Path, state: Mapping[str, Tensor]) -> None:
             raise StorageError(f"{path}: could not be written: {error}") from error
 
 
-def write_pickle(path: Path, content: Any) -> None:
-    """Write tensors and plain values with `torch.save`, atomically. Raises StorageError where it cannot be written."""
-    with atomic_write(path) as partial, partial.open("wb") as file:
+def write_pickle(path: Path, content: Any, *, replace: bool = True) -> None:
+    """Write tensors and plain values with `torch.save`; arguments and errors are those of `files.atomic_write`."""
+    with atomic_write(path, replace=replace) as partial, partial.open("wb") as file:
         try:
             torch.save(content, file)
         except RuntimeError as error:

@@ -11,14 +11,14 @@ import filecmp
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
 from rediffuse.errors import InputError, SettingsMismatch
-from rediffuse.files import atomic_write, remove, write_bytes
+from rediffuse.files import atomic_write, claim, file_name, remove, write_bytes
 from rediffuse.images.decode import Limits, decode
-from rediffuse.images.encode import gif_bytes, png_bytes
+from rediffuse.images.encode import gif_bytes, is_whole, png_bytes
 from rediffuse.images.montage import tile
 from rediffuse.images.npz import write_npz
 from rediffuse.records import dump, read_json
@@ -32,16 +32,20 @@ _SUFFIXES = {"strip": ".png", "gif": ".gif"}
 
 
 class ImageFolder:
-    """The results with one record of settings in a folder.
+    """The results with one record of settings in a folder, which a `with` block claims (see `files.claim`).
+
+    Several processes may fill a folder at the same time if their records are equal.
 
     Args:
-        path: the folder, which is created with the first result.
+        path: the folder, which is created by the `with` block.
         record: the settings of all images.
         progressive: the format of pictures of the intermediate steps; None writes none.
-        force: use a folder with another record; its images are removed when the first result is written.
+        force: use a folder with another record, whose images are removed by the `with` block.
 
     Raises:
-        SettingsMismatch: the folder holds images with another record, and `force` is not given; names the fields.
+        SettingsMismatch: the folder holds images with another record, and `force` is not given; names the fields. The
+            `with` block raises it for a folder that another process has begun since.
+        StorageError: another process has the folder, and one of the two was given `force`.
         InputError: it holds images without a record; they may be the user's own, so they are not removed.
         ConfigError: its `settings.json` cannot be read.
     """
@@ -56,19 +60,24 @@ class ImageFolder:
     ) -> None:
         self.path = path
         self.progressive: Progressive | None = progressive
+        self.force = force
         self._record = dump(record)
-        self._differing = _differing(self._record, self._written_record())
-        if self._differing and not force:
-            raise SettingsMismatch(
-                f"{path} was made with other settings: {', '.join(self._differing)}; --force replaces its images"
-            )
+        self._claim = claim(path, shared=not force, prepare=self._prepare)
+        self._compare(is_alone=True)
+
+    def __enter__(self) -> Self:
+        self._claim.__enter__()
+        return self
+
+    def __exit__(self, *raised: Any) -> None:
+        self._claim.__exit__(*raised)
 
     def holds(self, name: str, small: np.ndarray | None = None) -> bool:
         """Whether all files that `write` makes for `name` exist, with this record and enlarged from `small`."""
         wanted = [self._image(name)] + ([self._intermediate(name)] if self.progressive else [])
-        if self._differing or not all(path.exists() for path in wanted):
+        if not all(is_whole(path) for path in wanted):
             return False
-        return small is None or (self._small(name).exists() and np.array_equal(_read(self._small(name)), small))
+        return small is None or (is_whole(self._small(name)) and np.array_equal(_read(self._small(name)), small))
 
     def write(
         self, name: str, pixels: np.ndarray, *, intermediate: np.ndarray | None = None, small: np.ndarray | None = None
@@ -84,7 +93,6 @@ class ImageFolder:
         Raises:
             StorageError: the disk is full, or the folder cannot be written to.
         """
-        self._claim()
         if self.progressive is not None:
             assert intermediate is not None
             content = (
@@ -123,22 +131,30 @@ class ImageFolder:
             if path.exists() and not force and not filecmp.cmp(partial, path, shallow=False):
                 raise InputError(f"{path}: holds other samples already; --force replaces it")
 
-    def _claim(self) -> None:
+    def _prepare(self, is_alone: bool) -> None:
         """Write the record, and remove images of another record."""
-        if self._differing:
+        if self._compare(is_alone=is_alone):
             for folder in _FOLDERS:
                 for old in (self.path / folder).rglob("*.*"):
                     if old.is_file():
                         remove(old)
-            self._differing = []
         elif self._settings.exists():
             return
         write_bytes(self._settings, (json.dumps(self._record, indent=2) + "\n").encode())
 
-    def _written_record(self) -> dict[str, Any]:
-        """The record in the folder; this object's own record for a new folder."""
+    def _compare(self, *, is_alone: bool) -> list[str]:
+        """The fields in which the folder's record differs; an error if the record is in use and `force` not given."""
         # In this order, because another process that starts at the same time writes the record before its first image.
         has_images = any((self.path / "images").glob("*"))
+        differing = _differing(self._record, self._written_record(has_images))
+        if differing and (has_images or not is_alone) and not self.force:
+            raise SettingsMismatch(
+                f"{self.path} was made with other settings: {', '.join(differing)}; --force replaces its images"
+            )
+        return differing
+
+    def _written_record(self, has_images: bool) -> dict[str, Any]:
+        """The record in the folder; this object's own record for a new folder."""
         if not self._settings.exists():
             if has_images:
                 raise InputError(
@@ -152,14 +168,14 @@ class ImageFolder:
         return self.path / "settings.json"
 
     def _image(self, name: str) -> Path:
-        return self.path / "images" / f"{name}.png"
+        return self.path / "images" / f"{file_name(name)}.png"
 
     def _small(self, name: str) -> Path:
-        return self.path / "small" / f"{name}.png"
+        return self.path / "small" / f"{file_name(name)}.png"
 
     def _intermediate(self, name: str) -> Path:
         assert self.progressive is not None
-        return self.path / "progressive" / f"{name}{_SUFFIXES[self.progressive]}"
+        return self.path / "progressive" / f"{file_name(name)}{_SUFFIXES[self.progressive]}"
 
 
 def _read(path: Path) -> np.ndarray:

@@ -38,7 +38,7 @@ def fill_with_samples(
         model: see `sample.sample`.
         settings: see `sample.sample`.
         guidance: see `sample.sample`.
-        batch_size: see `sample.sample`.
+        batch_size: images per call of the network, exactly: a short batch is padded (see `images.even`).
         todo: the samples to make.
         folder: a folder with the `SampleRecord` of this model and these settings.
 
@@ -51,16 +51,17 @@ def fill_with_samples(
     """
     _check_rgb(model)
     for batch in batches(todo, batch_size):
-        seeds = [request.seed for request in batch]
-        check(model, settings, "unet", num_samples=len(batch))
-        labels = class_labels(model, _labels(batch), len(batch), guided=guidance is not None)
+        padded = _padded(batch, batch_size)
+        seeds = [request.seed for request in padded]
+        check(model, settings, "unet", num_samples=len(seeds))
+        labels = class_labels(model, _labels(padded), len(seeds), guided=guidance is not None)
         steps = denoise(model, seeds, settings, labels=labels, guidance=guidance)
         num_shown = NUM_SHOWN[folder.progressive] if folder.progressive else 1
         kept = select_steps(steps, settings.steps, num_shown)
         x_0 = kept[-1].x
         check_range(x_0, [f"seed {seed}" for seed in seeds])
-        shown = _intermediate(kept) if folder.progressive else [None] * len(batch)
-        for request, pixels, intermediate in zip(batch, to_uint8(x_0), shown, strict=True):
+        shown = _intermediate(kept) if folder.progressive else [None] * len(seeds)
+        for request, pixels, intermediate in zip(batch, to_uint8(x_0), shown, strict=False):
             folder.write(request.name, pixels, intermediate=intermediate)
             yield request.name
 
@@ -77,10 +78,11 @@ def fill_with_enlarged(
     """Enlarge images and write the results; see `fill_with_samples`, and `SmallImage.seed` for the seeds."""
     _check_rgb(model)
     for batch in batches(todo, batch_size):
-        low_res = to_tensor(np.stack([small.pixels for small in batch]))
-        seeds = [small.seed(seed) for small in batch]
-        images = upscale(model, low_res, settings, seeds=seeds, labels=_labels(batch), batch_size=len(batch))
-        for small, x_0 in zip(batch, images, strict=True):
+        padded = _padded(batch, batch_size)
+        low_res = to_tensor(np.stack([small.pixels for small in padded]))
+        seeds = [small.seed(seed) for small in padded]
+        images = upscale(model, low_res, settings, seeds=seeds, labels=_labels(padded), batch_size=batch_size)
+        for small, x_0 in zip(batch, images, strict=False):
             folder.write(small.name, to_uint8(x_0), small=small.pixels)
             yield small.name
 
@@ -94,6 +96,11 @@ def batches(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
     if size < 1:
         raise ConfigError(f"batch_size={size}: at least 1 is needed")
     return (items[first : first + size] for first in range(0, len(items), size))
+
+
+def _padded(batch: Sequence[T], size: int) -> list[T]:
+    """The batch, and its first item again where others are missing (see `images.even`)."""
+    return [*batch, *[batch[0]] * (size - len(batch))]
 
 
 def _labels(batch: Sequence[Request] | Sequence[SmallImage]) -> list[int] | None:

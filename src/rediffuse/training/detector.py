@@ -21,7 +21,7 @@ from rediffuse.detection.left_out import ENOUGH, Label
 from rediffuse.dire.reconstruct import network_calls
 from rediffuse.dire.settings import DireSettings
 from rediffuse.errors import ConfigError
-from rediffuse.files import write_bytes
+from rediffuse.files import claim, write_bytes
 from rediffuse.images.find import FoundImage
 from rediffuse.progress import Progress, counted, unobserved
 from rediffuse.records import dump
@@ -63,9 +63,14 @@ def train_detector(
     Raises:
         InputError: a folder of the data is missing, or none of its images can be used.
         ConfigError: a setting does not fit the model or the data.
-        StorageError: a file cannot be written.
+        StorageError: a file cannot be written, or another process is writing to the folder.
         TrainingStopped: a signal ended the training of a ResNet-50.
     """
+    with claim(folder):
+        return _train_detector(config, model, folder, progress)
+
+
+def _train_detector(config: DetectorTraining, model: DiffusionModel, folder: Path, progress: Progress) -> Evaluation:
     has_splits = (config.data / SPLITS[0]).is_dir()
     images = _splits(config.data) if has_splits else find_labelled(config.data)
     if has_splits and config.originals is not None:

@@ -20,6 +20,7 @@ from accelerate.state import AcceleratorState
 from torch.utils.data import DataLoader, Dataset
 
 from rediffuse.errors import CheckpointError, ConfigError
+from rediffuse.files import claim
 from rediffuse.progress import Progress, unobserved
 from rediffuse.records import dump
 from rediffuse.training import checkpoints
@@ -71,12 +72,13 @@ def train(
             that the task does not train.
         TrainingDiverged: `max_bad_steps` consecutive steps had no finite loss and gradient; the last checkpoint is
             from before them.
-        StorageError: a checkpoint could not be written.
+        StorageError: another process is writing to the folder, or a checkpoint could not be written.
     """
     run_folder = RunFolder(folder)
     accelerator = _accelerator(config, folder)
     try:
-        with stop_requests() as stop:
+        claimed = claim(folder) if accelerator.is_main_process else contextlib.nullcontext()
+        with stop_requests() as stop, claimed:
             shown = progress if accelerator.is_local_main_process else unobserved
             return _Run(task, config, run_folder, accelerator, stop, init, shown).run(command)
     finally:

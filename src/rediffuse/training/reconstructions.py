@@ -48,7 +48,12 @@ class ReconstructionCache:
             else:
                 missing.append(image)
         for result in reconstruct_files(
-            self.model, missing, settings, batch_size=self.batch_size, workers=self.workers
+            self.model,
+            missing,
+            settings,
+            batch_size=self.batch_size,
+            workers=self.workers,
+            num_files=len(found),
         ):
             path = paths[result.found.name]
             if result.reconstruction is not None and path is not None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rediffuse.errors import ConfigError, InputError, StorageError
-from rediffuse.files import write_bytes
+from rediffuse.files import CLAIM, write_bytes
 from rediffuse.records import read_json
 from rediffuse.training.config import FREE_FIELDS
 
@@ -48,10 +48,8 @@ class RunFolder:
         """
         if not self.path.exists():
             return
-        if not self.path.is_dir():
-            raise InputError(f"{self.path}: is a file; a run needs a folder")
         if not self._config.exists():
-            if any(self.path.iterdir()):
+            if any(path.name != CLAIM for path in self.path.iterdir()):
                 raise InputError(f"{self.path}: is not empty and not a run folder (no config.json); give a new folder")
             return
         before = read_json(self._config)

@@ -47,10 +47,10 @@ def convert(found: Found, destination: Path, *, dtype: torch.dtype | None = None
         if any(name.startswith(GATES) for name in found.state):
             raise ConfigError(f"{destination}: a .pt for guided-diffusion cannot hold spectral gates; a folder can")
         # A view would be saved with its complete storage; a clone has its own storage.
-        write_pickle(destination, {name: tensor.clone() for name, tensor in state.items()})
+        write_pickle(destination, {name: tensor.clone() for name, tensor in state.items()}, replace=force)
         return
     network = meta_network(found.layout.kind, found.layout.config())
     if not isinstance(network, EncoderUNetModel):
         assert found.process is not None  # if it is unknown, the line above raises
         DiffusionModel(network=network, process_config=found.process, provenance=found.provenance)  # checks the fit
-    write_folder(destination, replace(found, state=state))
+    write_folder(destination, replace(found, state=state), replace=force)

@@ -2,11 +2,12 @@
 
 import re
 import zipfile
+import zlib
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rediffuse.errors import CheckpointError, ConfigError, FetchError, InputError
+from rediffuse.errors import CheckpointError, ConfigError, FetchError, InputError, shown
 from rediffuse.files import sha256_of, write_bytes
 from rediffuse.zoo.published import PublishedFile, PublishedModel
 
@@ -52,7 +53,8 @@ def fetch_published(
 ) -> Path:
     """Download a published file, or find it in the cache; verify it in both cases.
 
-    Without a known checksum the content is checked: the file must be complete, and a model must have all parameters.
+    Without a known checksum the content is checked: the checksum of every part of the zip archive, the sizes of the
+    tensors, and that a model has all parameters.
 
     Args:
         published: the file.
@@ -100,7 +102,15 @@ def _fault(published: PublishedFile, sha256: str | None, path: Path) -> str:
     if sha256 is not None:
         found = sha256_of(path)
         return "" if found == sha256 else f"has sha256 {found}, but {sha256} is expected"
-    if not isinstance(published, PublishedModel):  # a program: not loaded, but its zip directory is at its end
+    if zipfile.is_zipfile(path):
+        try:
+            with zipfile.ZipFile(path) as archive:
+                damaged = archive.testzip()  # compares the checksum of every part
+        except (zipfile.BadZipFile, OSError, RuntimeError, EOFError, zlib.error) as error:
+            damaged = shown(error)
+        if damaged:
+            return f"is damaged: {damaged}"
+    if not isinstance(published, PublishedModel):  # a program, which is not loaded
         return "" if zipfile.is_zipfile(path) else "is not a TorchScript file, or not a complete one"
     from rediffuse.models.checkpoints import read_state_dict
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from rediffuse import records
 from rediffuse.diffusion.config import ProcessConfig
 from rediffuse.errors import InputError
-from rediffuse.files import sha256_of, write_bytes
+from rediffuse.files import CLAIM, atomic_write, claim, sha256_of
 from rediffuse.models.checkpoints import read_state_dict, write_state_dict
 from rediffuse.models.config import EncoderConfig, Kind, UNetConfig
 from rediffuse.models.layout import Layout
@@ -78,21 +78,30 @@ def read_folder(folder: Path, source: str) -> Found:
     )
 
 
-def write_folder(folder: Path, found: Found, dtype: torch.dtype | None = None, name: str | None = None) -> None:
+def write_folder(
+    folder: Path,
+    found: Found,
+    dtype: torch.dtype | None = None,
+    name: str | None = None,
+    *,
+    replace: bool = True,
+) -> None:
     """Write a model folder, which `read_folder` reads.
 
     The configuration is written last, so a folder with a configuration is complete. A model card that a person wrote is
     not replaced.
 
     Args:
-        folder: the folder, which is created if missing; a model in it is replaced.
+        folder: the folder, which is created if missing; a model in it is replaced as a whole or not at all.
         found: a model without unknown fields.
         dtype: precision on disk; None keeps that of each tensor.
         name: name of the repository on the hub; None for a folder that is not for the hub.
+        replace: whether `folder` may hold files already.
 
     Raises:
         ConfigError: a field is unknown; names it.
-        StorageError: the disk is full, or the folder cannot be written to.
+        InputError: `folder` holds files, and `replace` is not given.
+        StorageError: another process is writing to the folder, the disk is full, or the folder cannot be written to.
     """
     network = found.layout.config()
     assert found.process is not None  # if it is unknown, the line above raises
@@ -102,17 +111,25 @@ def write_folder(folder: Path, found: Found, dtype: torch.dtype | None = None, n
         "process": records.dump(found.process),
         "training": dict(found.training),
     }
-    (folder / CONFIG_FILE).unlink(missing_ok=True)
     state = {name: tensor.to(dtype=dtype) for name, tensor in found.state.items()}
-    write_state_dict(folder / WEIGHTS_FILE, state)
+    num_parameters = sum(tensor.numel() for tensor in state.values())
+    text = model_card(
+        found.layout.kind, network, found.process, found.training, num_parameters=num_parameters, name=name
+    )
     card = folder / CARD_FILE
-    if not card.exists() or is_generated(card):
-        num_parameters = sum(tensor.numel() for tensor in state.values())
-        text = model_card(
-            found.layout.kind, network, found.process, found.training, num_parameters=num_parameters, name=name
-        )
-        write_bytes(card, text.encode())
-    write_bytes(folder / CONFIG_FILE, (json.dumps(config, indent=2) + "\n").encode())
+    with claim(folder):
+        if not replace and any(path.name != CLAIM for path in folder.iterdir()):
+            raise InputError(f"{folder}: exists already; --force replaces it")
+        # All files are written before the first one gets its name, so that a full disk leaves a model that is there.
+        with (
+            atomic_write(folder / CONFIG_FILE) as config_file,
+            atomic_write(card) as card_file,
+            atomic_write(folder / WEIGHTS_FILE) as weights_file,
+        ):
+            config_file.write_text(json.dumps(config, indent=2) + "\n")
+            card_file.write_bytes(text.encode() if not card.exists() or is_generated(card) else card.read_bytes())
+            write_state_dict(weights_file, state)
+            (folder / CONFIG_FILE).unlink(missing_ok=True)
 
 
 def _read_run(run: Path, source: str) -> Found:
