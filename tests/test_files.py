@@ -123,6 +123,7 @@ def holder(folder: Path, how: str) -> Iterator[subprocess.Popen[str]]:
 
 @pytest.mark.parametrize(("others", "own"), [("alone", "alone"), ("alone", "shared"), ("shared", "alone")])
 def test_a_folder_that_another_process_has_is_refused(tmp_path: Path, others: str, own: str) -> None:
+    # A process that would share the folder waits some seconds, because the other one may be about to share it too.
     line = f"{tmp_path}: another process is writing to this folder; wait until it ends"
     with holder(tmp_path, others), pytest.raises(StorageError, match=line), claim(tmp_path, shared=own == "shared"):
         pass

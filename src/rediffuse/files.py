@@ -19,7 +19,7 @@ _PARTIAL = re.compile(r"\..+(\.\w+)\.[0-9a-f]{8}\1")
 
 CLAIM = ".rediffuse.lock"
 """The file in a folder whose lock says that a process writes to the folder. It is removed when the last one ends."""
-_PATIENCE = 2.0
+_PATIENCE = 5.0
 """Seconds to wait while another process prepares a folder that both may use."""
 _LONGEST_PART = 200
 """Most bytes of one part of a name. File systems allow 255; suffixes of results and temporary files need the rest."""

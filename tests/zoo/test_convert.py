@@ -6,9 +6,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from faults import files_at_most
 from golden_values import fill
 from rediffuse.diffusion.config import ProcessConfig
-from rediffuse.errors import CheckpointError, ConfigError, InputError
+from rediffuse.errors import CheckpointError, ConfigError, InputError, StorageError
+from rediffuse.files import claim
 from rediffuse.models.config import EncoderConfig, UNetConfig
 from rediffuse.models.encoder import EncoderUNetModel
 from rediffuse.models.unet import UNetModel
@@ -91,6 +93,26 @@ def test_nothing_is_replaced_without_force(folder: Path, tmp_path: Path) -> None
     convert(find(folder), path, force=True)
     with pytest.raises(InputError, match="is the source itself; give another name"):
         convert(find(folder), folder, force=True)
+
+
+@pytest.mark.parametrize("name", ["w.pt", "copy"])
+@pytest.mark.parametrize("most", [100, 50_000])
+def test_a_full_disk_is_one_line_and_leaves_what_was_there(folder: Path, tmp_path: Path, name: str, most: int) -> None:
+    def there() -> dict[Path, bytes]:
+        return {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+    found, before = find(folder), there()
+    for force in (False, True):
+        with files_at_most(most), pytest.raises(StorageError, match=r"could not be written: .*File too large"):
+            convert(found, tmp_path / name, force=force)
+        assert there() == before
+        convert(found, tmp_path / name, force=True)
+        before = there()
+
+
+def test_a_folder_that_another_process_is_writing_is_refused(folder: Path, tmp_path: Path) -> None:
+    with claim(tmp_path / "copy"), pytest.raises(StorageError, match="copy: another process is writing to this folder"):
+        convert(find(folder), tmp_path / "copy", force=True)
 
 
 def test_a_process_that_does_not_fit_is_refused_before_anything_is_written(folder: Path, tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ class ImageFolder:
         path: the folder, which is created by the `with` block.
         record: the settings of all images.
         progressive: the format of pictures of the intermediate steps; None writes none.
-        force: use a folder with another record, whose images are removed by the `with` block.
+        force: use a folder with another record; its images are removed when the first result is written.
 
     Raises:
         SettingsMismatch: the folder holds images with another record, and `force` is not given; names the fields. The
@@ -63,7 +63,7 @@ class ImageFolder:
         self.force = force
         self._record = dump(record)
         self._claim = claim(path, shared=not force, prepare=self._prepare)
-        self._compare(is_alone=True)
+        self._is_of_others = bool(self._compare(is_alone=True))
 
     def __enter__(self) -> Self:
         self._claim.__enter__()
@@ -75,7 +75,7 @@ class ImageFolder:
     def holds(self, name: str, small: np.ndarray | None = None) -> bool:
         """Whether all files that `write` makes for `name` exist, with this record and enlarged from `small`."""
         wanted = [self._image(name)] + ([self._intermediate(name)] if self.progressive else [])
-        if not all(is_whole(path) for path in wanted):
+        if self._is_of_others or not all(is_whole(path) for path in wanted):
             return False
         return small is None or (is_whole(self._small(name)) and np.array_equal(_read(self._small(name)), small))
 
@@ -93,6 +93,7 @@ class ImageFolder:
         Raises:
             StorageError: the disk is full, or the folder cannot be written to.
         """
+        self._write_record()
         if self.progressive is not None:
             assert intermediate is not None
             content = (
@@ -132,8 +133,14 @@ class ImageFolder:
                 raise InputError(f"{path}: holds other samples already; --force replaces it")
 
     def _prepare(self, is_alone: bool) -> None:
-        """Write the record, and remove images of another record."""
-        if self._compare(is_alone=is_alone):
+        """Write the record; with `force`, no other process has the folder, and the record waits for an image."""
+        self._is_of_others = bool(self._compare(is_alone=is_alone))
+        if not self.force:
+            self._write_record()
+
+    def _write_record(self) -> None:
+        """Write the record if it is not there, and remove images of another record."""
+        if self._is_of_others:
             for folder in _FOLDERS:
                 for old in (self.path / folder).rglob("*.*"):
                     if old.is_file():
@@ -141,6 +148,7 @@ class ImageFolder:
         elif self._settings.exists():
             return
         write_bytes(self._settings, (json.dumps(self._record, indent=2) + "\n").encode())
+        self._is_of_others = False
 
     def _compare(self, *, is_alone: bool) -> list[str]:
         """The fields in which the folder's record differs; an error if the record is in use and `force` not given."""

@@ -15,6 +15,7 @@ from rediffuse.dire.job import FileResult, load_file, reconstruct_files
 from rediffuse.dire.reconstruct import Reconstruction
 from rediffuse.dire.settings import DireSettings
 from rediffuse.errors import InputError
+from rediffuse.images.encode import is_whole
 from rediffuse.images.find import FoundImage
 from rediffuse.images.windows import Window
 from rediffuse.records import digest
@@ -43,7 +44,7 @@ class ReconstructionCache:
         missing = []
         for image in found:
             path = paths[image.name]
-            if path is not None and path.exists():
+            if path is not None and is_whole(path):
                 yield _read(image, path, settings)
             else:
                 missing.append(image)
