@@ -94,6 +94,7 @@ def make_data(folder: Path) -> dict[str, Command]:
     images, unet, upsampler = (str(folder / name) for name in ("images", "unet", "upsampler"))
     small = ("--batch-size", "2", "--device", "cpu")
     network = ("--image-size", "8", "--model-channels", "32", "--channel-mult", "1", "--num-res-blocks", "1")
+    network += ("--attention-resolutions", "1")
     loop = ("--num-steps", "12", "--save-every", "2", "--evaluate-every", "4", "--log-every", "2", "--num-images", "2")
     train = ("--data", images, *network, *loop, "--num-sampling-steps", "2", *small)
     return {

@@ -155,16 +155,17 @@ def test_the_next_process_removes_what_a_killed_one_left(tmp_path: Path) -> None
 
 def test_a_child_process_does_not_keep_the_folder(tmp_path: Path) -> None:
     script = (
-        "import os, signal, sys, time; from pathlib import Path; from rediffuse.files import claim\n"
+        "import os, sys, time; from pathlib import Path; from rediffuse.files import claim\n"
         "with claim(Path(sys.argv[1])):\n"
-        "    if os.fork() == 0: time.sleep(60); os._exit(0)\n"
-        "    print('mine', flush=True); os.kill(os.getpid(), signal.SIGKILL)"
+        "    if os.fork() == 0: print('mine', flush=True)\n"
+        "    time.sleep(60)"
     )
     with subprocess.Popen(
         [sys.executable, "-c", script, tmp_path], stdout=subprocess.PIPE, text=True, start_new_session=True
     ) as parent:
         assert parent.stdout is not None
         assert parent.stdout.readline() == "mine\n"
+        parent.kill()
         parent.wait()
         with claim(tmp_path):
             pass
