@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -69,14 +70,14 @@ def parse(kind: type[T], fields: Mapping[str, Any], source: str) -> T:
     Raises:
         ConfigError: an unknown field, a missing one, or a value of another type; names `source` and the field.
     """
-    from pydantic import TypeAdapter, ValidationError  # slow to import, and needed only to read files
+    from pydantic import ValidationError  # slow to import, and needed only to read files
 
     names = [field.name for field in dataclasses.fields(kind)]  # type: ignore[arg-type]
     for name in fields:
         if name not in names:
             raise ConfigError(f"{source}: unknown field {_unquoted(name)}{nearest(name, names)}")
     try:
-        return TypeAdapter(kind).validate_python(dict(fields))
+        return _adapter(kind).validate_python(dict(fields))
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(_unquoted, first["loc"])) + ": " if first["loc"] else ""
@@ -95,6 +96,13 @@ def digest(record: Any) -> str:
             del fields[field.name]
     text = json.dumps(fields, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@lru_cache
+def _adapter(kind: type[Any]) -> Any:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(kind)  # takes a thousand times as long as reading a record with it
 
 
 def _unquoted(name: Any) -> str:

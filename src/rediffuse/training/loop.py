@@ -19,7 +19,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from torch.utils.data import DataLoader, Dataset
 
-from rediffuse.errors import CheckpointError, ConfigError
+from rediffuse.errors import CheckpointError, ConfigError, shown
 from rediffuse.files import claim
 from rediffuse.progress import Progress, unobserved
 from rediffuse.records import dump
@@ -176,8 +176,8 @@ class _Run:
                 self.trainer.load_state_dict(state)
             except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
                 raise CheckpointError(
-                    f"{self.resumed_from}: is not the complete state of this run ({type(error).__name__}: "
-                    f"{str(error).splitlines()[0]}); remove it to resume from the checkpoint before it"
+                    f"{self.resumed_from}: is not the complete state of this run ({shown(error)}); "
+                    "remove it to resume from the checkpoint before it"
                 ) from None
             LOGGER.info("continues after step %d: %s", self.trainer.step, self.resumed_from)
         if self.trainer.step > self.config.num_steps:
