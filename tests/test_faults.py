@@ -4,16 +4,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 PROGRAM = Path(__file__).parents[1] / "benchmarks" / "faults.py"
 
 
-@pytest.mark.parametrize("command", ["sample", "train diffusion"])
-def test_nothing_is_lost_half_written_or_mixed(command: str) -> None:
-    # Several processes of a few seconds each.
+def test_nothing_is_lost_half_written_or_mixed() -> None:
+    # A dozen processes of about a second each.
     ran = subprocess.run(
-        [sys.executable, PROGRAM, "--kills", "2", "--commands", command], capture_output=True, text=True, check=False
+        [sys.executable, PROGRAM, "--kills", "2", "--commands", "sample"], capture_output=True, text=True, check=False
     )
     assert ran.returncode == 0, ran.stderr
     header, _, *rows = ([cell.strip() for cell in line.strip("|").split("|")] for line in ran.stdout.splitlines())
