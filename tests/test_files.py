@@ -16,9 +16,9 @@ from rediffuse.files import (
     atomic_folder,
     atomic_write,
     claim,
-    file_name,
     remove,
     remove_partial,
+    result_path,
     sha256_of,
     write_bytes,
 )
@@ -46,6 +46,16 @@ def test_full_disk_names_the_file_and_the_reason(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match=r"a\.txt: could not be written: No space left on device"):
         write_to_a_full_disk()
     assert not list(tmp_path.iterdir())
+
+
+def test_a_result_of_a_name_of_any_length_has_a_path_of_its_own(tmp_path: Path) -> None:
+    names = ["a/b.png", "x" * 255, "x" * 254 + "y", "ü" * 127 + "/" + "ü" * 127, "a/" + "b" * 238 + ".jpg"]
+    paths = [result_path(tmp_path, name, ".error.jpg") for name in names]
+    assert paths[0] == tmp_path / "a" / "b.png.error.jpg"
+    assert len(set(paths)) == len(names)
+    for path in paths:
+        write_bytes(path, b"")
+        assert path.exists()
 
 
 def test_name_too_long_for_the_file_system_gives_one_line(tmp_path: Path) -> None:
@@ -187,14 +197,6 @@ def test_a_file_that_is_there_is_not_replaced_unless_it_is_allowed(tmp_path: Pat
     with pytest.raises(InputError, match=r"a\.txt: exists already; --force replaces it"):
         write()
     assert [path.read_text() for path in tmp_path.iterdir()] == ["later"]
-
-
-def test_long_names_are_shortened_to_names_that_differ(tmp_path: Path) -> None:
-    long = ["é" * 120 + ".png", "é" * 120 + ".jpg", "a" * 255]
-    for name in long:
-        write_bytes(tmp_path / f"{file_name(f'sub/{name}')}.safetensors", b"")
-    assert len(list((tmp_path / "sub").iterdir())) == 3
-    assert file_name("sub/photo.png") == "sub/photo.png"
 
 
 def test_what_cannot_be_removed_is_named_with_the_reason(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Atomic writes of files and folders, the claim of a folder by one process, and checksums of files."""
+"""Atomic writes of files and folders, the claim of a folder by one process, names of results, and checksums."""
 
 import contextlib
 import fcntl
@@ -9,20 +9,19 @@ import secrets
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from rediffuse.errors import InputError, StorageError
 
+_LONGEST_PART = 200
+"""Most bytes of one part of a name. File systems allow 255; suffixes of results and temporary files need the rest."""
 _PARTIAL = re.compile(r"\..+(\.\w+)\.[0-9a-f]{8}\1")
 """The names of the temporary files of `atomic_write`, such as `.map.png.0c3f81ab.png`."""
-
 
 CLAIM = ".rediffuse.lock"
 """The file in a folder whose lock says that a process writes to the folder. It is removed when the last one ends."""
 _PATIENCE = 5.0
 """Seconds to wait while another process prepares a folder that both may use."""
-_LONGEST_PART = 200
-"""Most bytes of one part of a name. File systems allow 255; suffixes of results and temporary files need the rest."""
 
 _held: set[int] = set()
 # A forked process, such as a worker that reads images, must not keep a claim when the process that made it is killed.
@@ -107,21 +106,6 @@ def _lock(folder: Path, shared: bool) -> tuple[int, bool]:
             raise
         os.close(lock)
         time.sleep(0.02)
-
-
-def file_name(name: str) -> str:
-    """A name of a result (with `/` between its parts) whose parts are short enough for a file system.
-
-    A part that is too long ends with a hash of the whole part instead, so that names stay unique.
-    """
-    return "/".join(map(_shortened, name.split("/")))
-
-
-def _shortened(part: str) -> str:
-    content = os.fsencode(part)
-    if len(content) <= _LONGEST_PART:
-        return part
-    return content[: _LONGEST_PART - 20].decode(errors="ignore") + "~" + hashlib.sha256(content).hexdigest()[:16]
 
 
 @contextlib.contextmanager
@@ -213,6 +197,21 @@ def write_bytes(path: Path, content: bytes) -> None:
         partial.write_bytes(content)
 
 
+def result_path(folder: Path, name: str, suffix: str) -> Path:
+    """The path in `folder` of a result of the image `name`.
+
+    Args:
+        folder: the folder of the results.
+        name: a relative path with forward slashes and without `..`, such as `FoundImage.name`. A part that is too long
+            for a file system is shortened; a hash keeps it unique.
+        suffix: what is appended: `.png` gives `photo.jpg.png`.
+    """
+    parts = [_shortened(part) for part in PurePosixPath(name).parts]
+    assert parts
+    assert not {"/", ".."} & set(parts), f"{name} leads out of the folder"
+    return folder.joinpath(*parts[:-1], parts[-1] + suffix)
+
+
 def remove(path: Path) -> None:
     """Remove a file if it exists.
 
@@ -229,3 +228,10 @@ def sha256_of(path: Path) -> str:
     """The SHA-256 of a file's bytes, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _shortened(part: str) -> str:
+    content = os.fsencode(part)
+    if len(content) <= _LONGEST_PART:
+        return part
+    return content[: _LONGEST_PART - 20].decode(errors="ignore") + "~" + hashlib.sha256(content).hexdigest()[:16]

@@ -15,7 +15,7 @@ import json
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import safetensors.torch
 import torch
@@ -129,10 +129,7 @@ class MapStore:
             raise InputError(f"{path}: cannot be read: {error}") from error
 
     def _path(self, output: _Output, name: str) -> Path:
-        parts = PurePosixPath(files.file_name(name)).parts
-        assert parts
-        assert not {"/", ".."} & set(parts), f"{name} leads out of the folder"
-        return self.folder.joinpath(output.folder, *parts[:-1], parts[-1] + output.suffix)
+        return files.result_path(self.folder / output.folder, name, output.suffix)
 
 
 def _strip(rows: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from typing import Any, Self
 import numpy as np
 
 from rediffuse.errors import InputError, SettingsMismatch
-from rediffuse.files import atomic_write, claim, file_name, remove, write_bytes
+from rediffuse.files import atomic_write, claim, remove, result_path, write_bytes
 from rediffuse.images.decode import Limits, decode
 from rediffuse.images.encode import gif_bytes, is_whole, png_bytes
 from rediffuse.images.montage import tile
@@ -176,14 +176,14 @@ class ImageFolder:
         return self.path / "settings.json"
 
     def _image(self, name: str) -> Path:
-        return self.path / "images" / f"{file_name(name)}.png"
+        return result_path(self.path / "images", name, ".png")
 
     def _small(self, name: str) -> Path:
-        return self.path / "small" / f"{file_name(name)}.png"
+        return result_path(self.path / "small", name, ".png")
 
     def _intermediate(self, name: str) -> Path:
         assert self.progressive is not None
-        return self.path / "progressive" / f"{file_name(name)}{_SUFFIXES[self.progressive]}"
+        return result_path(self.path / "progressive", name, _SUFFIXES[self.progressive])
 
 
 def _read(path: Path) -> np.ndarray:
