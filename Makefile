@@ -8,7 +8,7 @@ SUDO := $(if $(filter-out 0,$(shell id -u)),sudo)
 .PHONY: help demo test lint format docs tour browser weights mutants
 
 help:
-	@echo "make demo    judge sample images with the embedded model; evidence in ./demo"
+	@echo "make demo    judge sample images with the embedded model; a report in ./demo"
 	@echo "make test    lint, then the whole suite (installs everything that it needs, also a browser)"
 	@echo "make lint    run ruff and pyright"
 	@echo "make format  format the code with ruff"
@@ -20,8 +20,8 @@ help:
 
 demo: .venv/.demo
 	$(BIN)/python examples/demo_images.py demo/images
-	$(BIN)/rediffuse detect demo/images --out demo/verdicts.csv --evidence demo/evidence --force
-	@echo "Open $(CURDIR)/demo/evidence/index.html in a browser; every image also has a PNG file in the same folder."
+	$(BIN)/rediffuse detect demo/images --out demo/verdicts.csv --report demo/report.html --force
+	@echo "Open $(CURDIR)/demo/report.html in a browser."
 
 test: lint browser
 	$(BIN)/pytest
@@ -70,7 +70,7 @@ JOBS ?= 1
 mutants: .venv/.dev .venv/.mutants
 	$(BIN)/python benchmarks/mutants.py --modules $(MODULES) --share $(SHARE) --jobs $(JOBS)
 
-# The tests open the evidence page in Chromium; without it, and without apt-get, this test is skipped.
+# The tests open the pages of reports in Chromium; without it, and without apt-get, this test is skipped.
 browser:
 	@if command -v chromium > /dev/null; then :; \
 	elif command -v apt-get > /dev/null; then \

@@ -18,12 +18,14 @@ from torch import Tensor
 from ablation.networks import Variant
 from ablation.work import Size
 from rediffuse.detection.metrics import Interval, bootstrap_aucs, roc_auc
+from rediffuse.dire.bands import radial_spectrum
 from rediffuse.files import write_bytes
-from rediffuse.models.frequency import FrequencyGate
+from rediffuse.models.frequency import FrequencyGate, highest
 from rediffuse.models.layers import timestep_embedding
-from rediffuse.report.spectrum import draw_spectra
 
 RESAMPLES = 2000
+# These colours can be distinguished with every type of colour vision (Okabe and Ito, 2008).
+SPECTRA = {"input": ("#000000", "-"), "reconstruction": ("#56b4e9", "--"), "error": ("#d55e00", "-")}
 NAMES = {
     "mean": "mean of \\|D\\|",
     "map": "\\|D\\| (ResNet-50)",
@@ -110,7 +112,12 @@ class Report:
         figure = Figure(figsize=(9, 3.6), dpi=120, facecolor="white", layout="constrained")
         panels = figure.subplots(1, len(pairs), sharey=True)
         for axes, (name, (x_0, x_0_hat)) in zip(panels, pairs.items(), strict=True):
-            draw_spectra(axes, x_0, x_0_hat)
+            axes.set_xlim(0, highest(2))
+            for (line, (colour, style)), images in zip(SPECTRA.items(), (x_0, x_0_hat, x_0 - x_0_hat), strict=True):
+                rho, power = radial_spectrum(images)
+                axes.semilogy(rho[1:], power.mean(dim=0)[1:].clamp(min=1e-7), style, color=colour, label=line)
+            axes.set_xlabel("frequency, cycles per pixel")
+            axes.legend(fontsize=8, frameon=False)
             axes.set_title(f"{len(x_0)} {name} images")
         panels[0].set_ylabel("power")
         self._save("spectra", figure)

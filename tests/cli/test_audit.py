@@ -41,7 +41,7 @@ def test_the_page_is_one_file_with_escaped_names(tmp_path: Path, capsys: pytest.
     assert main(["audit", str(tmp_path), "--out", str(page)]) == 0
     assert f"page: {page}" in capsys.readouterr().out
     text = page.read_text()
-    assert "real/&lt;b&gt;&amp;real/7.png<br>generated/&lt;b&gt;&amp;generated/7.png" in text
+    assert "real/&lt;b&gt;&amp;real/7.png, generated/&lt;b&gt;&amp;generated/7.png" in text
     assert "<b>" not in text
     assert "cannot carry a claim" in text
     assert not any(part in text for part in ("http:", "https:", "<script", "src="))

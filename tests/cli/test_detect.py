@@ -3,8 +3,11 @@
 import csv
 import json
 import os
+import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -57,14 +60,19 @@ def detect(weights: Path, *words: Path | str) -> int:
 def test_images_become_a_table_pictures_and_a_page(
     weights: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    table, evidence = tmp_path / "new" / "table.csv", tmp_path / "evidence"
-    assert detect(weights, images / "a", "--out", table, "--evidence", evidence) == 0
+    table, evidence, page = tmp_path / "new" / "table.csv", tmp_path / "evidence", tmp_path / "page.html"
+    assert detect(weights, images / "a", "--out", table, "--evidence", evidence, "--report", page) == 0
     printed = capsys.readouterr()
     assert "x.png  unsure" in printed.out
     assert "1 file: 0 generated, 1 unsure, 0 real" in printed.out
     assert f"evidence: {evidence / 'index.html'}" in printed.out
     assert [row["file"] for row in csv.DictReader(table.read_text().splitlines())] == ["x.png"]
-    assert sorted(path.name for path in evidence.iterdir()) == ["index.html", "x.png.png"]
+    assert f"report: {page}" in printed.out
+    names = [f"x.png.{kind}.jpg" for kind in ("error", "picture", "windows")]
+    assert sorted(path.name for path in (evidence / "pictures").iterdir()) == names
+    for written in (page, evidence / "index.html"):
+        assert "It could not be decided whether the image is generated." in written.read_text()
+    assert page.read_text().count("data:image/jpeg;base64,") == len(names)
 
 
 def test_a_file_that_is_no_image_gets_a_reason_and_the_others_are_judged(
@@ -75,8 +83,11 @@ def test_a_file_that_is_no_image_gets_a_reason_and_the_others_are_judged(
     printed = capsys.readouterr().out
     assert "2 unsure, 0 real, 1 not judged" in printed
     assert "words.png" in next(line for line in printed.splitlines() if "not judged" in line)
-    pictures = sorted(path.relative_to(evidence).as_posix() for path in evidence.rglob("*.png"))
-    assert pictures == ["a/x.png.png", "b/x.png.png"]
+    pictures = sorted(path.relative_to(evidence).as_posix() for path in evidence.rglob("*.picture.jpg"))
+    assert pictures == ["pictures/a/x.png.picture.jpg", "pictures/b/x.png.picture.jpg"]
+    page = (evidence / "index.html").read_text()
+    assert "1 could not be judged" in page
+    assert "is not an image in a supported format" in page
 
 
 def test_a_table_on_standard_output_is_all_that_is_there(
@@ -149,6 +160,8 @@ def test_results_that_are_there_are_replaced_only_by_force(
         (["--out", "t.xlsx"], "t.xlsx: the name of a table must end in one of .csv, .json, .parquet"),
         (["--out", "folder.csv"], "--out folder.csv: is a folder; give a file in it"),
         (["--evidence", "file"], "--evidence file: is a file; give a folder"),
+        (["--report", "page.txt"], "--report page.txt: a name that ends in .html is needed"),
+        (["--report", "file/a.html"], "--report file/a.html: {cwd}/file is not a folder that can be written to"),
         (["--out", "file/t.csv"], "--out file/t.csv: {cwd}/file is not a folder that can be written to"),
         (["--model", "nowhere"], "nowhere: no such folder or file, and no model of that name"),
         (
@@ -205,16 +218,49 @@ def test_a_detector_of_another_model_is_refused_with_both_values(
     assert load(tmp_path / "other").provenance.sha256[:8] in line
 
 
+def test_names_as_long_as_a_file_system_allows_have_evidence(weights: Path, tmp_path: Path) -> None:
+    names = ["x" * 251 + ".png", "y" * 234 + ".png"]
+    for name in names:
+        Image.new("RGB", (20, 24), "red").save(tmp_path / name)
+    evidence = tmp_path / "evidence"
+    assert detect(weights, *(tmp_path / name for name in names), "--evidence", evidence) == 0
+    assert len(list((evidence / "pictures").iterdir())) == 6
+    assert all(name in (evidence / "index.html").read_text() for name in names)
+
+
 def test_verdicts_reach_the_table_when_a_picture_cannot_be_written(
     weights: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     table, evidence = tmp_path / "t.csv", tmp_path / "evidence"
-    evidence.mkdir()
-    (evidence / "b").write_text("in the way of the folder b")
+    (evidence / "pictures").mkdir(parents=True)
+    (evidence / "pictures" / "a").write_text("in the way of the folder a")
     assert detect(weights, images / "a", images / "b", "--out", table, "--evidence", evidence) == 1
     printed = capsys.readouterr()
-    assert printed.err.splitlines()[-1].startswith(f"rediffuse: {evidence / 'b'}")
+    [line] = printed.err.splitlines()
+    assert line.startswith(f"rediffuse: {evidence / 'pictures' / 'a'}")
     assert len(list(csv.DictReader(table.read_text().splitlines()))) == 2
+    assert "The pictures are missing: " in (evidence / "index.html").read_text()
+
+
+def test_an_interrupted_call_writes_a_page_of_what_was_judged(weights: Path, tmp_path: Path) -> None:
+    for number in range(400):
+        Image.effect_noise((24, 20), number).convert("RGB").save(tmp_path / f"{number:03}.png")
+    evidence = tmp_path / "evidence"
+    words = ["detect", str(tmp_path), "--model", str(weights), "--detector", str(weights / "detector")]
+    words += ["--device", "cpu", "--batch-size", "1", "--evidence", str(evidence), "-q"]
+    call = [sys.executable, "-m", "rediffuse", *words]
+    # A shell lets what it starts in the background ignore SIGINT.
+    heard = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731
+    with subprocess.Popen(call, stdout=subprocess.PIPE, preexec_fn=heard) as process:
+        while not (evidence / "pictures").is_dir():
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        printed = process.communicate()[0].decode()
+    assert process.returncode == 130
+    page = (evidence / "index.html").read_text()
+    [judged] = re.findall(r"The work was interrupted: (\d+) of 400 images were judged.", page)
+    assert f"{judged} file" in printed
 
 
 def test_limits_move_the_thresholds_within_what_the_detector_supports(

@@ -115,6 +115,25 @@ def test_a_detector_without_control_is_evaluated_alone(
     assert "(control)" not in printed
 
 
+def test_the_page_has_the_figures_and_every_image_with_its_class(
+    weights: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (data / "adm" / "val" / "ai" / "words.png").write_text("no image")
+    page = tmp_path / "page.html"
+    assert evaluate(weights, data, "--json", "--report", page) == 1
+    assert json.loads(capsys.readouterr().out)["report"] == str(page)
+    html = page.read_text()
+    result = "0 of 6 real images look generated; 0 of 6 generated images show no sign of generation; 12 could not be"
+    assert f"<h1>{result} decided.</h1>" in html
+    assert html.count("<article") == 4 * NUMBER + 1
+    assert html.count("<b>In the data: generated</b>, adm/val.") == NUMBER + 1
+    assert html.count("data:image/jpeg") == 3 * 4 * NUMBER
+    for text in ("Decisions by group", "bands, AUC ", "image (control)", "Audit of the data: these data cannot carry"):
+        assert text in html
+    assert evaluate(weights, data, "--report", page) == 2
+    assert f"--report {page}: page.html exists already; --force replaces it" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("words", "line"),
     [

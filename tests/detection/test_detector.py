@@ -1,4 +1,5 @@
 import dataclasses
+import hashlib
 import json
 from pathlib import Path
 
@@ -158,6 +159,8 @@ def test_a_detector_of_windows_is_loaded_as_it_was_saved(by_windows, make, tmp_p
     loaded = load_detector(tmp_path)
     image = make(FEW, settings=WINDOWS)
     assert loaded.settings == WINDOWS
+    written = b"".join((tmp_path / name).read_bytes() for name in ("detector.json", "detector.safetensors"))
+    assert (loaded.sha256, by_windows.sha256) == (hashlib.sha256(written).hexdigest(), None)
     np.testing.assert_array_equal(loaded.probabilities(image), by_windows.probabilities(image))
     np.testing.assert_array_equal(loaded.distances(image), by_windows.distances(image))
     with pytest.raises(SettingsMismatch, match=r"crop=center \(there windows:4\)"):
@@ -177,6 +180,11 @@ def test_a_map_detector_says_what_its_logit_loses_without_a_band(maps, make):
     parts = band_maps(reconstruction.error)
     explained = maps.explain(reconstruction)
     assert explained.shape == (4, 8)
+    passes = []
+    hook = maps.scorer.network.register_forward_hook(lambda *_: passes.append(1))
+    maps.explain(reconstruction)
+    hook.remove()
+    assert len(passes) == 1  # all bands of all images in one batch
     for band in (0, 7):
         without = dataclasses.replace(reconstruction, x_0_hat=reconstruction.x_0_hat + parts[:, band])
         lost = maps.scorer.logits(reconstruction) - maps.scorer.logits(without)

@@ -51,13 +51,14 @@ def detector(settings: DireSettings, limit: float = np.inf) -> Detector:
 def test_a_verdict_says_what_the_detector_and_the_reconstruction_say(make):
     reconstruction = make(torch.ones(1))
     one = detector(reconstruction.settings)
-    said = verdict(FileResult(found=FOUND, reconstruction=reconstruction), one)
+    said = verdict(FileResult(found=FOUND, reconstruction=reconstruction), one, evidence=True)
     profile = band_profile(reconstruction.x_0, reconstruction.x_0_hat)
     probability = float(one.probabilities(reconstruction)[0])
     assert (said.file, said.settings) == ("sub/a.png", reconstruction.settings)
     assert (said.probability, said.decision) == (probability, one.thresholds.decide(probability))
-    assert (said.threshold, said.real_threshold, said.max_false_alarms, said.max_misses) == (0.6, 0.4, 0.05, 0.1)
-    assert (said.real_limit_is_for_unseen, said.generated_limit_is_for_unseen) == (False, False)
+    assert (said.threshold, said.real_threshold) == (0.6, 0.4)
+    assert said.real_bound == LEFT_OUT.bound("real", probability, 0.05)
+    assert said.generated_bound == LEFT_OUT.bound("generated", probability, 0.1)
     assert said.mean_dire == pytest.approx((reconstruction.x_0 - reconstruction.x_0_hat).abs().mean().item())
     assert said.bands == tuple(profile.energies[0].tolist())
     assert said.coherences == tuple(profile.coherences[0].tolist())
@@ -65,6 +66,27 @@ def test_a_verdict_says_what_the_detector_and_the_reconstruction_say(make):
     assert said.evidence is not None
     np.testing.assert_array_equal(said.evidence.x_0, reconstruction.x_0)
     np.testing.assert_array_equal(said.evidence.x_0_hat, reconstruction.x_0_hat)
+
+
+def test_without_explanation_and_evidence_a_verdict_is_the_same(make):
+    reconstruction = make(torch.ones(1))
+    result = FileResult(found=FOUND, reconstruction=reconstruction)
+    full, bare = (
+        verdict(result, detector(reconstruction.settings), explain=wanted, evidence=wanted) for wanted in (True, False)
+    )
+    assert (bare.contributions, bare.window_contributions, bare.evidence) == ((), (), None)
+    assert dataclasses.replace(full, contributions=(), evidence=None) == bare
+
+
+def test_the_error_by_band_is_computed_once_for_an_image(make, monkeypatch: pytest.MonkeyPatch):
+    calls = []
+    monkeypatch.setattr(
+        "rediffuse.dire.reconstruct.band_profile", lambda *images: calls.append(1) or band_profile(*images)
+    )
+    reconstruction = make(torch.ones(1))
+    said = verdict(FileResult(found=FOUND, reconstruction=reconstruction), detector(reconstruction.settings))
+    assert said.contributions
+    assert len(calls) == 1
 
 
 @pytest.mark.parametrize(
@@ -118,6 +140,9 @@ def test_every_file_is_judged_in_order_with_the_class_that_it_was_given(tmp_path
 
 def test_a_score_that_is_not_a_number_decides_nothing(make):
     one = detector(make(torch.ones(1)).settings)
+    lost = dataclasses.replace(make(torch.ones(1)), x_0_hat=torch.full((1, 3, 16, 16), torch.nan))
+    said = verdict(FileResult(found=FOUND, reconstruction=lost), one)
+    assert (said.decision, said.reason, said.real_bound) == ("unsure", NO_NUMBER, None)
     assert one.decide(float("nan"), 0.0) == one.decide(0.9, float("nan")) == ("unsure", NO_NUMBER)
 
 

@@ -44,6 +44,27 @@ def test_no_lower_threshold_is_within_the_limit(scores, limit):
     assert max((sum(rates.values()) + 1) / (len(rates) + 1), mean) > limit
 
 
+@given(scores=scores, score=st.floats(0, 1))
+def test_a_score_is_as_common_as_the_error_bound_of_a_threshold_at_it(scores, score):
+    left_out = LeftOut(real=scores, generated=scores)
+    bound = left_out.bound("real", score, 0.05)
+    rates = {name: np.mean(np.array(group) >= score) for name, group in scores.items()}
+    assert bound.share >= (sum(rates.values()) + 1) / (len(rates) + 1) - 1e-9
+    assert (bound.limit, bound.is_for_unseen, bound.num_groups) == (0.05, True, len(scores))
+    assert bound.num_images == sum(map(len, scores.values()))
+    below = {name: np.mean(np.array(group) <= score) for name, group in scores.items()}
+    assert left_out.bound("generated", score, 0.05).share >= (sum(below.values()) + 1) / (len(below) + 1) - 1e-9
+
+
+@pytest.mark.parametrize("limit", [0.05, 0.2])
+def test_no_image_that_is_called_generated_is_more_common_than_the_limit(limit):
+    left_out = LeftOut(real=many(0, 0.8), generated=many(0.2, 1))
+    thresholds = left_out.thresholds(limit, limit)
+    assert left_out.bound("real", thresholds.generated, limit).share <= limit
+    assert left_out.bound("generated", np.nextafter(thresholds.real, 0), limit).share <= limit
+    assert left_out.bound("real", 1.0, limit).share == pytest.approx(1 / 41)  # no score is as high: one group in 41
+
+
 def test_on_groups_that_differ_the_limit_holds_for_new_groups_on_average():
     rng = np.random.default_rng(0)
     errors = []

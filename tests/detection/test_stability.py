@@ -80,9 +80,9 @@ def test_a_file_that_cannot_be_judged_stays_as_it_is() -> None:
 def test_an_image_and_its_copies_are_judged_as_each_of_them_alone(
     model: DiffusionModel, detector: Detector, batch_size: int
 ) -> None:
-    stable = list(judge_with_copies(model, IMAGES, detector, batch_size=batch_size))
+    stable = list(judge_with_copies(model, IMAGES, detector, batch_size=batch_size, evidence=True))
     assert [verdict.file for verdict in stable] == ["image 0", "image 1"]
-    for image, verdict, own in zip(IMAGES, stable, judge(model, IMAGES, detector), strict=True):
+    for image, verdict, own in zip(IMAGES, stable, judge(model, IMAGES, detector, evidence=True), strict=True):
         assert isinstance(image.image, np.ndarray)
         changed = [MemoryImage(change.apply(image.image), str(change)) for change in MILD]
         alone = judge(model, changed, detector)

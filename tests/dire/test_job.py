@@ -82,7 +82,8 @@ def test_windows_are_reconstructed_in_order_whatever_the_batch(
     model: DiffusionModel, photographs: Path, batch_size: int
 ) -> None:
     settings = DireSettings.for_model(model, steps=2, crop="windows:3", second_view=True)
-    for result in reconstruct_files(model, find_images([photographs]), settings, batch_size=batch_size):
+    found = find_images([photographs])
+    for result in reconstruct_files(model, found, settings, batch_size=batch_size, with_originals=True):
         if (reconstruction := result.reconstruction) is None:
             continue
         with Image.open(result.found.path) as image:
@@ -92,8 +93,9 @@ def test_windows_are_reconstructed_in_order_whatever_the_batch(
         alone = reconstruct(model, reconstruction.x_0, settings)
         for name in ("x_T", "x_0_hat", "second"):
             assert torch.allclose(getattr(reconstruction, name), getattr(alone, name), rtol=0, atol=1e-4)
-        assert result.picture is not None
-        assert np.array_equal(result.picture.pixels, pixels)
+        assert result.original is not None
+        assert np.array_equal(result.original.pixels, pixels)
+        assert result.original.num_bytes == result.found.path.stat().st_size
 
 
 def test_every_window_is_told_the_class_of_its_file(class_model: DiffusionModel, photographs: Path) -> None:

@@ -16,7 +16,6 @@ from rediffuse.images.windows import (
     network_inputs,
     random_windows,
     textured_windows,
-    thumbnail,
 )
 
 SIZES = st.sampled_from([8, 16, 20, 32])
@@ -130,12 +129,3 @@ def test_a_network_gets_one_square_of_the_image_or_its_windows_as_they_are() -> 
 def test_windows_smaller_than_a_block_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"^crop=windows:5: windows have at least 8 pixels a side, given 4$"):
         network_inputs(grain(60, 80), 4, "windows:5")
-
-
-def test_a_thumbnail_is_the_mean_of_squares_and_no_larger_than_it_may_be() -> None:
-    pixels = grain(60, 100)
-    assert np.array_equal(thumbnail(pixels, 100).pixels, pixels)
-    small = thumbnail(pixels, 99)
-    assert (small.factor, small.pixels.shape) == (2, (30, 50, 3))
-    means = pixels.reshape(30, 2, 50, 2, 3).mean(axis=(1, 3))
-    assert np.abs(small.pixels - means).max() <= 0.5

@@ -1,12 +1,14 @@
 """Verdicts as sentences."""
 
+from collections import Counter
 from dataclasses import replace
 
 import pytest
 
 from rediffuse.detection.verdict import JudgedCopy
 from rediffuse.images.changes import Change
-from rediffuse.report.words import CAUTION, caption, meanings, summary
+from rediffuse.report.details import details
+from rediffuse.report.words import headline_of, meanings, sentences, settings_facts, share_in_words, summary
 from report.verdicts import judged, unjudged
 
 
@@ -16,41 +18,82 @@ def test_the_summary_counts_decisions() -> None:
     assert summary(verdicts[:1]) == "1 file: 1 generated, 0 unsure, 0 real"
 
 
-def test_a_decision_is_explained_with_its_limit_and_where_the_limit_holds() -> None:
-    generated, real = (" ".join(caption(judged("a.png", decision))) for decision in ("generated", "real"))
+@pytest.mark.parametrize(
+    ("counts", "headline"),
+    [
+        ({"generated": 3, "unsure": 5}, "3 of 8 images look generated; 5 could not be decided"),
+        ({"generated": 1, "unsure": 1}, "1 of 2 images looks generated; 1 could not be decided"),
+        ({"unsure": 1}, "It could not be decided whether the image is generated"),
+        ({"real": 2}, "None of 2 images look generated; 2 show no sign of generation"),
+        (
+            {"real": 1, "unjudged": 1},
+            "None of 2 images look generated; 1 shows no sign of generation; 1 could not be judged",
+        ),
+    ],
+)
+def test_the_headline_is_a_sentence_for_a_person(counts: dict[str, int], headline: str) -> None:
+    assert headline_of(Counter(counts)) == headline
+
+
+@pytest.mark.parametrize(
+    ("share", "words"),
+    [(0.05, "1 in 20"), (1 / 21, "1 in 21"), (0.051, "1 in 19"), (0.1, "1 in 10"), (0.363, "37 in 100")],
+)
+def test_a_share_is_rounded_up(share: float, words: str) -> None:
+    assert share_in_words(share) == words
+
+
+def test_a_verdict_is_stated_with_its_error_bound_and_where_it_holds() -> None:
+    assert sentences(judged("a.png")) == [
+        "The score is 0.93 on a scale from 0 to 1.",
+        "At most 1 in 76 photographs from sources that the detector has not seen scores this high.",
+    ]
+    real = judged("a.png", "real")
     assert (
-        "Generated means: the reconstruction error is like that of generated images. The detector says so of at most "
-        "5.0% of photographs from sources that were not in its training." in generated
+        sentences(real)[1]
+        == "At most 37 in 100 images by the generators that its limits were measured on scores this low."
     )
-    assert (
-        "Real means: no sign of generation was found. The detector says so of at most 10.0% of images by the "
-        "generators of its training." in real
+    assert sentences(judged("a.png", "unsure"))[1] == (
+        "Up to 1 in 76 photographs from sources that the detector has not seen scores this high, and up to 37 in 100 "
+        "images by the generators that its limits were measured on scores this low: that decides nothing."
     )
-    assert "at most" not in meanings(replace(judged("a.png"), max_false_alarms=None))["generated"]
-    assert "decides nothing" in " ".join(caption(judged("a.png", "unsure")))
+    assert sentences(replace(real, real_bound=None, generated_bound=None)) == sentences(real)[:1]
 
 
-@pytest.mark.parametrize("part", ["0.500", "from 0.800", "between the thresholds", "5 of 20 steps", CAUTION])
-def test_the_caption_says_probability_thresholds_settings_and_limits(part: str) -> None:
-    assert part in " ".join(caption(judged("a.png", "unsure")))
+def test_another_reason_than_the_score_is_stated_first() -> None:
+    verdict = replace(judged("a.png", "unsure"), reason="unlike the images this detector was trained on")
+    assert sentences(verdict) == [
+        "The reason: unlike the images this detector was trained on.",
+        "The score is 0.50 on a scale from 0 to 1.",
+    ]
+    assert sentences(unjudged("a.png", "holds no pixels")) == ["Holds no pixels."]
 
 
-def test_the_caption_says_what_was_done_to_frequencies_where_anything_was() -> None:
-    verdict = judged("a.png")
-    assert verdict.settings is not None
-    filtered = replace(verdict, settings=replace(verdict.settings, frequency="freeu", second_view=True))
-    assert "skips freeu, a second view without the middle frequencies." in " ".join(caption(filtered))
-    assert "skips" not in " ".join(caption(verdict))
-
-
-def test_the_caption_says_what_changed_copies_got_where_there_are_any() -> None:
-    verdict = judged("a.png", "unsure")
+def test_every_decision_is_explained_with_its_limit_and_the_images_it_was_measured_on() -> None:
+    meaning = meanings(judged("a.png"))
+    assert meaning["generated"].endswith(
+        "At most 1 in 20 photographs from sources that the detector has not seen gets this verdict (measured on 978 "
+        "photographs from 231 sources, each left out of the training)."
+    )
+    assert "1 in 10 images by the generators that its limits were measured on" in meaning["real"]
+    assert meaning["real"].startswith("This does not show that an image is a photograph.")
+    assert "At most" not in " ".join(meanings(None).values())
+    assert "mild change" not in meaning["unsure"]
     copy = JudgedCopy(change=Change("jpeg", 75), probability=0.25, decision="real")
-    sentences = caption(replace(verdict, copies=(copy,)))
-    assert "Probability after JPEG compression of quality 75: 0.250 (real)." in sentences
-    assert "or a mild change of the image reverses the decision." in " ".join(sentences)
-    assert "change" not in " ".join(caption(verdict))
+    assert "mild change" in meanings(replace(judged("a.png"), copies=(copy,)))["unsure"]
+    assert details(replace(judged("a.png"), copies=(copy,)))["copies"] == [
+        (copy.change, "0.250", "No sign of generation found")
+    ]
 
 
-def test_the_caption_leaves_out_what_is_not_known() -> None:
-    assert caption(unjudged("a.png", "no pixels")) == ["Reason: no pixels.", CAUTION]
+def test_the_settings_are_named_for_people() -> None:
+    settings = judged("a.png").settings
+    assert settings is not None
+    facts = dict(settings_facts(settings))
+    assert facts["steps"] == "5 of 20, in each direction"
+    assert "second reconstruction" not in facts
+    other = replace(settings, crop="windows:8", frequency="freeu", second_view=True)
+    facts = dict(settings_facts(other))
+    assert facts["input of the network"] == "up to 8 windows of 16 px, cut out of the image without resampling"
+    assert facts["filter of the skip connections"] == "freeu"
+    assert "second reconstruction" in facts

@@ -4,10 +4,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from rediffuse.detection.verdict import Decision, Evidence, Verdict
+from rediffuse.detection.verdict import Bound, Decision, Evidence, Verdict
 from rediffuse.dire.settings import DireSettings
+from rediffuse.images.original import original_of
 from rediffuse.images.tensors import to_tensor
-from rediffuse.images.windows import network_inputs, thumbnail
+from rediffuse.images.windows import network_inputs
 
 
 def judged(file: str, decision: Decision = "generated", *, bands: int = 4, side: int = 16) -> Verdict:
@@ -21,25 +22,25 @@ def judged(file: str, decision: Decision = "generated", *, bands: int = 4, side:
         probability={"generated": 0.93, "unsure": 0.5, "real": 0.02}[decision],
         threshold=0.8,
         real_threshold=0.2,
-        max_false_alarms=0.05,
-        max_misses=0.1,
-        real_limit_is_for_unseen=True,
-        generated_limit_is_for_unseen=False,
+        real_bound=Bound(share=0.013, limit=0.05, is_for_unseen=True, num_images=978, num_groups=231),
+        generated_bound=Bound(share=0.37, limit=0.1, is_for_unseen=False, num_images=60, num_groups=7),
         mean_dire=0.0123,
         bands=tuple(np.linspace(-6, -1, bands).tolist()),
         coherences=tuple(np.linspace(1, 0.2, bands).tolist()),
         contributions=tuple(np.linspace(-1, 2, bands).tolist()),
         settings=DireSettings(image_size=side, model_sha256="ab" * 32, depth=5),
+        detector_sha256="cd" * 32,
         evidence=Evidence(x_0=x_0, x_0_hat=x_0_hat),
     )
 
 
-def judged_by_windows(file: str, number: int = 3, *, side: int = 16) -> Verdict:
-    """As `judged`, by windows of a picture of 200 x 120 pixels."""
+def judged_by_windows(file: str, number: int = 3, *, side: int = 16, content: bytes | None = None) -> Verdict:
+    """As `judged`, by windows of a picture of 200 x 120 pixels, whose file has this content."""
     pixels = np.random.default_rng(1).integers(0, 256, (120, 200, 3), np.uint8)
     squares, windows = network_inputs(pixels, side, f"windows:{number}")
     x_0 = to_tensor(squares).numpy()
-    evidence = Evidence(x_0=x_0, x_0_hat=np.clip(x_0 * 0.9, -1, 1), picture=thumbnail(pixels, 100))
+    original = original_of(pixels, content, file) if content else original_of(pixels)
+    evidence = Evidence(x_0=x_0, x_0_hat=np.clip(x_0 * 0.9, -1, 1), original=original)
     return replace(
         judged(file, side=side),
         windows=windows,

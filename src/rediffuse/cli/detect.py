@@ -1,22 +1,18 @@
-"""`rediffuse detect`: judge image files, and write tables and pictures of the evidence."""
+"""`rediffuse detect`: judge image files, and write tables and reports."""
 
 import contextlib
 import logging
 import os
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from rediffuse.cli.console import track
 from rediffuse.cli.flags import MODEL, PATHS, CommandFlags
-from rediffuse.cli.paths import expand_stdin
+from rediffuse.cli.paths import check_free, check_report, expand_stdin
 from rediffuse.cli.result import Result
-from rediffuse.errors import InputError, StorageError
+from rediffuse.errors import InputError
 from rediffuse.images.limits import Limits
-
-if TYPE_CHECKING:
-    from rediffuse.detection.verdict import Verdict
 
 STDOUT = Path("-")
 LOGGER = logging.getLogger(__name__)
@@ -33,9 +29,10 @@ class DetectFlags(CommandFlags):
     """Image files, folders (searched recursively) or glob patterns; - reads paths from standard input."""
     out: Path | None = None
     """Write the verdicts to this .csv, .json or .parquet file; - writes CSV to standard output instead of the table."""
+    report: Path | None = None
+    """Write a page with the evidence for every verdict to this .html file, which holds its pictures."""
     evidence: Path | None = None
-    """Folder for one picture per image (input, reconstruction, error, frequency bands) and index.html, which shows
-    them."""
+    """Folder for the same page as index.html, with the pictures beside it; for many images."""
     model: Annotated[str, MODEL] = "default"
     """The model the detector was trained with: a folder, a checkpoint, a published name, or the embedded default."""
     detector: str = "default"
@@ -51,18 +48,18 @@ class DetectFlags(CommandFlags):
     batch_size: int = 16
     """Images, or windows of images, per call of the network."""
     workers: int = min(4, os.cpu_count() or 1)
-    """Threads that decode images."""
+    """Threads that decode images, and threads that make pictures of a report."""
     device: str = "auto"
     """cpu, cuda, cuda:1 or mps; auto takes a GPU where there is one."""
     max_pixels: int = Limits.max_pixels
     """Largest file that is decoded, in pixels. Each file may take 5 s of CPU time and 512 MiB of memory; with a larger
     number, proportionally more."""
     force: bool = False
-    """Replace a table or an evidence page that already exists."""
+    """Replace a table or a page that already exists."""
 
 
 def run(args: DetectFlags) -> Result:
-    """The table of verdicts, and the written files; status 1 if a file could not be judged."""
+    """The table of verdicts, and the written files; status 1 if a file could not be judged or written."""
     from rediffuse.files import claim
 
     _check_outputs(args)
@@ -72,14 +69,15 @@ def run(args: DetectFlags) -> Result:
 
 def _judge(args: DetectFlags) -> Result:
     from rediffuse.images.find import find_images
-    from rediffuse.report.page import write_page
     from rediffuse.report.tables import csv_text, text_table, write_table
     from rediffuse.report.words import summary
 
     files = find_images(expand_stdin(args.paths), Limits.for_pixels(args.max_pixels))
 
     from rediffuse.detection.detect import detect_each
+    from rediffuse.report.page import Report
 
+    has_report = args.report is not None or args.evidence is not None
     found = detect_each(
         files,
         model=args.model,
@@ -90,69 +88,50 @@ def _judge(args: DetectFlags) -> Result:
         batch_size=args.batch_size,
         workers=args.workers,
         device=args.device,
+        explain=has_report or args.json or args.out is not None,
+        evidence=has_report,
     )
-    verdicts, stopped = _collect(found, len(files), args.evidence)
+    verdicts, notes, stopped = [], [], None
+    with Report(file=args.report, folder=args.evidence, workers=args.workers) as report:
+        try:
+            for verdict in track(found, len(files)):
+                verdicts.append(replace(verdict, evidence=None))
+                report.add(verdict)
+        except KeyboardInterrupt as error:  # the verdicts until then are not lost
+            stopped = error
+            notes = [f"The work was interrupted: {len(verdicts)} of {len(files)} images were judged."]
+        pages = report.write(notes=notes)
+    for failure in report.failures:
+        LOGGER.error("%s", failure)
 
     lines = [text_table(verdicts), "", summary(verdicts)]
     written: dict[str, Path] = {}
     if args.out not in (None, STDOUT):
         write_table(args.out, verdicts)
         written["table"] = args.out
-    if args.evidence is not None and stopped is None:
-        written["evidence"] = write_page(args.evidence, verdicts)
+    written |= pages
     lines += [f"{name}: {path}" for name, path in written.items()]
     if args.out == STDOUT:
         LOGGER.info("%s", summary(verdicts))
     return Result(
         text=csv_text(verdicts).removesuffix("\n") if args.out == STDOUT else "\n".join(lines),
         record={"verdicts": [verdict.to_row() for verdict in verdicts], **written},
-        status=0 if all(verdict.judged for verdict in verdicts) else 1,
+        status=1 if report.failures or not all(verdict.judged for verdict in verdicts) else 0,
         stopped_by=stopped,
     )
 
 
-def _collect(
-    found: "Iterable[Verdict]", total: int, evidence: Path | None
-) -> "tuple[list[Verdict], StorageError | KeyboardInterrupt | None]":
-    """The verdicts without evidence; pictures of the evidence are written immediately, to save memory.
-
-    The second value is the exception that ended the work early (a picture could not be written, or Ctrl-C), so that
-    the verdicts until then are not lost.
-    """
-    from rediffuse.files import write_bytes
-    from rediffuse.report.evidence import evidence_png
-    from rediffuse.report.page import picture_name
-
-    verdicts = []
-    try:
-        for verdict in track(found, total):
-            verdicts.append(replace(verdict, evidence=None))
-            if evidence is not None and verdict.judged:
-                write_bytes(evidence / picture_name(verdict), evidence_png(verdict))
-    except (StorageError, KeyboardInterrupt) as error:
-        return verdicts, error
-    return verdicts, None
-
-
 def _check_outputs(args: DetectFlags) -> None:
     """Raise the errors of writing the results that can be found before the work."""
-    from rediffuse.report.page import INDEX
     from rediffuse.report.tables import check_table_path
 
     if args.out not in (None, STDOUT):
         check_table_path(args.out)
         if args.out.is_dir():
             raise InputError(f"--out {args.out}: is a folder; give a file in it")
-        _check_free("--out", args.out, args.out, args.force)
+        check_free("--out", args.out, args.out, args.force)
+    check_report(args.report, args.force)
     if args.evidence is not None:
         if args.evidence.exists() and not args.evidence.is_dir():
             raise InputError(f"--evidence {args.evidence}: is a file; give a folder")
-        _check_free("--evidence", args.evidence, args.evidence / INDEX, args.force)
-
-
-def _check_free(flag: str, given: Path, result: Path, force: bool) -> None:
-    if result.exists() and not force:
-        raise InputError(f"{flag} {given}: {result.name} exists already; --force replaces it")
-    above = next(folder for folder in result.absolute().parents if folder.exists())
-    if not above.is_dir() or not os.access(above, os.W_OK):
-        raise InputError(f"{flag} {given}: {above} is not a folder that can be written to")
+        check_free("--evidence", args.evidence, args.evidence / "index.html", args.force)

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from rediffuse.cli.console import bars
 from rediffuse.cli.flags import MODEL, Argument, CommandFlags
-from rediffuse.cli.paths import check_figure
+from rediffuse.cli.paths import check_figure, check_report
 from rediffuse.cli.result import Result
 from rediffuse.errors import ConfigError
 from rediffuse.records import dump
 
 if TYPE_CHECKING:
     from rediffuse.detection.evaluate import Judged
+    from rediffuse.detection.verdict import Verdict
 
 LOGGER = logging.getLogger(__name__)
 
@@ -42,8 +43,10 @@ class EvalDetectorFlags(CommandFlags):
     """The model the detector was trained with: a folder, a checkpoint, a published name, or the embedded default."""
     figure: Path | None = None
     """Write ROC curves, and the errors of the decisions against their number, to this .png, .svg or .pdf file."""
+    report: Path | None = None
+    """Write a page with the figures, and the evidence for the verdict on every image, to this .html file."""
     force: bool = False
-    """Replace a figure that already exists."""
+    """Replace a figure or a page that already exists."""
     batch_size: int = 16
     """Images, or windows of images, per call of the network."""
     workers: int = min(4, os.cpu_count() or 1)
@@ -60,12 +63,15 @@ class EvalDetectorFlags(CommandFlags):
 def run(args: EvalDetectorFlags) -> Result:
     """The figures and the conclusion of the audit; status 1 if an image could not be read."""
     check_figure(args.figure, args.force)
+    check_report(args.report, args.force)
 
     from rediffuse.detection.audit import AUDITED, audit, audit_labelled
     from rediffuse.detection.detector import load_control, load_detector
     from rediffuse.detection.evaluate import coverage, evaluate, evaluation_table, judge_labelled
     from rediffuse.detection.judge import require_model
     from rediffuse.detection.labelled import find_labelled
+    from rediffuse.report.evaluation import evaluation_headline, evaluation_section, truth_of
+    from rediffuse.report.page import Report
     from rediffuse.zoo.model import load
 
     images = find_labelled(args.data)
@@ -73,7 +79,12 @@ def run(args: EvalDetectorFlags) -> Result:
     detector = load_detector(args.detector, device=model.device)
     control = load_control(args.detector, device=model.device)
     require_model(model, detector)  # before the audit, which takes time
-    with bars() as progress:
+    of_name = {image.found.name: image for image in images}
+    with Report(file=args.report, workers=args.workers) as report, bars() as progress:
+
+        def show(verdict: "Verdict") -> None:
+            report.add(verdict, truth_of(of_name[verdict.file], verdict))
+
         audited = audit(audit_labelled(images), max_files=AUDITED, workers=args.workers, progress=progress)
         judged = judge_labelled(
             model,
@@ -82,11 +93,18 @@ def run(args: EvalDetectorFlags) -> Result:
             control,
             batch_size=args.batch_size,
             workers=args.workers,
+            show=None if args.report is None else show,
             progress=progress,
+        )
+        evaluation = evaluate(judged)
+        pages = report.write(
+            headline=evaluation_headline(judged),
+            sections=[evaluation_section(judged, evaluation, audited.line)],
         )
     for reason in judged.skipped:
         LOGGER.warning("skipped: %s", reason)
-    evaluation = evaluate(judged)
+    for failure in report.failures:
+        LOGGER.error("%s", failure)
     points = coverage(judged, detector.left_out)
     lines = [f"audit: {audited.line}", "", evaluation_table(evaluation)]
     record: dict[str, Any] = {
@@ -105,7 +123,10 @@ def run(args: EvalDetectorFlags) -> Result:
         write_figure(args.figure, evaluation_figure(judged, evaluation, points, detector.thresholds))
         lines += ["", f"figure: {args.figure}"]
         record["figure"] = args.figure
-    return Result(text="\n".join(lines), record=record, status=1 if judged.skipped else 0)
+    if pages:
+        lines += ["", f"report: {args.report}"]
+        record |= pages
+    return Result(text="\n".join(lines), record=record, status=1 if judged.skipped or report.failures else 0)
 
 
 def _row(one: "Judged") -> Mapping[str, Any]:

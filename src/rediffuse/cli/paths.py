@@ -1,4 +1,4 @@
-"""The paths of a command: those to read, also from standard input, and that of a figure to write."""
+"""The paths of a command: those to read, also from standard input, and those to write."""
 
 import os
 import sys
@@ -34,6 +34,26 @@ def check_figure(path: Path | None, force: bool) -> None:
         raise InputError(f"--figure {path}: is a folder; give a file in it")
     if path.exists() and not force:
         raise InputError(f"--figure {path}: exists already; --force replaces it")
+
+
+def check_report(path: Path | None, force: bool) -> None:
+    """Raise the errors of `--report` that can be found before the work; None is no report."""
+    if path is None:
+        return
+    if path.suffix.lower() not in (".html", ".htm"):
+        raise ConfigError(f"--report {path}: a name that ends in .html is needed")
+    if path.is_dir():
+        raise InputError(f"--report {path}: is a folder; give a file in it")
+    check_free("--report", path, path, force)
+
+
+def check_free(flag: str, given: Path, result: Path, force: bool) -> None:
+    """Raise InputError where a result exists already and must not be replaced, or its folder cannot be written to."""
+    if result.exists() and not force:
+        raise InputError(f"{flag} {given}: {result.name} exists already; --force replaces it")
+    above = next(folder for folder in result.absolute().parents if folder.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK):
+        raise InputError(f"{flag} {given}: {above} is not a folder that can be written to")
 
 
 def _read_stdin() -> list[str]:

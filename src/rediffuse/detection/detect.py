@@ -1,7 +1,6 @@
 """Judge images with a model and a detector: `rediffuse.detect`."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -48,7 +47,8 @@ def detect(
         device: the device of a model that is given by name; `"auto"` is the machine's accelerator, or the CPU if it
             has none.
         max_pixels: the largest file that is decoded; see `images.limits.Limits.for_pixels`.
-        evidence: keep the network's input and its reconstruction in each verdict (6 MiB at 512 px).
+        evidence: keep the network's input, its reconstruction and a small copy of the image in each verdict (6 MiB at
+            512 px).
         progress: called after each image with the number of judged images.
 
     Returns:
@@ -73,9 +73,10 @@ def detect(
         batch_size=batch_size,
         workers=workers,
         device=device,
+        explain=True,
+        evidence=evidence,
     )
-    judged = counted(verdicts, "detect", len(found), progress)
-    return [verdict if evidence else replace(verdict, evidence=None) for verdict in judged]
+    return list(counted(verdicts, "detect", len(found), progress))
 
 
 def detect_each(
@@ -89,8 +90,12 @@ def detect_each(
     batch_size: int,
     workers: int,
     device: torch.device | str,
+    explain: bool,
+    evidence: bool,
 ) -> Iterator[Verdict]:
-    """As `detect`, for images of `gather_images`: yields verdicts with their evidence as they are computed.
+    """As `detect`, for images of `gather_images`: yields verdicts as they are computed.
+
+    Without `explain` they have no contributions of bands and windows, which a table or a report shows.
 
     The model and the detector are loaded and checked before the first verdict.
     """
@@ -100,4 +105,6 @@ def detect_each(
         detector = load_detector(detector, device=model.device)
     if max_false_alarms is not None or max_misses is not None:
         detector = detector.with_limits(max_false_alarms, max_misses)
-    return (judge_with_copies if stability else judge)(model, found, detector, batch_size=batch_size, workers=workers)
+    return (judge_with_copies if stability else judge)(
+        model, found, detector, batch_size=batch_size, workers=workers, explain=explain, evidence=evidence
+    )

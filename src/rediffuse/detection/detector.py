@@ -6,6 +6,7 @@ detector was made by other means. The record also holds the left-out probabiliti
 chosen without a new training.
 """
 
+import hashlib
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,7 +23,7 @@ from rediffuse.detection.features import FeatureSet, MapInput, detector_input, f
 from rediffuse.detection.left_out import LeftOut
 from rediffuse.detection.resnet import ResNet50
 from rediffuse.detection.scorers import BandScorer, MapScorer, Scorer
-from rediffuse.detection.verdict import Decision
+from rediffuse.detection.verdict import BETWEEN, Decision
 from rediffuse.dire.reconstruct import Reconstruction
 from rediffuse.dire.settings import DireSettings, require_same
 from rediffuse.errors import CheckpointError, ConfigError, InputError
@@ -40,7 +41,6 @@ CONTROL = "control"
 """The subfolder of a detector's folder that holds its control."""
 
 UNFAMILIAR = "unlike the images this detector was trained on"
-BETWEEN = "between the thresholds"
 NO_NUMBER = "the detector's score is not a number"
 
 
@@ -82,6 +82,8 @@ class Detector:
     left_out: LeftOut
     """The probabilities that the thresholds were chosen from."""
     training: dict[str, Any]
+    sha256: str | None = None
+    """SHA-256 of `detector.json` followed by `detector.safetensors`; None for a detector that was not loaded."""
 
     def __repr__(self) -> str:
         """Input, thresholds and settings, not the weights."""
@@ -238,6 +240,7 @@ def load_detector(source: str | Path = DEFAULT, *, device: torch.device | str = 
         thresholds=record.thresholds,
         left_out=record.left_out,
         training=record.training,
+        sha256=hashlib.sha256(path.read_bytes() + weights.read_bytes()).hexdigest(),
     ).to(resolve_device(device))
 
 

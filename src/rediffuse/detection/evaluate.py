@@ -4,14 +4,15 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from sklearn.metrics import roc_curve
 
 from rediffuse.detection.calibration import Thresholds
 from rediffuse.detection.detector import NO_NUMBER, UNFAMILIAR, Detector
-from rediffuse.detection.judge import require_model
+from rediffuse.detection.judge import require_model, verdict
 from rediffuse.detection.labelled import CLASSES, LabelledImage
 from rediffuse.detection.left_out import LeftOut
 from rediffuse.detection.metrics import Figures, figures
-from rediffuse.detection.verdict import Decision
+from rediffuse.detection.verdict import Decision, Verdict
 from rediffuse.dire.job import FileResult, reconstruct_files
 from rediffuse.errors import InputError
 from rediffuse.progress import Progress, counted, unobserved
@@ -145,6 +146,7 @@ def judge_labelled(
     *,
     batch_size: int = 16,
     workers: int = 2,
+    show: Callable[[Verdict], None] | None = None,
     progress: Progress = unobserved,
 ) -> JudgedImages:
     """Reconstruct images of known class, and judge them by a detector and its control.
@@ -156,6 +158,7 @@ def judge_labelled(
         control: from `load_control`.
         batch_size: see `dire.job.reconstruct_files`.
         workers: see `dire.job.reconstruct_files`.
+        show: see `judge_results`.
         progress: called with the number of images that are reconstructed.
 
     Raises:
@@ -164,12 +167,23 @@ def judge_labelled(
     """
     require_model(model, detector)
     found = [image.found for image in images]
-    results = reconstruct_files(model, found, detector.settings, batch_size=batch_size, workers=workers)
-    return judge_results(detector, control, images, counted(results, "judge", len(images), progress))
+    results = reconstruct_files(
+        model,
+        found,
+        detector.settings,
+        batch_size=batch_size,
+        workers=workers,
+        with_originals=show is not None,
+    )
+    return judge_results(detector, control, images, counted(results, "judge", len(images), progress), show)
 
 
 def judge_results(
-    detector: Detector, control: Detector | None, images: Sequence[LabelledImage], results: Iterable[FileResult]
+    detector: Detector,
+    control: Detector | None,
+    images: Sequence[LabelledImage],
+    results: Iterable[FileResult],
+    show: Callable[[Verdict], None] | None = None,
 ) -> JudgedImages:
     """Judge reconstructions of images of known class.
 
@@ -179,6 +193,7 @@ def judge_results(
         images: images of known class (`find_labelled`).
         results: their reconstructions, in any order; a file without one, or whose score is not a number, is listed in
             `skipped`.
+        show: called with the detector's verdict on each image, with its evidence, such as `Report.add`.
 
     Raises:
         SettingsMismatch: the reconstructions were made with other settings.
@@ -186,10 +201,15 @@ def judge_results(
     of_name = {image.found.name: image for image in images}
     judged, skipped = [], []
     for result in results:
+        said = verdict(result, detector, explain=show is not None, evidence=show is not None)
+        if show is not None:
+            show(said)
         if result.reconstruction is None:
             skipped.append(str(result.reason))
             continue
-        outcome = Outcome(*detector.judge(result.reconstruction))
+        assert said.probability is not None
+        assert said.decision is not None
+        outcome = Outcome(said.probability, said.decision, said.reason)
         of_control = None if control is None else Outcome(*control.judge(result.reconstruction))
         if NO_NUMBER in (outcome.reason, of_control and of_control.reason):
             skipped.append(f"{result.found.source}: {NO_NUMBER}")
@@ -260,6 +280,25 @@ def coverage(judged: JudgedImages, left_out: LeftOut) -> tuple[Coverage, ...]:
     return tuple(points)
 
 
+def roc_curves(judged: JudgedImages, evaluation: Evaluation) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """The ROC curve of the detector, and of its control if there is one, by a name with its AUC.
+
+    Each is two arrays of equal length in [0, 1]: the share of real images, and of generated images, with a score at or
+    above each threshold.
+    """
+    labels = np.array([one.image.label for one in judged.images])
+    figures = evaluation.comparisons[0]
+    lines = [(judged.input, figures.detector, [one.detector for one in judged.images])]
+    if figures.control is not None:
+        controls = [one.control for one in judged.images if one.control is not None]
+        lines.append((f"{judged.control_input} (control)", figures.control, controls))
+    curves = {}
+    for name, performance, outcomes in lines:
+        false_alarms, found, _ = roc_curve(labels, [outcome.probability for outcome in outcomes])
+        curves[f"{name}, AUC {performance.figures.auc}"] = false_alarms, found
+    return curves
+
+
 def decision_with(thresholds: Thresholds, outcome: Outcome) -> Decision:
     """The decision on an image with other thresholds; one that is unlike the training images stays `unsure`."""
     return "unsure" if outcome.reason == UNFAMILIAR else thresholds.decide(outcome.probability)
@@ -285,9 +324,15 @@ def decision_shares(labels: np.ndarray, decisions: np.ndarray) -> tuple[float, f
 
 
 def evaluation_table(evaluation: Evaluation) -> str:
-    """The evaluation as text: figures and decisions for each source, then the decisions by group and file format.
+    """`evaluation_tables` as text."""
+    return "\n\n".join(aligned(rows) for rows in evaluation_tables(evaluation).values())
 
-    Each source has a line for the detector, and one for its control if there is one.
+
+def evaluation_tables(evaluation: Evaluation) -> dict[str, list[Sequence[str]]]:
+    """The rows of each table by its title, headings first.
+
+    Figures and decisions for each source, then the decisions by group, and by file format where there are several. Each
+    source has a row for the detector, and one for its control if there is one.
     """
     figure_rows: list[Sequence[str]] = [FIGURE_HEADINGS]
     decision_rows: list[Sequence[str]] = [DECISION_HEADINGS]
@@ -298,12 +343,15 @@ def evaluation_table(evaluation: Evaluation) -> str:
                 first = (comparison.source if number == 0 else "", name)
                 figure_rows.append((*first, *_figure_cells(performance.figures)))
                 decision_rows.append((*first, *_decision_cells(performance.decisions)))
-    parts = [aligned(figure_rows), "", aligned(decision_rows)]
-    parts += ["", aligned([GROUP_HEADINGS, *map(_group_cells, evaluation.groups)])]
+    tables = {
+        "Figures": figure_rows,
+        "Decisions": decision_rows,
+        "Decisions by group": [GROUP_HEADINGS, *map(_group_cells, evaluation.groups)],
+    }
     if len({one.group for one in evaluation.codecs}) > 1:
         headings = tuple("format" if heading == "group" else heading for heading in GROUP_HEADINGS)
-        parts += ["", aligned([headings, *map(_group_cells, evaluation.codecs)])]
-    return "\n".join(parts)
+        tables["Decisions by file format"] = [headings, *map(_group_cells, evaluation.codecs)]
+    return tables
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:

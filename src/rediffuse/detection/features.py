@@ -121,7 +121,7 @@ def _per_band(what: str) -> tuple[Feature, ...]:
 
 
 def _bands(reconstruction: Reconstruction) -> Tensor:
-    profile = band_profile(reconstruction.x_0, reconstruction.x_0_hat)
+    profile = reconstruction.profile
     return torch.cat([profile.energies, profile.coherences], dim=1)  # (N, 2K)
 
 

@@ -8,7 +8,6 @@ from itertools import islice
 from rediffuse.detection.detector import NO_NUMBER, Detector
 from rediffuse.detection.stability import MILD, copies_of, with_copies
 from rediffuse.detection.verdict import Evidence, JudgedCopy, Verdict
-from rediffuse.dire.bands import band_profile
 from rediffuse.dire.job import FileResult, reconstruct_files
 from rediffuse.dire.settings import require_same
 from rediffuse.images.changes import ChangedImage
@@ -26,6 +25,8 @@ def judge(
     batch_size: int = 16,
     labels: Mapping[str, int] | None = None,
     workers: int = 2,
+    explain: bool = True,
+    evidence: bool = False,
 ) -> Iterator[Verdict]:
     """One verdict per file, in order; the verdict of a file that cannot be judged has a reason and no decision.
 
@@ -36,17 +37,28 @@ def judge(
         batch_size: see `dire.job.reconstruct_files`.
         labels: see `dire.job.reconstruct_files`.
         workers: see `dire.job.reconstruct_files`.
+        explain: compute the contributions of bands and windows; a detector with a ResNet-50 needs nine times the
+            passes for them.
+        evidence: also keep the evidence, which is large: do not keep it for many files.
 
     Returns:
-        An iterator of verdicts with their evidence, which is large: do not keep it for many files.
+        An iterator of verdicts.
 
     Raises:
         SettingsMismatch: at once, if the detector was trained with another model.
         ConfigError, InputError: see `dire.job.reconstruct_files`.
     """
     require_model(model, detector)
-    results = reconstruct_files(model, files, detector.settings, batch_size=batch_size, labels=labels, workers=workers)
-    return (verdict(result, detector) for result in results)
+    results = reconstruct_files(
+        model,
+        files,
+        detector.settings,
+        batch_size=batch_size,
+        labels=labels,
+        workers=workers,
+        with_originals=evidence,
+    )
+    return (verdict(result, detector, explain=explain, evidence=evidence) for result in results)
 
 
 def judge_with_copies(
@@ -57,6 +69,8 @@ def judge_with_copies(
     batch_size: int = 16,
     labels: Mapping[str, int] | None = None,
     workers: int = 2,
+    explain: bool = True,
+    evidence: bool = False,
 ) -> Iterator[Verdict]:
     """As `judge`, and every image is judged again after each of the `stability.MILD` changes.
 
@@ -66,8 +80,16 @@ def judge_with_copies(
     """
     require_model(model, detector)
     each = [one for found in files for one in (found, *copies_of(found))]
-    results = reconstruct_files(model, each, detector.settings, batch_size=batch_size, labels=labels, workers=workers)
-    return _with_copies(results, detector)
+    results = reconstruct_files(
+        model,
+        each,
+        detector.settings,
+        batch_size=batch_size,
+        labels=labels,
+        workers=workers,
+        with_originals=evidence,
+    )
+    return _with_copies(results, detector, explain, evidence)
 
 
 def require_model(model: DiffusionModel, detector: Detector) -> None:
@@ -80,44 +102,64 @@ def require_model(model: DiffusionModel, detector: Detector) -> None:
     require_same(given=given, expected=detector.settings, owner="the detector")
 
 
-def verdict(result: FileResult, detector: Detector) -> Verdict:
+def verdict(result: FileResult, detector: Detector, *, explain: bool = True, evidence: bool = False) -> Verdict:
     """The verdict on one file from its reconstruction, or from the reason why there is none.
+
+    Args:
+        result: from `dire.job.reconstruct_files`.
+        detector: the detector.
+        explain: see `judge`.
+        evidence: see `judge`.
 
     Raises:
         SettingsMismatch: the reconstruction was made with other settings than the detector's.
     """
     if result.reconstruction is None:
-        return Verdict(file=result.found.name, reason=result.reason, settings=detector.settings)
+        return Verdict(
+            file=result.found.name,
+            reason=result.reason,
+            settings=detector.settings,
+            detector_sha256=detector.sha256,
+        )
     reconstruction = result.reconstruction
     probability, decision, reason = detector.judge(reconstruction)
     if reason == NO_NUMBER:
-        return Verdict(file=result.found.name, reason=f"{result.found.source}: {reason}", settings=detector.settings)
-    profile = band_profile(reconstruction.x_0, reconstruction.x_0_hat)
+        return Verdict(
+            file=result.found.name,
+            reason=f"{result.found.source}: {reason}",
+            settings=detector.settings,
+            detector_sha256=detector.sha256,
+        )
+    left_out, thresholds = detector.left_out, detector.thresholds
     return Verdict(
         file=result.found.name,
         decision=decision,
         reason=reason,
         probability=probability,
-        threshold=detector.thresholds.generated,
-        real_threshold=detector.thresholds.real,
-        max_false_alarms=detector.thresholds.max_false_alarms,
-        max_misses=detector.thresholds.max_misses,
-        real_limit_is_for_unseen=detector.left_out.is_for_unseen("real"),
-        generated_limit_is_for_unseen=detector.left_out.is_for_unseen("generated"),
+        threshold=thresholds.generated,
+        real_threshold=thresholds.real,
+        real_bound=left_out.bound("real", probability, thresholds.max_false_alarms),
+        generated_bound=left_out.bound("generated", probability, thresholds.max_misses),
         mean_dire=reconstruction.error.abs().mean().item(),
-        bands=tuple(profile.energies.mean(dim=0).tolist()),
-        coherences=tuple(profile.coherences.mean(dim=0).tolist()),
-        contributions=tuple(detector.explain(reconstruction)[0].tolist()),
+        bands=tuple(reconstruction.profile.energies.mean(dim=0).tolist()),
+        coherences=tuple(reconstruction.profile.coherences.mean(dim=0).tolist()),
+        contributions=tuple(detector.explain(reconstruction)[0].tolist()) if explain else (),
         windows=reconstruction.windows,
-        window_contributions=tuple(detector.explain_windows(reconstruction).tolist()),
+        window_contributions=tuple(detector.explain_windows(reconstruction).tolist()) if explain else (),
         settings=detector.settings,
+        detector_sha256=detector.sha256,
         evidence=Evidence(
-            x_0=reconstruction.x_0.numpy(), x_0_hat=reconstruction.x_0_hat.numpy(), picture=result.picture
-        ),
+            x_0=reconstruction.x_0.numpy(),
+            x_0_hat=reconstruction.x_0_hat.numpy(),
+            original=result.original,
+            meta=result.meta,
+        )
+        if evidence
+        else None,
     )
 
 
-def _with_copies(results: Iterator[FileResult], detector: Detector) -> Iterator[Verdict]:
+def _with_copies(results: Iterator[FileResult], detector: Detector, explain: bool, evidence: bool) -> Iterator[Verdict]:
     for result in results:
         copies = []
         for copy in islice(results, len(MILD)):  # they follow the image
@@ -128,4 +170,4 @@ def _with_copies(results: Iterator[FileResult], detector: Detector) -> Iterator[
                     copies.append(JudgedCopy(change=copy.found.change, probability=probability, decision=decision))
             elif result.reconstruction is not None:
                 LOGGER.debug("no copy: %s", copy.reason)
-        yield with_copies(verdict(result, detector), copies)
+        yield with_copies(verdict(result, detector, explain=explain, evidence=evidence), copies)

@@ -14,11 +14,13 @@ place of groups (split conformal prediction), and the limit holds only for furth
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Literal, Self
 
 import numpy as np
 
 from rediffuse.detection.calibration import Thresholds
+from rediffuse.detection.verdict import Bound
 from rediffuse.errors import ConfigError
 
 ENOUGH = 19
@@ -72,6 +74,35 @@ class LeftOut:
         copies = None if self.copies is None else replace(self.copies, **scores)
         return replace(self, copies=copies, **scores)
 
+    def bound(self, label: Label, score: float, limit: float) -> Bound:
+        """How common a score is among left-out images of this class: of `real` scores as high, else as low.
+
+        The share is bounded as the error of a threshold at this score would be; see the module. Where there are copies
+        it is the larger one of images and copies.
+
+        Args:
+            label: the class.
+            score: a probability in [0, 1].
+            limit: see `Bound.limit`.
+        """
+        groups = getattr(self, label)
+        errors, bounds = self._tails[label]
+        as_extreme = np.searchsorted(-errors, -score if label == "real" else score, side="right")
+        own = Bound(
+            share=float(bounds[as_extreme]),
+            limit=limit,
+            is_for_unseen=self.is_for_unseen(label),
+            num_images=num_images(groups),
+            num_groups=len(groups),
+        )
+        if self.copies is None:
+            return own
+        return replace(own, share=max(own.share, self.copies.bound(label, score, limit).share))
+
+    @cached_property
+    def _tails(self) -> dict[Label, tuple[np.ndarray, np.ndarray]]:
+        return {"real": _tail(self.real), "generated": _tail(_negative(self.generated))}
+
     def smallest_limit(self, label: Label) -> float:
         """The smallest limit that the scores of this class support: 1 / (n + 1) for n groups (or images)."""
         return 1 / (_num_units(getattr(self, label)) + 1)
@@ -100,6 +131,12 @@ def first_error(scores: Mapping[str, tuple[float, ...]], limit: float) -> float:
     rates of the collections, each the mean of its groups, is within the limit too: so a collection of many small groups
     does not outvote a collection of one large group.
     """
+    errors, bounds = _tail(scores)
+    return float(errors[np.argmax(bounds[1:] > limit + 1e-9)])
+
+
+def _tail(scores: Mapping[str, tuple[float, ...]]) -> tuple[np.ndarray, np.ndarray]:
+    """The scores in descending order, (N,), and the bound on the error rate if the k highest are errors, (N + 1,)."""
     sizes = np.array([len(group) for group in scores.values()])
     _, collection, num_groups = np.unique(
         [collection_of(name) for name in scores], return_inverse=True, return_counts=True
@@ -109,10 +146,9 @@ def first_error(scores: Mapping[str, tuple[float, ...]], limit: float) -> float:
     errors = np.concatenate([np.array(group, np.float64) for group in scores.values()])
     order = np.argsort(-errors, kind="stable")
     shares = 1 / in_group if _is_enough(scores) else np.ones(len(errors))
-    bounds = (np.cumsum(shares[order]) + 1) / (_num_units(scores) + 1)
-    means = np.cumsum(1 / (in_group * in_collection * len(num_groups))[order])
-    exceeds = np.maximum(bounds, means) > limit + 1e-9
-    return float(errors[order][np.argmax(exceeds)])
+    means = 1 / (in_group * in_collection * len(num_groups))
+    of_groups, of_collections = (np.concatenate([[0.0], np.cumsum(each[order])]) for each in (shares, means))
+    return errors[order], np.maximum((of_groups + 1) / (_num_units(scores) + 1), of_collections)
 
 
 def by_group(groups: Iterable[str], scores: Iterable[float]) -> dict[str, tuple[float, ...]]:

@@ -140,7 +140,7 @@ def measure(
         image.found if change is None else ChangedImage(image.found, change, seed=place)
         for place, image in enumerate(images)
     ]
-    verdicts = judge(model, files, detector, batch_size=batch_size, workers=workers)
+    verdicts = judge(model, files, detector, batch_size=batch_size, workers=workers, explain=False)
     what = UNCHANGED if change is None else str(change)
     labels, probabilities, decisions = [], [], []
     skipped: list[str] = []

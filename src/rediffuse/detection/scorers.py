@@ -93,13 +93,14 @@ class MapScorer:
         return torch.cat(parts)[:, 0].double().cpu().numpy()
 
     def contributions(self, reconstruction: Reconstruction) -> np.ndarray:
-        """The decrease of the logit when the band is removed from the signed error (needs K more passes)."""
+        """The decrease of the logit when the band is removed from the signed error: K + 1 maps of each image."""
         x_0, error = reconstruction.x_0, reconstruction.error
-        parts = band_maps(error)  # (N, K, 3, S, S)
-        without = [
-            self.logits_of(self.input.maps(x_0, error - parts[:, band]).cpu().numpy()) for band in range(NUM_BANDS)
-        ]
-        return self.logits(reconstruction)[:, None] - np.stack(without, axis=1)
+        without = error[:, None] - band_maps(error)  # (N, K, 3, S, S)
+        errors = torch.cat([error[:, None], without], dim=1)  # (N, 1 + K, 3, S, S)
+        x_0 = x_0[:, None].expand_as(errors)
+        maps = self.input.maps(x_0.flatten(0, 1), errors.flatten(0, 1)).cpu().numpy()
+        logits = self.logits_of(maps).reshape(len(error), 1 + NUM_BANDS)
+        return logits[:, :1] - logits[:, 1:]
 
     def tensors(self) -> dict[str, Tensor]:
         return {f"network.{name}": tensor for name, tensor in self.network.state_dict().items()}

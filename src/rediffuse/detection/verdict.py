@@ -9,22 +9,46 @@ from rediffuse.records import digest
 if TYPE_CHECKING:
     import numpy as np
 
+    from rediffuse.dire.job import FileMeta
     from rediffuse.images.changes import Change
-    from rediffuse.images.windows import Thumbnail, Window
+    from rediffuse.images.original import Original
+    from rediffuse.images.windows import Window
 
 Decision = Literal["real", "generated", "unsure"]
+
+BETWEEN = "between the thresholds"
+"""The reason of a verdict whose score lies between the two thresholds."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bound:
+    """How common a score as extreme as that of an image is in one class, by the detector's left-out scores."""
+
+    share: float
+    """At most this share of the class has such a score: photographs one at least as high, generated images one at
+    least as low."""
+    limit: float
+    """The share of the class that may get the opposite decision; a threshold of the detector was chosen for it."""
+    is_for_unseen: bool
+    """Whether both shares hold for sources of photographs, or generators, that were not in the training."""
+    num_images: int
+    """Number of left-out images of the class."""
+    num_groups: int
+    """Number of the sources of photographs, or of the generators, of these images."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
-    """The images that a person needs to check a verdict."""
+    """The images and facts that a person needs to check a verdict."""
 
     x_0: "np.ndarray"
     """The network's input, (N, 3, S, S) float32 in [-1, 1]: the image, N = 1, or its windows."""
     x_0_hat: "np.ndarray"
     """The reconstruction, (N, 3, S, S) float32 in [-1, 1] up to rounding."""
-    picture: "Thumbnail | None" = None
-    """The image that the windows are cut from; None where there are none."""
+    original: "Original | None" = None
+    """The whole image, made smaller, and what its file states; None where only the input is known."""
+    meta: "FileMeta | None" = None
+    """Facts about the file; None for an image in memory."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,14 +80,10 @@ class Verdict:
     """At or above this probability the decision is `generated`."""
     real_threshold: float | None = None
     """Below this probability the decision is `real`; between the two it is `unsure`."""
-    max_false_alarms: float | None = field(default=None, repr=False)
-    """The largest share of photographs that may be called generated; `threshold` was chosen for it."""
-    max_misses: float | None = field(default=None, repr=False)
-    """The largest share of generated images that may be called real; `real_threshold` was chosen for it."""
-    real_limit_is_for_unseen: bool | None = field(default=None, repr=False)
-    """Whether `max_false_alarms` holds for photographs from sources that were not in the training."""
-    generated_limit_is_for_unseen: bool | None = field(default=None, repr=False)
-    """Whether `max_misses` holds for images of generators that were not in the training."""
+    real_bound: Bound | None = field(default=None, repr=False)
+    """How common a score as high is among photographs; None without a score."""
+    generated_bound: Bound | None = field(default=None, repr=False)
+    """How common a score as low is among generated images; None without a score."""
     mean_dire: float | None = None
     """Mean |x_0 - x_0_hat| over pixels and channels, in [0, 2]."""
     bands: tuple[float, ...] = field(default=(), repr=False)
@@ -71,15 +91,17 @@ class Verdict:
     coherences: tuple[float, ...] = field(default=(), repr=False)
     """Coherence c_k of image and reconstruction in each band, in [-1, 1]; of windows the mean."""
     contributions: tuple[float, ...] = field(default=(), repr=False)
-    """The contribution of each band to the detector's logit; positive for `generated`."""
+    """The contribution of each band to the detector's logit; positive for `generated`. Empty unless asked for."""
     windows: "tuple[Window, ...]" = field(default=(), repr=False)
     """The windows that were judged together; empty where the settings have no windows."""
     window_contributions: tuple[float, ...] = field(default=(), repr=False)
-    """By how much the detector's logit falls without a window; positive for `generated`."""
+    """By how much the detector's logit falls without a window; positive for `generated`. Empty unless asked for."""
     copies: tuple[JudgedCopy, ...] = field(default=(), repr=False)
     """The results for changed copies of the image (`stability`); empty where none were judged."""
     settings: DireSettings | None = field(default=None, repr=False)
     """The settings of the reconstruction."""
+    detector_sha256: str | None = field(default=None, repr=False)
+    """See `Detector.sha256`."""
     evidence: Evidence | None = field(default=None, repr=False, compare=False)
 
     def __str__(self) -> str:
@@ -108,11 +130,14 @@ class Verdict:
             "reason": self.reason,
             "threshold": self.threshold,
             "real_threshold": self.real_threshold,
-            "max_false_alarms": self.max_false_alarms,
-            "max_misses": self.max_misses,
+            "max_false_alarms": None if self.real_bound is None else self.real_bound.limit,
+            "max_misses": None if self.generated_bound is None else self.generated_bound.limit,
+            "real_above": None if self.real_bound is None else self.real_bound.share,
+            "generated_below": None if self.generated_bound is None else self.generated_bound.share,
             "mean_dire": self.mean_dire,
             "num_windows": len(self.windows) or None,
             "settings": None if self.settings is None else digest(self.settings),
+            "detector": self.detector_sha256,
         }
         for name, values in (
             ("error", self.bands),

@@ -14,12 +14,13 @@ from rediffuse.dire.reconstruct import Reconstruction, joined, reconstruct
 from rediffuse.dire.settings import DireSettings
 from rediffuse.errors import ConfigError, ImageError
 from rediffuse.images.changes import ChangedImage
-from rediffuse.images.decode import decode, pixels_of
+from rediffuse.images.decode import decode, decode_bytes, pixels_of, read_file
 from rediffuse.images.even import even_batch_size
 from rediffuse.images.find import FoundImage, MemoryImage
 from rediffuse.images.limits import Limits
+from rediffuse.images.original import Original, original_of
 from rediffuse.images.tensors import to_tensor
-from rediffuse.images.windows import Thumbnail, Window, network_inputs, thumbnail
+from rediffuse.images.windows import Window, network_inputs
 from rediffuse.records import require_range
 from rediffuse.zoo.model import DiffusionModel
 
@@ -49,8 +50,8 @@ class LoadedFile:
     """(N, 3, S, S) float32 in [-1, 1]: the image, N = 1, or its windows."""
     windows: tuple[Window, ...] = ()
     """Where the windows lie in the image; empty where it is one square."""
-    picture: Thumbnail | None = None
-    """The image that the windows are cut from; None where there are none."""
+    original: Original | None = None
+    """What a person is shown of the image; None unless it was asked for."""
     reason: str | None = None
 
     @property
@@ -70,26 +71,29 @@ class FileResult:
     """The class that was given to a class-conditional model."""
     reconstruction: Reconstruction | None = None
     """The reconstruction of one image, on the CPU: N = 1, or the number of its windows."""
-    picture: Thumbnail | None = None
-    """The image that the windows are cut from; None where there are none."""
+    original: Original | None = None
+    """What a person is shown of the image; None unless it was asked for."""
     reason: str | None = None
     """The error in one line; None if there is a reconstruction."""
 
 
-def load_file(found: FoundImage | MemoryImage | ChangedImage, settings: DireSettings) -> LoadedFile:
+def load_file(
+    found: FoundImage | MemoryImage | ChangedImage, settings: DireSettings, *, with_original: bool = False
+) -> LoadedFile:
     """Decode and crop one file; an unreadable file gives a `LoadedFile` with the reason. Can run in any thread."""
-    meta = None
+    meta, content = None, None
     try:
         if isinstance(found, FoundImage):
-            image = decode(found.path, found.limits)
+            content = read_file(found.path, found.limits)
+            image = decode_bytes(content, found.source, found.limits)
             pixels, meta = image.pixels, FileMeta(sha256=image.sha256, codec=image.codec, size=image.size)
         else:
             pixels = _pixels(found)
         squares, windows = network_inputs(pixels, settings.image_size, settings.crop, found.source)
+        original = original_of(pixels, content, found.source) if with_original else None
     except ImageError as error:
         return LoadedFile(found=found, meta=meta, reason=str(error))
-    picture = thumbnail(pixels) if windows else None
-    return LoadedFile(found=found, meta=meta, x_0=to_tensor(squares), windows=windows, picture=picture)
+    return LoadedFile(found=found, meta=meta, x_0=to_tensor(squares), windows=windows, original=original)
 
 
 def reconstruct_files(
@@ -101,6 +105,7 @@ def reconstruct_files(
     labels: Mapping[str, int] | None = None,
     workers: int = 2,
     num_files: int | None = None,
+    with_originals: bool = False,
 ) -> Generator[FileResult, None, None]:
     """Reconstruct files in batches of equal size; unreadable files do not count, and the last batch is padded.
 
@@ -116,6 +121,8 @@ def reconstruct_files(
         workers: threads that decode ahead, at least 1.
         num_files: number of files in the whole job, of which `files` are left, so that a resumed job has the same
             batch size (see `images.even`); None for `files` that are the whole job.
+        with_originals: also keep a small copy of each image, and the facts of its file, for a report. Changed copies
+            have none.
 
     Returns:
         One result per file, in the order of `files`. Closing the generator stops the work.
@@ -128,8 +135,13 @@ def reconstruct_files(
     if num_files is None:
         num_files = len(files)
     batch_size = even_batch_size(batch_size, num_files * (settings.num_windows or 1))
+
+    def load(found: FoundImage | MemoryImage | ChangedImage) -> LoadedFile:
+        shown = with_originals and not isinstance(found, ChangedImage)
+        return load_file(found, settings, with_original=shown)
+
     ahead = max(workers, 2 * batch_size // (settings.num_windows or 1))  # files for two batches
-    loaded = in_threads(lambda found: load_file(found, settings), files, workers, ahead)
+    loaded = in_threads(load, files, workers, ahead)
     return _results(model, loaded, settings, batch_size, labels)
 
 
@@ -281,5 +293,5 @@ def _result(
         reason = f"{file.found.source}: the reconstruction is not finite: {cause}"
         return FileResult(found=file.found, meta=file.meta, label=label, reason=reason)
     return FileResult(
-        found=file.found, meta=file.meta, label=label, reconstruction=reconstruction, picture=file.picture
+        found=file.found, meta=file.meta, label=label, reconstruction=reconstruction, original=file.original
     )

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from rediffuse.diffusion import trajectory
 from rediffuse.diffusion.process import SamplerOptions
-from rediffuse.dire.bands import without_middle
+from rediffuse.dire.bands import BandProfile, band_profile, without_middle
 from rediffuse.dire.settings import DireSettings, Precision, require_same
 from rediffuse.errors import ConfigError
 from rediffuse.images.windows import Window
@@ -81,6 +82,11 @@ class Reconstruction:
     def error(self) -> Tensor:
         """D = x_0 - x_0_hat, signed, (N, 3, S, S)."""
         return self.x_0 - self.x_0_hat
+
+    @cached_property
+    def profile(self) -> BandProfile:
+        """The error by frequency band; it is computed once, and used by features and evidence."""
+        return band_profile(self.x_0, self.x_0_hat)
 
     @property
     def map(self) -> DireMap:

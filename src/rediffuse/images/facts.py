@@ -9,9 +9,9 @@ from functools import cache
 from io import BytesIO
 
 import numpy as np
-from PIL import Image, JpegImagePlugin, PngImagePlugin
+from PIL import ExifTags, Image, ImageFile, JpegImagePlugin, PngImagePlugin
 
-from rediffuse.images.decode import open_image, pillow_silenced
+from rediffuse.images.decode import open_image, pillow_silenced, printable
 from rediffuse.images.windows import GRID
 
 _SUBSAMPLINGS = {0: "4:4:4", 1: "4:2:2", 2: "4:2:0"}
@@ -19,6 +19,9 @@ _UNSTORED_QUALITY = ("WEBP", "AVIF", "JPEG2000")
 """Lossy formats that do not store how strongly a file is compressed."""
 _LARGEST_STEP = 24.0
 """In levels of 0 to 255; larger differences of neighbouring pixels are edges of the picture, not of blocks."""
+_STATED = ("Make", "Model", "Software", "DateTime", "Artist", "Copyright", "ImageDescription")
+"""The EXIF entries of `metadata_of`."""
+_MOST_ENTRIES, _LONGEST_VALUE = 20, 300
 _LOOKED_AT = 512
 """Largest number of rows and of columns that `block_grid` uses."""
 
@@ -69,6 +72,12 @@ def facts_of(content: bytes, name: str) -> FileFacts:
     """
     with pillow_silenced:
         image = open_image(content, name)
+    return facts_of_image(image, content)
+
+
+def facts_of_image(image: ImageFile.ImageFile, content: bytes) -> FileFacts:
+    """The facts of an opened image file, such as `decode.open_image` returns, and its bytes."""
+    with pillow_silenced:
         # Reading `text` also reads the chunks after the pixels.
         text = dict(image.text) if isinstance(image, PngImagePlugin.PngImageFile) else {}
         info = image.info
@@ -93,6 +102,30 @@ def facts_of(content: bytes, name: str) -> FileFacts:
             xmp=xmp,
             text=bool(text or info.get("comment")),
         )
+
+
+def metadata_of(image: ImageFile.ImageFile) -> dict[str, str]:
+    """What a file states about its origin: camera and program from EXIF, comments, and text such as a prompt.
+
+    Anybody can write, change or remove these entries. At most 20 are given, and of each the first 300 characters.
+
+    Args:
+        image: an opened image file, such as `decode.open_image` returns.
+    """
+    with pillow_silenced:
+        stated: dict[str, object] = {}
+        try:
+            exif = image.getexif()
+        except Exception:  # unreadable EXIF data state nothing; Pillow's parser can raise almost any exception
+            exif = {}
+        for entry in _STATED:
+            if value := exif.get(ExifTags.Base[entry]):
+                stated[entry] = value
+        if comment := image.info.get("comment"):
+            stated["comment"] = comment
+        if isinstance(image, PngImagePlugin.PngImageFile):
+            stated |= image.text
+    return {printable(key)[:_LONGEST_VALUE]: _text(value) for key, value in list(stated.items())[:_MOST_ENTRIES]}
 
 
 def block_grid(pixels: np.ndarray) -> float:
@@ -124,6 +157,11 @@ def _grid_of_rows(luma: np.ndarray) -> float:
     phases = np.array([surplus[phase::GRID].mean() for phase in range(GRID)])
     standard_error = surplus.std() / (len(surplus) / GRID) ** 0.5
     return float((phases.max() - np.median(phases)) / (standard_error + 1e-3))
+
+
+def _text(value: object) -> str:
+    text = value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+    return printable(" ".join(text.replace("\0", " ").split())[:_LONGEST_VALUE])
 
 
 def _codec(codec: str | None, content: bytes) -> str:

@@ -8,7 +8,6 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image
 
 from rediffuse.errors import ConfigError, ImageError
 from rediffuse.images.config import num_windows
@@ -38,22 +37,6 @@ class Window:
         return all(
             -self.size < here - there < other.size for here, there in ((self.top, other.top), (self.left, other.left))
         )
-
-
-@dataclass(frozen=True)
-class Thumbnail:
-    """A small image to show windows on."""
-
-    pixels: np.ndarray
-    """uint8, (h, w, 3)."""
-    factor: int
-    """Each of its pixels is the mean of a square of the image with this side."""
-
-
-def thumbnail(pixels: np.ndarray, side: int = 640) -> Thumbnail:
-    """The image (H, W, 3), reduced by the smallest whole number that makes no side longer than `side` pixels."""
-    factor = math.ceil(max(pixels.shape) / side)
-    return Thumbnail(np.asarray(Image.fromarray(pixels).reduce(factor)), factor)
 
 
 def network_inputs(

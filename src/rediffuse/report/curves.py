@@ -3,14 +3,12 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
-from sklearn.metrics import roc_curve
 
 from rediffuse.detection.calibration import Thresholds
-from rediffuse.detection.evaluate import Coverage, Evaluation, JudgedImages
+from rediffuse.detection.evaluate import Coverage, Evaluation, JudgedImages, roc_curves
 from rediffuse.errors import ConfigError
 from rediffuse.files import atomic_write
 
@@ -54,19 +52,11 @@ def evaluation_figure(
 
 
 def _draw_roc(axes: Axes, judged: JudgedImages, evaluation: Evaluation) -> None:
-    labels = np.array([one.image.label for one in judged.images])
-    figures = evaluation.comparisons[0]
-    lines = [(judged.input, DETECTOR, figures.detector, [one.detector for one in judged.images])]
-    if figures.control is not None:
-        controls = [one.control for one in judged.images if one.control is not None]
-        lines.append((f"{judged.control_input} (control)", CONTROL, figures.control, controls))
+    figures = evaluation.comparisons[0].detector.figures
     axes.plot([0, 1], [0, 1], ":", color=CHANCE)
-    for name, colour, performance, outcomes in lines:
-        false_alarms, found, _ = roc_curve(labels, [outcome.probability for outcome in outcomes])
-        axes.plot(false_alarms, found, color=colour, label=f"{name}, AUC {performance.figures.auc}")
-    axes.set_title(
-        f"{figures.detector.figures.num_real} real, {figures.detector.figures.num_generated} generated images"
-    )
+    for (name, points), colour in zip(roc_curves(judged, evaluation).items(), (DETECTOR, CONTROL), strict=False):
+        axes.plot(*points, color=colour, label=name)
+    axes.set_title(f"{figures.num_real} real, {figures.num_generated} generated images")
     _set_shares(axes, "real images above the threshold", "generated images above the threshold")
     axes.set_ylim(0, 1.01)
     axes.legend(loc="lower right", fontsize=9)

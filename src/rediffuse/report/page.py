@@ -1,131 +1,235 @@
-"""A folder of evidence as one HTML page without scripts and external files, so it can be read offline."""
+"""Verdicts as an HTML page: one file with everything in it, or a folder with the pictures beside the page.
 
-from collections import Counter
-from collections.abc import Sequence
-from html import escape
+The templates are in `templates/`. A page needs no script, makes no request, and escapes everything that comes from
+files.
+"""
+
+import base64
+from collections import deque
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, Self
 from urllib.parse import quote
 
 from rediffuse.detection.verdict import Verdict
-from rediffuse.files import write_bytes
-from rediffuse.report.words import CAUTION, meanings, summary
-
-INDEX = "index.html"
-DECISIONS = ("generated", "unsure", "real", "not judged")
-
-
-def picture_name(verdict: Verdict) -> str:
-    """The path of the evidence picture in the folder of evidence; unique, because the names of files are."""
-    return f"{verdict.file}.png"
-
-
-def write_page(folder: Path, verdicts: Sequence[Verdict]) -> Path:
-    """Write `folder/index.html`, which shows the pictures in the same folder (`picture_name`), and return its path.
-
-    Raises:
-        StorageError: the page cannot be written.
-    """
-    path = folder / INDEX
-    write_bytes(path, page(verdicts).encode())
-    return path
-
-
-def page(verdicts: Sequence[Verdict]) -> str:
-    """The HTML of the page: a header with counts and a filter, then one card per verdict in the given order."""
-    counts = Counter(verdict.decision or "not judged" for verdict in verdicts)
-    filters = _filter("all", len(verdicts), " checked")
-    filters += "".join(_filter(name, counts[name]) for name in DECISIONS if counts[name])
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<title>rediffuse: {escape(summary(verdicts))}</title>
-<style>{_STYLE}</style>
-</head>
-<body>
-<header>
-<h1>Reconstruction errors</h1>
-<p>{escape(summary(verdicts))}. A diffusion model turned each image into noise and reconstructed it; each picture shows
-the reconstruction error, and which frequency bands influenced the result.</p>
-{_meanings(verdicts)}<p class="caution">{escape(CAUTION)}</p>
-<fieldset><legend>Show</legend>{filters}</fieldset>
-</header>
-<main>
-{"".join(map(_card, verdicts))}</main>
-</body>
-</html>
-"""
-
-
-def _meanings(verdicts: Sequence[Verdict]) -> str:
-    """What the decisions mean, as a list; nothing where no file was judged."""
-    judged = next((verdict for verdict in verdicts if verdict.judged), None)
-    if judged is None:
-        return ""
-    items = (
-        f'<dt class="{name}"><strong>{name}</strong></dt><dd>{escape(text[0].upper() + text[1:])}</dd>'
-        for name, text in meanings(judged).items()
-    )
-    return f"<dl>{''.join(items)}</dl>\n"
-
-
-def _filter(name: str, count: int, checked: str = "") -> str:
-    return f'<label><input type="radio" name="show" value="{_css_class(name)}"{checked}> {name} ({count})</label>'
-
-
-def _card(verdict: Verdict) -> str:
-    decision = verdict.decision or "not judged"
-    facts = []
-    if verdict.probability is not None:
-        facts.append(f"probability {verdict.probability:.3f}")
-    if verdict.mean_dire is not None:
-        facts.append(f"mean error {verdict.mean_dire:.4f}")
-    name = escape(verdict.file)
-    reason = f"<p>{escape(verdict.reason)}</p>\n" if verdict.reason else ""
-    picture = ""
-    if verdict.judged:
-        address = quote(picture_name(verdict))
-        picture = f'<a href="{address}"><img loading="lazy" src="{address}" alt="evidence for {name}"></a>\n'
-    return f"""<article class="{_css_class(decision)}">
-<h2>{name}</h2>
-<p><strong>{decision}</strong> {escape(", ".join(facts))}</p>
-{reason}{picture}</article>
-"""
-
-
-def _css_class(decision: str) -> str:
-    return decision.replace(" ", "-")
-
-
-_FILTER_RULES = "\n".join(
-    f'body:has(input[value="{name}"]:checked) article:not(.{name}) {{ display: none }}'
-    for name in map(_css_class, DECISIONS)
+from rediffuse.errors import StorageError
+from rediffuse.files import atomic_write, result_path, write_bytes
+from rediffuse.images.decode import printable
+from rediffuse.report.charts import Chart
+from rediffuse.report.details import Pictures, details, pictures_of
+from rediffuse.report.render import template
+from rediffuse.report.words import (
+    KINDS,
+    TITLES,
+    UNKNOWN,
+    counts_of,
+    headline_of,
+    kind_of,
+    meanings,
+    sentences,
+    settings_facts,
 )
 
-_STYLE = f"""
-:root {{ --paper: #fff; --ink: #1b1b1b; --faint: #5c5c5c; --line: #ddd; --generated: #b34700; --real: #00609c }}
-@media (prefers-color-scheme: dark) {{
-  :root {{ --paper: #16181b; --ink: #ececec; --faint: #a9a9a9; --line: #3a3d42; --generated: #ff9450; --real: #6cc0ff }}
-}}
-* {{ box-sizing: border-box }}
-body {{ margin: 0 auto; max-width: 1500px; padding: 1rem; background: var(--paper); color: var(--ink);
-  font: 16px/1.5 system-ui, sans-serif }}
-h1 {{ margin: 0; font-size: 1.6rem }}
-h2 {{ margin: 0; font-size: 1rem; overflow-wrap: anywhere }}
-header p {{ max-width: 48rem }}
-dl {{ display: grid; grid-template-columns: max-content 1fr; gap: .25rem .75rem; max-width: 48rem }}
-dd {{ margin: 0 }}
-.caution {{ color: var(--faint) }}
-fieldset {{ display: flex; flex-wrap: wrap; gap: .25rem 1.25rem; border: 1px solid var(--line); border-radius: .5rem }}
-main {{ display: grid; gap: 1rem; margin-top: 1rem;
-  grid-template-columns: repeat(auto-fill, minmax(min(100%, 26rem), 1fr)) }}
-article {{ border: 1px solid var(--line); border-radius: .5rem; padding: .75rem; min-width: 0 }}
-article p {{ margin: .25rem 0; overflow-wrap: anywhere }}
-article strong {{ margin-right: .5rem }}
-.generated strong {{ color: var(--generated) }}
-.real strong {{ color: var(--real) }}
-img {{ display: block; width: 100%; aspect-ratio: 1500 / 984; border-radius: .25rem; background: #fff }}
-{_FILTER_RULES}
-"""
+INDEX = "index.html"
+PICTURES = "pictures"
+"""The subfolder of the pictures beside a page."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Truth:
+    """The class that an image has in the data."""
+
+    label: str
+    """real or generated."""
+    group: str
+    wrong: bool
+    """Whether the verdict is the opposite."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    caption: str
+    headings: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Section:
+    """A part of the page above the images."""
+
+    title: str
+    anchor: str
+    """Its name in links, unique in the page."""
+    texts: Sequence[str] = ()
+    charts: Sequence[Chart] = ()
+    tables: Sequence[Table] = ()
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """One image of the report."""
+
+    verdict: Verdict
+    """Without its evidence."""
+    articles: tuple[str, ...]
+    """Its HTML in each page."""
+    has_truth: bool
+    failures: tuple[str, ...]
+
+    @property
+    def order(self) -> tuple[int, float, str]:
+        return KINDS.index(kind_of(self.verdict)), -(self.verdict.probability or 0), self.verdict.file
+
+
+class Report:
+    """Collects verdicts and writes them as pages. Pictures are made in threads, while the caller computes."""
+
+    def __init__(self, *, file: Path | None = None, folder: Path | None = None, workers: int = 2) -> None:
+        """Nothing is written yet.
+
+        Args:
+            file: a page that holds its pictures; None for no such page.
+            folder: gets `index.html`, and the pictures in `pictures/` as the images are added; None for no folder.
+            workers: threads that make pictures, at least 1.
+        """
+        self._pages: dict[str, _Page] = {}
+        if file is not None:
+            self._pages["report"] = _Page(file, None)
+        if folder is not None:
+            self._pages["evidence"] = _Page(folder / INDEX, folder)
+        self._pool = ThreadPoolExecutor(workers)
+        self._ahead = 2 * workers
+        self._begun: deque[Future[_Entry]] = deque()
+        self._done: list[_Entry] = []
+        self.failures: list[str] = []
+        """The errors of files that could not be written, one line each; complete after `write`."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def add(self, verdict: Verdict, truth: Truth | None = None) -> None:
+        """Add an image; waits while many images wait for their pictures. Without a page nothing is done.
+
+        Args:
+            verdict: with its evidence, or the image has no pictures.
+            truth: the class of the image, where it is known.
+        """
+        if not self._pages:
+            return
+        self._begun.append(self._pool.submit(_entry, verdict, truth, tuple(self._pages.values())))
+        while len(self._begun) > self._ahead:
+            self._take()
+
+    def write(
+        self, *, headline: str | None = None, notes: Sequence[str] = (), sections: Sequence[Section] = ()
+    ) -> dict[str, Path]:
+        """Write the pages, and return the paths of those that could be written: `report` and `evidence`.
+
+        Args:
+            headline: the result in one sentence, without its full stop; None for the number of images by verdict.
+            notes: sentences below the headline, such as that the work was interrupted.
+            sections: parts above the images.
+        """
+        while self._begun:
+            self._take()
+        entries = sorted(self._done, key=lambda entry: entry.order)
+        context = _page_context([entry.verdict for entry in entries])
+        context |= {"has_truth": any(entry.has_truth for entry in entries)}
+        context |= {} if headline is None else {"headline": headline}
+        written = {}
+        for place, (name, page) in enumerate(self._pages.items()):
+            articles = [entry.articles[place] for entry in entries]
+            try:
+                page.write(**context, notes=notes, sections=sections, articles=articles)
+                written[name] = page.path
+            except StorageError as error:
+                self.failures.append(str(error))
+        return written
+
+    def _take(self) -> None:
+        entry = self._begun.popleft().result()
+        self._done.append(entry)
+        self.failures += entry.failures
+
+
+@dataclass(frozen=True)
+class _Page:
+    path: Path
+    folder: Path | None
+    """The folder beside whose page the pictures are; None for a page that holds them."""
+
+    def address(self, name: str, suffix: str, content: bytes) -> str:
+        """Store a picture; the value of its `src`."""
+        if self.folder is None:
+            return f"data:image/jpeg;base64,{base64.b64encode(content).decode()}"
+        path = result_path(self.folder / PICTURES, name, f".{suffix}.jpg")
+        write_bytes(path, content)
+        return quote(path.relative_to(self.folder).as_posix())
+
+    def write(self, **context: Any) -> None:
+        context |= {"pictures_from": "data:" if self.folder is None else "'self' file:"}
+        with atomic_write(self.path) as partial, partial.open("w", encoding="utf-8", newline="\n") as file:
+            file.writelines(template("page.html").generate(**context))
+
+
+def _entry(verdict: Verdict, truth: Truth | None, pages: Sequence[_Page]) -> _Entry:
+    pictures = pictures_of(verdict)
+    facts = details(verdict)
+    articles, failures = [], []
+    for page in pages:
+        addresses, problem = {}, None
+        try:
+            addresses = {kind: page.address(verdict.file, kind, content) for kind, content in pictures.files.items()}
+        except StorageError as error:
+            problem = f"The pictures are missing: {error}"
+            failures.append(str(error))
+        articles.append(_article(verdict, truth, facts, pictures, addresses, problem))
+    return _Entry(replace(verdict, evidence=None), tuple(articles), truth is not None, tuple(failures))
+
+
+def _article(
+    verdict: Verdict,
+    truth: Truth | None,
+    facts: Mapping[str, Any],
+    pictures: Pictures,
+    addresses: Mapping[str, str],
+    problem: str | None,
+) -> str:
+    kind = kind_of(verdict)
+    shown = {
+        "kind": kind,
+        "score": "" if verdict.probability is None else f"{verdict.probability:.6f}",
+        "name": printable(verdict.file),
+        "title": TITLES[kind],
+        "sentences": sentences(verdict),
+        "truth": truth,
+        "problem": problem,
+        "pictures": [{**one, "address": addresses[one["kind"]]} for one in pictures.figures if addresses],
+        "strip": {**pictures.strip, "address": addresses["windows"]} if pictures.strip and addresses else None,
+    }
+    return template("article.html").render(**facts, **shown)
+
+
+def _page_context(verdicts: Sequence[Verdict]) -> dict[str, Any]:
+    counts = counts_of(verdicts)
+    judged = next((verdict for verdict in verdicts if verdict.judged), None)
+    shown = [kind for kind in KINDS if kind != "unjudged" or counts[kind]]
+    meaning = meanings(judged)
+    settings = next((verdict.settings for verdict in verdicts if verdict.settings), None)
+    detector = next((verdict.detector_sha256 for verdict in verdicts if verdict.detector_sha256), None)
+    facts = [] if settings is None else settings_facts(settings)
+    facts += [] if detector is None else [("detector, SHA-256", detector)]
+    return {
+        "headline": headline_of(counts),
+        "kinds": [
+            {"name": kind, "title": TITLES[kind], "count": counts[kind], "meaning": meaning[kind]} for kind in shown
+        ],
+        "unknown": UNKNOWN,
+        "settings": facts,
+        "script": template("page.js").render(),
+    }

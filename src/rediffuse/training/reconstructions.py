@@ -94,7 +94,7 @@ def _read(image: FoundImage, path: Path, settings: DireSettings) -> FileResult:
         raise InputError(f"{path}: holds other windows of the image than this version chooses; remove it")
     kept = {name: tensors[name] for name in names}
     reconstruction = Reconstruction(x_0=loaded.x_0, settings=settings, windows=loaded.windows, **kept)
-    return FileResult(found=image, meta=loaded.meta, reconstruction=reconstruction, picture=loaded.picture)
+    return FileResult(found=image, meta=loaded.meta, reconstruction=reconstruction)
 
 
 def _places(windows: Sequence[Window]) -> Tensor:

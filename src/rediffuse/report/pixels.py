@@ -1,0 +1,142 @@
+"""The pictures of a verdict as image files: the image, the error of its reconstruction on it, the windows enlarged."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+from PIL import Image
+
+from rediffuse.detection.verdict import Evidence, Verdict
+from rediffuse.images.encode import jpeg_bytes
+from rediffuse.images.windows import Window
+from rediffuse.report.render import RAMP
+
+LONGEST = 400
+"""The longer side of a picture on the page, in CSS pixels."""
+QUALITY = 75
+"""Of the JPEG files; a page of thousands of images must stay small enough to open."""
+AMPLIFICATIONS = (1, 2, 3, 4, 6, 8, 10, 15, 20, 30, 40, 60, 80, 100, 150, 200)
+MOST_ZOOM = 12
+"""Largest enlargement of a window on the picture of the error."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ErrorPicture:
+    """The error of the windows, drawn over the image in gray."""
+
+    jpeg: bytes
+    zoom: int
+    """How many times larger than in the image the windows are drawn, each near its own place."""
+    places: tuple[tuple[float, float, float], ...]
+    """Left, top and side of each drawn window, in pixels of the image."""
+
+
+def picture(evidence: Evidence) -> bytes:
+    """The image as a JPEG file; of an image that the network gets as a whole, its input where nothing else is known."""
+    return jpeg_bytes(_pixels(evidence), QUALITY)
+
+
+def size_of(evidence: Evidence) -> tuple[int, int]:
+    """Width and height in pixels of the image that `picture` shows."""
+    if evidence.original is not None:
+        return evidence.original.size
+    side = evidence.x_0.shape[-1]
+    return side, side
+
+
+def shown_size(width: int, height: int) -> tuple[int, int]:
+    """Width and height in CSS pixels of an image of this size."""
+    return max(1, round(LONGEST * width / max(width, height))), max(1, round(LONGEST * height / max(width, height)))
+
+
+def error_of(evidence: Evidence) -> np.ndarray:
+    """|x_0 - x_0_hat| of each row, (N, S, S) in [0, 2], the mean over channels."""
+    return np.abs(evidence.x_0 - evidence.x_0_hat).mean(axis=1)
+
+
+def amplification(error: np.ndarray) -> int:
+    """The largest factor of `AMPLIFICATIONS` with which 99.5 % of an error in [0, 2] stays within the scale."""
+    large = float(np.quantile(error, 0.995))
+    return max((factor for factor in AMPLIFICATIONS if large * factor <= 2), default=1)
+
+
+def coloured(error: np.ndarray, factor: int) -> np.ndarray:
+    """An error (..., H, W) in [0, 2] in the colours of `RAMP`, uint8 (..., H, W, 3); from 2 / factor on the last."""
+    anchors = np.array([[int(colour[k : k + 2], 16) for k in (1, 3, 5)] for colour in RAMP])
+    levels = np.linspace(0, 1, 256)
+    table = np.stack([np.interp(levels, np.linspace(0, 1, len(RAMP)), channel) for channel in anchors.T], axis=1)
+    return table.astype(np.uint8)[np.clip(error * (factor * 127.5), 0, 255).astype(np.uint8)]
+
+
+def error_picture(verdict: Verdict, evidence: Evidence) -> ErrorPicture:
+    """The error in colours: of windows on the image, which is gray and darker; of a whole input alone."""
+    error = error_of(evidence)
+    colours = coloured(error, amplification(error))  # (N, S, S, 3)
+    if not verdict.windows:
+        side = shown_size(*error.shape[1:])[0]
+        enlarged = Image.fromarray(colours[0]).resize((side, side), Image.Resampling.NEAREST)
+        return ErrorPicture(jpeg=jpeg_bytes(np.asarray(enlarged), QUALITY), zoom=1, places=())
+    width, height = size_of(evidence)
+    zoom, places = enlarged_places(verdict.windows, width, height)
+    gray = np.asarray(Image.fromarray(_pixels(evidence)).convert("L")) // 2
+    canvas = Image.fromarray(gray).convert("RGB")
+    scale = canvas.width / width
+    for square, (left, top, side) in zip(colours, places, strict=True):
+        drawn = max(4, round(side * scale))
+        canvas.paste(Image.fromarray(square).resize((drawn, drawn), _filter(drawn, square)), _at(left, top, scale))
+    return ErrorPicture(jpeg=jpeg_bytes(np.asarray(canvas), QUALITY), zoom=zoom, places=places)
+
+
+def enlarged_places(
+    windows: Sequence[Window], width: int, height: int
+) -> tuple[int, tuple[tuple[float, float, float], ...]]:
+    """The largest enlargement with which the windows do not overlap, and left, top and side of each.
+
+    A window that touches an edge of the image still touches it, and the others are moved in proportion. An enlarged
+    window takes at most a third of the shorter side of the image.
+    """
+
+    def enlarged(zoom: int) -> tuple[tuple[float, float, float], ...]:
+        def moved(place: int, size: int, whole: int) -> float:
+            return place * (whole - zoom * size) / max(1, whole - size)
+
+        return tuple(
+            (moved(one.left, one.size, width), moved(one.top, one.size, height), float(zoom * one.size))
+            for one in windows
+        )
+
+    for zoom in range(MOST_ZOOM, 1, -1):
+        places = enlarged(zoom)
+        if 3 * places[0][2] <= min(width, height) and not any(_overlap(*pair) for pair in combinations(places, 2)):
+            return zoom, places
+    return 1, enlarged(1)
+
+
+def strip(evidence: Evidence) -> bytes:
+    """The windows, their reconstructions and their errors in three rows, one column for each window, as a JPEG."""
+    error = error_of(evidence)
+    rows = (_levels(evidence.x_0), _levels(evidence.x_0_hat), coloured(error, amplification(error)))
+    together = np.concatenate([np.concatenate([*row], axis=1) for row in rows])
+    return jpeg_bytes(together, 85, subsampling="4:4:4")  # a few pixels, which are to be compared one by one
+
+
+def _pixels(evidence: Evidence) -> np.ndarray:
+    return _levels(evidence.x_0)[0] if evidence.original is None else evidence.original.pixels
+
+
+def _levels(images: np.ndarray) -> np.ndarray:
+    """(N, 3, S, S) in [-1, 1] to uint8 (N, S, S, 3); a reconstruction without clipping may have values outside."""
+    return np.clip((images + 1) * 127.5, 0, 255).round().astype(np.uint8).transpose(0, 2, 3, 1)
+
+
+def _overlap(one: tuple[float, float, float], other: tuple[float, float, float]) -> bool:
+    return abs(one[0] - other[0]) < one[2] and abs(one[1] - other[1]) < one[2]
+
+
+def _at(left: float, top: float, scale: float) -> tuple[int, int]:
+    return round(left * scale), round(top * scale)
+
+
+def _filter(drawn: int, square: np.ndarray) -> Image.Resampling:
+    return Image.Resampling.NEAREST if drawn >= len(square) else Image.Resampling.BOX
