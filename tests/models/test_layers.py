@@ -5,6 +5,8 @@ import math
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
+from torch.profiler import ProfilerActivity, profile
 
 from rediffuse.models.layers import (
     BlockOptions,
@@ -77,3 +79,37 @@ def test_sequential_gives_the_embedding_only_to_blocks_that_take_it() -> None:
     block = ResBlock(32, 32, BlockOptions(emb_channels=8))
     x = torch.randn(1, 32, 4, 4)
     torch.testing.assert_close(TimestepEmbedSequential(nn.SiLU(), block)(x, torch.randn(1, 8)), nn.functional.silu(x))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shape", [(16, 64, 16, 16), (1, 64, 16, 16), (3, 64, 32, 32)])
+@pytest.mark.parametrize("num_rows", [None, 1, "all"])
+def test_inference_normalises_as_the_separate_steps(
+    dtype: torch.dtype, shape: tuple[int, ...], num_rows: int | str | None
+) -> None:
+    torch.manual_seed(0)
+    norm = GroupNorm(64)
+    torch.nn.init.normal_(norm.weight)
+    torch.nn.init.normal_(norm.bias)
+    x = (3 + torch.randn(shape)).to(dtype).to(memory_format=torch.channels_last)
+    scale_shift = None
+    expected = F.group_norm(x.float(), 32, norm.weight, norm.bias)
+    if num_rows is not None:
+        rows = shape[0] if num_rows == "all" else 1
+        scale, shift = torch.randn(2, rows, 64, 1, 1).to(dtype)
+        scale_shift = scale, shift
+        expected = expected * (1 + scale.float()) + shift.float()
+    with torch.inference_mode():
+        given = norm.silu(x, scale_shift)
+    assert given.dtype == dtype
+    assert given.is_contiguous(memory_format=torch.channels_last)
+    tolerance = 2e-5 if dtype == torch.float32 else 0.1
+    torch.testing.assert_close(given.float(), F.silu(expected), atol=tolerance, rtol=tolerance)
+
+
+def test_normalisation_of_large_batches_does_not_go_group_by_group() -> None:
+    """torch's kernel does where channels are innermost and maps are small: as slow as a convolution."""
+    x = torch.randn(16, 64, 16, 16).to(memory_format=torch.channels_last)
+    with torch.inference_mode(), profile(activities=[ProfilerActivity.CPU]) as seen:
+        GroupNorm(64).silu(x)
+    assert "aten::native_group_norm" not in {event.key for event in seen.key_averages()}

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,13 +10,11 @@ from torch import Tensor
 from rediffuse.diffusion import trajectory
 from rediffuse.diffusion.process import SamplerOptions
 from rediffuse.dire.bands import BandProfile, band_profile, without_middle
-from rediffuse.dire.settings import DireSettings, Precision, require_same
+from rediffuse.dire.settings import DireSettings, require_same
 from rediffuse.errors import ConfigError
 from rediffuse.images.windows import Window
 from rediffuse.zoo.labels import Labels, class_labels
 from rediffuse.zoo.model import DiffusionModel
-
-_AUTOCAST_DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -114,9 +111,9 @@ def reconstruct(
 ) -> Reconstruction:
     """x_0 -> x_T by DDIM inversion -> x_0_hat by DDIM sampling, over the same timesteps (DIRE, section 3.2).
 
-    With half precision only the network is in autocast: the arithmetic of the sampler is float32, and the model is not
-    changed. The result is deterministic. The batch of an image affects its result only by rounding in convolutions
-    (about 1e-5 in x_0_hat).
+    With half precision only the convolutions and the attention of the network are in it: normalisation, embeddings and
+    the arithmetic of the sampler are float32, and the model is not changed. The result is deterministic. The batch of
+    an image affects its result only by rounding in convolutions (about 1e-5 in x_0_hat).
 
     Args:
         model: a model whose network is in eval mode.
@@ -133,17 +130,39 @@ def reconstruct(
         ConfigError: `x_0` or `labels` have another shape, type or range, or the network is in training mode.
         SettingsMismatch: the settings were made for another model.
     """
-    settings = settings or DireSettings.for_model(model)
-    _check_model(model, settings)
-    _check_images(x_0, settings)
-    x_0 = x_0.to(model.device)
-    y = class_labels(model, labels, len(x_0))
-    conditioning = {} if y is None else {"y": y}
-    process = model.process(settings.respacing)
-    network = _at_precision(model.denoiser(settings.frequency), settings.precision)
-    options = SamplerOptions(clip_denoised=settings.clip, conditioning=conditioning)
+    return Reconstructor(model, settings or DireSettings.for_model(model))(x_0, labels)
 
-    def round_trip(images: Tensor) -> tuple[Tensor, Tensor]:
+
+class Reconstructor:
+    """`reconstruct` for many batches: settings are checked, and weights converted, once.
+
+    Args:
+        model: see `reconstruct`.
+        settings: see `reconstruct`.
+
+    Raises:
+        ConfigError, SettingsMismatch: see `reconstruct`.
+    """
+
+    def __init__(self, model: DiffusionModel, settings: DireSettings) -> None:
+        _check_model(model, settings)
+        self.model, self.settings = model, settings
+        self._process = model.process(settings.respacing)
+        self._network = model.denoiser(settings.frequency, settings.precision)
+
+    def __call__(self, x_0: Tensor, labels: Labels | None = None) -> Reconstruction:
+        """See `reconstruct`."""
+        model, settings = self.model, self.settings
+        _check_images(x_0, settings)
+        x_0 = x_0.to(model.device)
+        y = class_labels(model, labels, len(x_0))
+        options = SamplerOptions(clip_denoised=settings.clip, conditioning={} if y is None else {"y": y})
+        x_T, x_0_hat = self._round_trip(x_0, options)
+        second = self._round_trip(without_middle(x_0), options)[1] if settings.second_view else None
+        return Reconstruction(x_0=x_0, x_T=x_T, x_0_hat=x_0_hat, settings=settings, second=second)
+
+    def _round_trip(self, images: Tensor, options: SamplerOptions) -> tuple[Tensor, Tensor]:
+        settings, process, network = self.settings, self._process, self._network
         with torch.inference_mode():
             inversion = trajectory.invert(
                 settings.solver, process, network, images, options, grid=settings.grid, depth=settings.depth
@@ -154,10 +173,6 @@ def reconstruct(
             )
         # Tensors made in inference mode cannot be used in a training later (of a detector on the map); copies can.
         return x_T.clone(), x_0_hat.clone()
-
-    x_T, x_0_hat = round_trip(x_0)
-    second = round_trip(without_middle(x_0))[1] if settings.second_view else None
-    return Reconstruction(x_0=x_0, x_T=x_T, x_0_hat=x_0_hat, settings=settings, second=second)
 
 
 def joined(parts: Sequence[Reconstruction], windows: tuple[Window, ...] = ()) -> Reconstruction:
@@ -181,17 +196,6 @@ def network_calls(model: DiffusionModel, settings: DireSettings) -> int:
     )
     calls = sum(trajectory.num_network_calls(settings.solver, process, path) for path in paths)
     return calls * (2 if settings.second_view else 1) * (settings.num_windows or 1)
-
-
-def _at_precision(network: Callable[..., Tensor], precision: Precision) -> Callable[..., Tensor]:
-    if precision == "fp32":
-        return network
-
-    def in_half(x_t: Tensor, timesteps: Tensor, **conditioning: Any) -> Tensor:
-        with torch.autocast(x_t.device.type, dtype=_AUTOCAST_DTYPES[precision]):
-            return network(x_t, timesteps, **conditioning).float()
-
-    return in_half
 
 
 def _check_model(model: DiffusionModel, settings: DireSettings) -> None:

@@ -7,14 +7,13 @@ from rediffuse.diffusion.config import EVEN, MOST_TIMESTEPS, respacing
 from rediffuse.diffusion.samplers import get_sampler
 from rediffuse.errors import ConfigError, SettingsMismatch
 from rediffuse.images.config import num_windows
-from rediffuse.models.config import LARGEST_IMAGE, Preset
+from rediffuse.models.config import LARGEST_IMAGE, Precision, Preset
 from rediffuse.records import added_field, require_range
 
 if TYPE_CHECKING:
     from rediffuse.zoo.model import DiffusionModel
 
 Grid = Literal["compat", "aligned"]
-Precision = Literal["fp32", "fp16", "bf16"]
 Kind = Literal["maps", "reconstructions", "latents"]
 """The parts of a reconstruction that a job can store."""
 MapFormat = Literal["png16", "safetensors"]

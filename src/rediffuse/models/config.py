@@ -9,6 +9,9 @@ from rediffuse.records import require_range
 
 Kind = Literal["unet", "superres", "encoder"]
 """The three kinds of network: denoiser, denoiser that also takes a small image, classifier of noisy images."""
+Precision = Literal["fp32", "fp16", "bf16"]
+PrecisionChoice = Literal["auto", "fp32", "fp16", "bf16"]
+"""A precision, or `auto`: that with which the device computes fastest (`zoo.precision`)."""
 Pool = Literal["adaptive", "attention", "spatial", "spatial_v2"]
 PresetName = Literal["trained", "off", "freeu", "sharpen", "lowpass"]
 

@@ -1,7 +1,8 @@
 """The part that the U-Net and the encoder share: timestep embedding, downsampling path, middle block."""
 
+import copy
 from collections.abc import Iterable, Iterator
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -95,8 +96,11 @@ class Trunk(nn.Module):
     def gates(self, blocks: Iterable[int]) -> nn.ModuleList:
         """Spectral gates for the outputs of these input blocks; none where the config has none.
 
-        A constructor calls this last, so that all other weights are initialised to the same values without gates.
+        A constructor calls this last, so that all other weights are initialised to the same values without gates. It
+        also puts the channels of the weights innermost in memory, where convolutions are faster.
         """
+        if self.config.dims == 2:
+            self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         frequency = self.config.frequency
         if frequency is None:
             return nn.ModuleList()
@@ -111,7 +115,12 @@ class Trunk(nn.Module):
         return self
 
     def embed(self, timesteps: Tensor, y: Tensor | None = None) -> Tensor:
-        """(N,) timesteps and, for a model with classes, (N,) labels -> (N, emb_channels)."""
+        """(N,) timesteps and, for a model with classes, (N,) labels -> (N or 1, emb_channels).
+
+        One row suffices for one timestep that was expanded to N, as samplers give it.
+        """
+        if len(timesteps) and timesteps.stride(0) == 0:
+            timesteps = timesteps[:1]
         first = self.time_embed[0]
         assert isinstance(first, nn.Linear)
         emb = self.time_embed(timestep_embedding(timesteps, self.config.model_channels).to(first.weight.dtype))
@@ -132,12 +141,23 @@ class Trunk(nn.Module):
 
         Normalisation, embeddings and the head keep their precision, so the output is still float32.
         """
+        for module in self._torso():
+            module.to(dtype)
+        return self
+
+    def with_torso_dtype(self, dtype: torch.dtype) -> Self:
+        """A network like this one after `to_torso_dtype`, which shares all its other weights with it."""
+        weights: dict[int, Any] = {id(weight): weight for weight in self.parameters()}
+        for module in self._torso():
+            weights |= {id(one): nn.Parameter(one.detach().to(dtype), False) for one in module.parameters()}
+        return copy.deepcopy(self, weights)
+
+    def _torso(self) -> Iterator[nn.Module]:
         for name, module in self.named_modules():
             if name.startswith(("input_blocks", "middle_block", "output_blocks")) and isinstance(
                 module, (nn.Conv1d, nn.Conv2d, nn.Conv3d)
             ):
-                module.to(dtype)
-        return self
+                yield module
 
     def check_image(self, x: Tensor) -> None:
         """Raise ConfigError unless x is (N, in_channels, ...) with sides that are multiples of the downsampling."""

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from rediffuse.errors import ConfigError
 from rediffuse.models.config import AS_TRAINED, Preset, UNetConfig
 from rediffuse.models.frequency import amplify, filter_bands, is_backbone_level, preset_gains
-from rediffuse.models.layers import GroupNorm, ResBlock, TimestepEmbedSequential, Upsample, conv_nd, zeroed
+from rediffuse.models.layers import GroupNorm, ResBlock, TimestepEmbedSequential, Upsample, conv_nd, first_norm, zeroed
 from rediffuse.models.trunk import Trunk
 
 
@@ -60,7 +60,8 @@ class Denoiser(Trunk):
             index = len(skips) - 1
             h, skip = self._filtered(index, h, skips.pop(), emb, frequency)
             h = block(torch.cat([h, skip], dim=1), emb)
-        return self.out(h.to(self.head_dtype))
+        *_, conv = self.out
+        return conv(first_norm(self.out).silu(h.to(self.head_dtype)))
 
     def _filtered(self, index: int, h: Tensor, skip: Tensor, emb: Tensor, preset: Preset) -> tuple[Tensor, Tensor]:
         """The backbone h and the skip connection from input block `index`, after the gate and the preset."""

@@ -36,7 +36,6 @@ class Trainer:
         self.task, self.config, self.accelerator = task, config, accelerator
         torch.manual_seed(derive(config.seed, INITIAL_WEIGHTS))
         network = task.build().to(cast(torch.device, accelerator.device)).train()
-        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.transfer = None if initial is None else copy_fitting(network, initial)
         trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
         optimizer = AdamW(trained, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)

@@ -15,7 +15,7 @@ from rediffuse.diffusion.config import ProcessConfig
 from rediffuse.diffusion.process import GaussianDiffusion
 from rediffuse.errors import CheckpointError, ConfigError
 from rediffuse.models.checkpoints import require_finite, require_fit
-from rediffuse.models.config import AS_TRAINED, EncoderConfig, Kind, Preset, UNetConfig
+from rediffuse.models.config import AS_TRAINED, EncoderConfig, Kind, Precision, Preset, UNetConfig
 from rediffuse.models.encoder import EncoderUNetModel
 from rediffuse.models.frequency import GATES, FrequencyGate
 from rediffuse.models.layout import Layout
@@ -34,6 +34,8 @@ _NETWORKS: Mapping[Kind, type[Any]] = {
     "superres": SuperResModel,
     "encoder": EncoderUNetModel,
 }
+
+DTYPES: Mapping[Precision, torch.dtype] = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 Network = TypeVar("Network", bound=UNetModel | SuperResModel | EncoderUNetModel)
 
@@ -168,13 +170,21 @@ class DiffusionModel(TrainedModel[UNetModel | SuperResModel]):
         """
         return load(source if revision is None else f"{source}@{revision}", **options)
 
-    def denoiser(self, frequency: str) -> Callable[..., Tensor]:
-        """The network as a function for samplers, with a preset for its skip connections (`models.config.Preset`).
+    def denoiser(self, frequency: str, precision: Precision = "fp32") -> Callable[..., Tensor]:
+        """The network as a function for samplers, at a precision.
 
-        Raises ConfigError if `frequency` is not a preset.
+        For half precision this copies the weights of convolutions and attention once; the model does not change.
+
+        Args:
+            frequency: a preset for its skip connections (`models.config.Preset`).
+            precision: of convolutions and attention; inputs, outputs and everything else are float32.
+
+        Raises:
+            ConfigError: `frequency` is not a preset.
         """
         preset = Preset.parse(frequency)
-        return self.network if preset == AS_TRAINED else partial(self.network, frequency=preset)
+        network = self.network if precision == "fp32" else self.network.with_torso_dtype(DTYPES[precision])
+        return network if preset == AS_TRAINED else partial(network, frequency=preset)
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -284,8 +294,6 @@ def _network(
         network.to_empty(device=resolve_device(device))
     except (RuntimeError, AssertionError) as error:
         raise ConfigError(f"device={device}: {str(error).splitlines()[0]}") from None
-    # Faster convolutions: benchmarks/network.py
-    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if adds_gates:
         for gate in network.frequency:
             assert isinstance(gate, FrequencyGate)
