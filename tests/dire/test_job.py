@@ -160,14 +160,45 @@ def test_numbers_below_1_are_refused_by_name(model: DiffusionModel, name: str) -
         next(reconstruct_files(model, [], DireSettings.for_model(model), **least | {name: 0}))
 
 
-def test_batch_that_does_not_fit_the_memory_names_its_size(model: DiffusionModel, pictures: Path) -> None:
+def test_a_batch_that_does_not_fit_in_memory_is_halved_and_the_work_goes_on(
+    model: DiffusionModel, pictures: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    sizes: list[int] = []
+
+    def allow_one(_: object, inputs: tuple[torch.Tensor, ...]) -> None:
+        sizes.append(len(inputs[0]))
+        if len(inputs[0]) > 1:
+            raise torch.OutOfMemoryError("out of memory")
+
+    settings = DireSettings.for_model(model, steps=2)
+    files = find_images([pictures])
+    expected = list(reconstruct_files(model, files, settings, batch_size=4))
+    limited = model.network.register_forward_pre_hook(allow_one)
+    try:
+        given = list(reconstruct_files(model, files, settings, batch_size=4))
+    finally:
+        limited.remove()
+    assert [size for size in sizes if size > 1] == [4, 2]
+    assert [record.message for record in caplog.records] == [
+        "4 images do not fit in the memory of cpu: continues with 2",
+        "2 images do not fit in the memory of cpu: continues with 1",
+    ]
+    for one, other in zip(given, expected, strict=True):
+        assert (one.reconstruction is None) == (other.reconstruction is None)
+        if one.reconstruction is not None and other.reconstruction is not None:
+            torch.testing.assert_close(
+                one.reconstruction.x_0_hat, other.reconstruction.x_0_hat, atol=1e-4, rtol=0, msg=one.found.name
+            )
+
+
+def test_an_image_that_does_not_fit_in_memory_is_an_error(model: DiffusionModel, pictures: Path) -> None:
     def exhaust(*_: object) -> None:
         raise torch.OutOfMemoryError("out of memory")
 
     settings = DireSettings.for_model(model, steps=2)
     full = model.network.register_forward_pre_hook(exhaust)
     try:
-        with pytest.raises(ConfigError, match="batch_size=3: 16 px images do not fit in the memory of cpu; choose"):
+        with pytest.raises(ConfigError, match=r"^batch_size=1: one image does not fit in the memory of cpu$"):
             list(reconstruct_files(model, find_images([pictures]), settings, batch_size=3))
     finally:
         full.remove()

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rediffuse.dire.reconstruct import Reconstruction, joined, reconstruct
+from rediffuse.dire.reconstruct import Reconstruction, Reconstructor, joined
 from rediffuse.dire.settings import DireSettings
 from rediffuse.errors import ConfigError, ImageError
 from rediffuse.images.changes import ChangedImage
@@ -23,6 +23,7 @@ from rediffuse.images.tensors import to_tensor
 from rediffuse.images.windows import Window, network_inputs
 from rediffuse.records import require_range
 from rediffuse.zoo.model import DiffusionModel
+from rediffuse.zoo.parts import Parts
 
 S = TypeVar("S")
 R = TypeVar("R")
@@ -116,7 +117,7 @@ def reconstruct_files(
         settings: see `reconstruct`.
         files: from `images.find.find_images` or `gather_images`, or changed copies of these.
         batch_size: most images, or windows of images, per call of the network, at least 1. It affects results only by
-            rounding.
+            rounding. If they do not fit in the device's memory, it is halved.
         labels: the class of each file by `FoundImage.name`, for a class-conditional model.
         workers: threads that decode ahead, at least 1.
         num_files: number of files in the whole job, of which `files` are left, so that a resumed job has the same
@@ -128,7 +129,7 @@ def reconstruct_files(
         One result per file, in the order of `files`. Closing the generator stops the work.
 
     Raises:
-        ConfigError: immediately if `batch_size` or `workers` is below 1; later if a batch does not fit in the GPU.
+        ConfigError: immediately if `batch_size` or `workers` is below 1; later if one image does not fit in the GPU.
         ConfigError, SettingsMismatch: see `reconstruct`.
     """
     require_range("workers", workers, 1)
@@ -211,15 +212,10 @@ def _results(
     batch_size: int,
     labels: Mapping[str, int] | None,
 ) -> Generator[FileResult, None, None]:
+    reconstruct, in_parts = Reconstructor(model, settings), Parts(batch_size, model.device)
     begun: list[Reconstruction] = []  # the parts of a file that goes on in the next batch
     for batch in _full_batches(loaded, batch_size):
-        try:
-            parts = _reconstructed(model, batch, settings, labels, batch_size)
-        except torch.OutOfMemoryError:
-            raise ConfigError(
-                f"batch_size={batch_size}: {settings.image_size} px images do not fit in the memory of {model.device}; "
-                "choose a smaller one"
-            ) from None
+        parts = _reconstructed(reconstruct, in_parts, batch, labels, batch_size)
         for part, reconstruction in zip(batch, parts, strict=True):
             begun += [] if reconstruction is None else [reconstruction]
             if part.ends:
@@ -251,9 +247,9 @@ def _full_batches(loaded: Iterable[LoadedFile], batch_size: int) -> Iterator[lis
 
 
 def _reconstructed(
-    model: DiffusionModel,
+    reconstruct: Reconstructor,
+    in_parts: Parts,
     batch: Sequence[_Part],
-    settings: DireSettings,
     labels: Mapping[str, int] | None,
     batch_size: int,
 ) -> list[Reconstruction | None]:
@@ -268,7 +264,12 @@ def _reconstructed(
         names = [part.file.found.name for part in batch for _ in range(part.rows.stop - part.rows.start)]
         classes = [labels[name] for name in names]
         classes += classes[:1] * num_missing
-    together = reconstruct(model, torch.cat(rows), settings, labels=classes).to("cpu")
+    x_0 = torch.cat(rows)
+
+    def compute(some: slice) -> Reconstruction:
+        return reconstruct(x_0[some], None if classes is None else classes[some]).to("cpu")
+
+    together = joined([reconstruction for _, reconstruction in in_parts(compute, len(x_0))])
     reconstructions, begin = [], 0
     for part in batch:
         end = begin + part.rows.stop - part.rows.start

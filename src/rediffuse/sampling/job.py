@@ -16,6 +16,7 @@ from rediffuse.sampling.sample import check, check_range, denoise, select_steps,
 from rediffuse.sampling.small import SmallImage
 from rediffuse.zoo.labels import class_labels
 from rediffuse.zoo.model import DiffusionModel
+from rediffuse.zoo.parts import Parts
 
 T = TypeVar("T")
 
@@ -50,18 +51,24 @@ def fill_with_samples(
         StorageError: an image could not be written.
     """
     _check_rgb(model)
-    for batch in batches(todo, batch_size):
-        padded = _padded(batch, batch_size)
-        seeds = [request.seed for request in padded]
-        check(model, settings, "unet", num_samples=len(seeds))
-        labels = class_labels(model, _labels(padded), len(seeds), guided=guidance is not None)
-        steps = denoise(model, seeds, settings, labels=labels, guidance=guidance)
-        num_shown = NUM_SHOWN[folder.progressive] if folder.progressive else 1
-        kept = select_steps(steps, settings.steps, num_shown)
+    if not todo:
+        return
+    in_parts, padded = Parts(batch_size, model.device), _padded(todo, batch_size)
+    check(model, settings, "unet", num_samples=len(padded))
+    labels = class_labels(model, _labels(padded), len(padded), guided=guidance is not None)
+    num_shown = NUM_SHOWN[folder.progressive] if folder.progressive else 1
+
+    def steps_of(part: slice) -> list[Step]:
+        of_part = None if labels is None else labels[part]
+        seeds = [request.seed for request in padded[part]]
+        steps = denoise(model, seeds, settings, labels=of_part, guidance=guidance)
+        return select_steps(steps, settings.steps, num_shown)
+
+    for part, kept in in_parts(steps_of, len(padded)):
         x_0 = kept[-1].x
-        check_range(x_0, [f"seed {seed}" for seed in seeds])
-        shown = _intermediate(kept) if folder.progressive else [None] * len(seeds)
-        for request, pixels, intermediate in zip(batch, to_uint8(x_0), shown, strict=False):
+        check_range(x_0, [f"seed {request.seed}" for request in padded[part]])
+        shown = _intermediate(kept) if folder.progressive else [None] * len(x_0)
+        for request, pixels, intermediate in zip(todo[part], to_uint8(x_0), shown, strict=False):
             folder.write(request.name, pixels, intermediate=intermediate)
             yield request.name
 
@@ -98,9 +105,9 @@ def batches(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
     return (items[first : first + size] for first in range(0, len(items), size))
 
 
-def _padded(batch: Sequence[T], size: int) -> list[T]:
-    """The batch, and its first item again where others are missing (see `images.even`)."""
-    return [*batch, *[batch[0]] * (size - len(batch))]
+def _padded(items: Sequence[T], size: int) -> list[T]:
+    """The items, and the first one again where others are missing in the last batch (see `images.even`)."""
+    return [*items, *[items[0]] * (-len(items) % size)]
 
 
 def _labels(batch: Sequence[Request] | Sequence[SmallImage]) -> list[int] | None:

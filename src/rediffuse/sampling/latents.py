@@ -13,6 +13,7 @@ from rediffuse.sampling.config import SamplingSettings
 from rediffuse.sampling.sample import check, check_range, denoise_from, select_steps
 from rediffuse.zoo.labels import Labels, class_labels
 from rediffuse.zoo.model import DiffusionModel
+from rediffuse.zoo.parts import Parts
 
 
 def invert(
@@ -49,10 +50,16 @@ def decode(
     settings = settings or SamplingSettings()
     _check(model, x_T, settings)
     y = class_labels(model, labels, len(x_T))
-    steps = denoise_from(model, x_T.to(model.device), settings, noise=_no_noise, labels=y)
-    [last] = select_steps(steps, settings.steps, 1)
-    check_range(last.x, [f"latent {index}" for index in range(len(last.x))])
-    return last.x
+
+    def last_of(part: slice) -> Tensor:
+        labels_of = None if y is None else y[part]
+        steps = denoise_from(model, x_T[part].to(model.device), settings, noise=_no_noise, labels=labels_of)
+        [last] = select_steps(steps, settings.steps, 1)
+        return last.x
+
+    x_0 = torch.cat([x for _, x in Parts(len(x_T), model.device)(last_of, len(x_T))])
+    check_range(x_0, [f"latent {index}" for index in range(len(x_0))])
+    return x_0
 
 
 def slerp(a: Tensor, b: Tensor, fraction: float) -> Tensor:

@@ -15,6 +15,7 @@ from rediffuse.models.config import Kind
 from rediffuse.sampling.config import SamplingSettings
 from rediffuse.zoo.labels import Labels, class_labels
 from rediffuse.zoo.model import DiffusionModel
+from rediffuse.zoo.parts import Parts
 
 MAX_RMS = 2.0
 """Largest allowed root mean square of a sample. Without clipping or with guidance, values may be outside [-1, 1]."""
@@ -41,15 +42,15 @@ def sample(
         labels: the class of each sample; needed if the model is class-conditional or `guidance` is given, otherwise not
             allowed.
         guidance: from `guide.guide`, or any other `diffusion.guidance.Guidance`.
-        batch_size: images per call of the network, at least 1.
+        batch_size: images per call of the network, at least 1; halved where they do not fit in the device's memory.
 
     Yields:
         x_0 (C, S, S) float32 on the CPU; in [-1, 1] if the settings clip, except for the effect of guidance.
 
     Raises:
         ConfigError: immediately if the model is not a U-Net, the labels do not fit, or no integer stride gives
-            `settings.steps`; during the iteration if a sample is far outside [-1, 1] or NaN, or a batch does not fit
-            into the GPU's memory.
+            `settings.steps`; during the iteration if a sample is far outside [-1, 1] or NaN, or a single image does
+            not fit in the GPU's memory.
     """
     settings = settings or SamplingSettings()
     check(model, settings, "unet", num_samples=len(seeds))
@@ -58,7 +59,7 @@ def sample(
     def steps_of(batch: slice) -> Iterator[Step]:
         return denoise(model, seeds[batch], settings, labels=None if y is None else y[batch], guidance=guidance)
 
-    return _images(steps_of, settings, seeds, batch_size)
+    return _images(steps_of, settings, seeds, batch_size, model.device)
 
 
 def upscale(
@@ -97,7 +98,7 @@ def upscale(
         part = None if y is None else y[batch]
         return denoise(model, seeds[batch], settings, labels=part, low_res=low_res[batch])
 
-    return _images(steps_of, settings, seeds, batch_size)
+    return _images(steps_of, settings, seeds, batch_size, model.device)
 
 
 def denoise(
@@ -145,17 +146,10 @@ def denoise_from(
 
 
 def select_steps(steps: Iterator[Step], num_steps: int, num_selected: int) -> list[Step]:
-    """At most `num_selected` of `num_steps` steps, evenly spaced and including the last one, on the CPU.
-
-    Raises:
-        ConfigError: the batch does not fit into the GPU's memory.
-    """
+    """At most `num_selected` of `num_steps` steps, evenly spaced and including the last one, on the CPU."""
     apart = (num_steps - 1) / max(1, num_selected - 1)
     wanted = {num_steps - 1 - round(apart * place) for place in range(num_selected)}
-    try:
-        return [Step(step.x.cpu(), step.x_0.cpu()) for index, step in enumerate(steps) if index in wanted]
-    except torch.OutOfMemoryError:
-        raise ConfigError("batch_size: a batch does not fit into the GPU's memory; choose a smaller one") from None
+    return [Step(step.x.cpu(), step.x_0.cpu()) for index, step in enumerate(steps) if index in wanted]
 
 
 def check(model: DiffusionModel, settings: SamplingSettings, kind: Kind, *, num_samples: int) -> None:
@@ -186,15 +180,17 @@ def check_range(x_0: Tensor, names: Sequence[object]) -> None:
 
 
 def _images(
-    steps_of: Callable[[slice], Iterator[Step]], settings: SamplingSettings, seeds: Sequence[int], batch_size: int
+    steps_of: Callable[[slice], Iterator[Step]],
+    settings: SamplingSettings,
+    seeds: Sequence[int],
+    batch_size: int,
+    device: torch.device,
 ) -> Iterator[Tensor]:
-    if batch_size < 1:
-        raise ConfigError(f"batch_size={batch_size}: at least 1 is needed")
+    in_parts = Parts(batch_size, device)
 
     def images() -> Iterator[Tensor]:
-        for first in range(0, len(seeds), batch_size):
-            batch = slice(first, first + batch_size)
-            [last] = select_steps(steps_of(batch), settings.steps, 1)
+        parts = in_parts(lambda batch: select_steps(steps_of(batch), settings.steps, 1), len(seeds))
+        for batch, [last] in parts:
             check_range(last.x, [f"seed {seed}" for seed in seeds[batch]])
             yield from last.x
 
