@@ -27,6 +27,7 @@ from rediffuse.detection.scorers import MapScorer, Scorer
 from rediffuse.dire.bands import band_maps
 from rediffuse.errors import CheckpointError, ConfigError, InputError, SettingsMismatch
 from rediffuse.training.detector_search import fit_bands
+from rediffuse.zoo.precision import choose_precision
 
 LABELS = torch.arange(200) % 2
 FEW = torch.arange(4) % 2
@@ -290,3 +291,23 @@ def test_what_is_no_detector_is_not_replaced_by_one(bands, tmp_path: Path):
         save_with_control(tmp_path, bands, None)
     with pytest.raises(InputError, match=f"^{tmp_path}/photos.zip: is a file; a folder is needed$"):
         save_with_control(tmp_path / "photos.zip", bands, None)
+
+
+def test_only_precisions_that_were_shown_to_be_equal_are_accepted(bands, make, tmp_path: Path):
+    made = make(FEW)
+    in_half = dataclasses.replace(made, settings=dataclasses.replace(made.settings, precision="bf16"))
+    with pytest.raises(SettingsMismatch, match=r"precision=bf16 \(there fp32\)"):
+        bands.probabilities(in_half)
+    dataclasses.replace(bands, equal_precisions=("bf16",)).save(tmp_path)
+    accepting = load_detector(tmp_path)
+    assert accepting.probabilities(in_half) == pytest.approx(bands.probabilities(made))
+    assert accepting.settings_on(torch.device("cpu"), "bf16").precision == "bf16"
+    with pytest.raises(ConfigError, match=r"^precision=fp16: was not shown .*; auto, fp32, bf16 are allowed$"):
+        accepting.settings_on(torch.device("cpu"), "fp16")
+
+
+def test_by_default_a_detector_uses_its_own_precision_unless_a_faster_one_is_equal(bands):
+    cpu = torch.device("cpu")
+    assert bands.settings_on(cpu) == bands.settings
+    accepting = dataclasses.replace(bands, equal_precisions=("bf16",))
+    assert accepting.settings_on(cpu).precision == choose_precision("auto", cpu)

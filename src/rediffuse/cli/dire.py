@@ -15,6 +15,7 @@ from rediffuse.cli.result import Result
 from rediffuse.dire.settings import Kind, MapFormat
 from rediffuse.errors import ConfigError, nearest
 from rediffuse.images.limits import Limits
+from rediffuse.models.config import PrecisionChoice
 
 if TYPE_CHECKING:
     from rediffuse.dire.manifest import Row
@@ -54,6 +55,9 @@ class DireFlags(CommandFlags):
     labels: Path | None = None
     """CSV file with the columns path and label: the class of each image, for a class-conditional model."""
     reconstruction: Annotated[ReconstructionFlags, FLAT] = field(default_factory=ReconstructionFlags)
+    precision: PrecisionChoice = "auto"
+    """Number format inside the network. auto is that of the results in --out, if there are any; else bf16 if the
+    processor or GPU has instructions for it, else fp32."""
     batch_size: int = 16
     """Images, or windows of images, per call of the network."""
     workers: int = min(4, os.cpu_count() or 1)
@@ -77,13 +81,15 @@ def run(args: DireFlags) -> Result:
     from rediffuse.dire.folder import fill, unfinished
     from rediffuse.dire.job import check_labels, reconstruct_files
     from rediffuse.dire.manifest import Manifest
-    from rediffuse.dire.maps import MapStore
+    from rediffuse.dire.maps import MapStore, stored_precision
     from rediffuse.zoo.model import load
+    from rediffuse.zoo.precision import choose_precision
 
     labels = choose_labels(args.class_, args.labels, [found.name for found in files])
     model = load(args.model, device=args.device)
     check_labels(model, files, labels)
-    settings = args.reconstruction.settings(model)
+    stored = stored_precision(args.out) if args.precision == "auto" else None
+    settings = args.reconstruction.settings(model, stored or choose_precision(args.precision, model.device))
     with Manifest(args.out) as manifest:
         store = MapStore(args.out, settings, kinds=kinds, map_format=args.map_format)
         todo = files if args.force else unfinished(files, store, manifest, labels=labels, workers=args.workers)

@@ -1,7 +1,7 @@
 """Conversion of a network of the original DIRE to a detector, for `rediffuse convert`."""
 
 import os
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
@@ -32,9 +32,7 @@ class DetectorFlags:
     """Images of known class to calibrate it by: a folder with real/ and generated/, or a CSV file, as for `rediffuse
     eval detector`. They must not be in its training data."""
     limits: Annotated[Limits, FLAT] = FIVE_PERCENT
-    reconstruction: Annotated[ReconstructionFlags, Argument(flat=True, omit=("precision",))] = field(
-        default_factory=ReconstructionFlags
-    )
+    reconstruction: Annotated[ReconstructionFlags, FLAT] = field(default_factory=ReconstructionFlags)
     batch_size: int = 16
     """Images per call of the diffusion model."""
     workers: int = min(4, os.cpu_count() or 1)
@@ -65,7 +63,7 @@ def convert_to_detector(
             source,
             model,
             images,
-            replace(flags.reconstruction, precision=precision).settings(model),
+            flags.reconstruction.settings(model, precision),
             map_size=map_size or MAP_SIZE,
             limits=flags.limits,
             batch_size=flags.batch_size,

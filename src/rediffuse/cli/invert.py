@@ -70,5 +70,6 @@ def run(args: InvertFlags) -> Result:
             device=args.device,
             force=args.force,
             save="latents",
+            precision="fp32",  # so that decoding, which is in fp32, is its inverse
         )
     )

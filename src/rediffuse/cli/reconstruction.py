@@ -4,8 +4,9 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Annotated
 
 from rediffuse.cli.flags import CROP
-from rediffuse.dire.settings import DireSettings, Grid, Precision
+from rediffuse.dire.settings import DireSettings, Grid
 from rediffuse.images.config import num_windows
+from rediffuse.models.config import Precision
 
 if TYPE_CHECKING:
     from rediffuse.zoo.model import DiffusionModel
@@ -33,12 +34,10 @@ class ReconstructionFlags:
     """The sampler that inverts and reconstructs: ddim, dpm_solver or heun; all but ddim need --grid aligned."""
     spacing: str = DireSettings.spacing
     """Spacing of the timesteps: even, karras, timesteps:T,T,... or sigmas:S,S,..."""
-    precision: Precision = DireSettings.precision
-    """Number format inside the network."""
 
     def __post_init__(self) -> None:
         num_windows(self.crop)  # a crop that is none is refused before anything is read
 
-    def settings(self, model: "DiffusionModel") -> DireSettings:
+    def settings(self, model: "DiffusionModel", precision: Precision) -> DireSettings:
         """The settings for a model; arguments that do not fit it are a ConfigError."""
-        return DireSettings.for_model(model, **asdict(self))
+        return DireSettings.for_model(model, precision=precision, **asdict(self))

@@ -10,6 +10,7 @@ from rediffuse.detection.judge import judge, judge_with_copies
 from rediffuse.detection.verdict import Verdict
 from rediffuse.images.find import FoundImage, ImageLike, MemoryImage, gather_images
 from rediffuse.images.limits import Limits
+from rediffuse.models.config import PrecisionChoice
 from rediffuse.progress import Progress, counted, unobserved
 from rediffuse.zoo.model import DiffusionModel, load
 from rediffuse.zoo.published import DEFAULT
@@ -27,6 +28,7 @@ def detect(
     workers: int = 2,
     device: torch.device | str = "auto",
     max_pixels: int = Limits.max_pixels,
+    precision: PrecisionChoice = "auto",
     evidence: bool = False,
     progress: Progress = unobserved,
 ) -> list[Verdict]:
@@ -47,6 +49,8 @@ def detect(
         device: the device of a model that is given by name; `"auto"` is the machine's accelerator, or the CPU if it
             has none.
         max_pixels: the largest file that is decoded; see `images.limits.Limits.for_pixels`.
+        precision: number format inside the network; `"auto"` is the fastest one on the device for which the detector
+            was shown to give equal verdicts.
         evidence: keep the network's input, its reconstruction and a small copy of the image in each verdict (6 MiB at
             512 px).
         progress: called after each image with the number of judged images.
@@ -73,6 +77,7 @@ def detect(
         batch_size=batch_size,
         workers=workers,
         device=device,
+        precision=precision,
         explain=True,
         evidence=evidence,
     )
@@ -90,6 +95,7 @@ def detect_each(
     batch_size: int,
     workers: int,
     device: torch.device | str,
+    precision: PrecisionChoice,
     explain: bool,
     evidence: bool,
 ) -> Iterator[Verdict]:
@@ -105,6 +111,14 @@ def detect_each(
         detector = load_detector(detector, device=model.device)
     if max_false_alarms is not None or max_misses is not None:
         detector = detector.with_limits(max_false_alarms, max_misses)
-    return (judge_with_copies if stability else judge)(
-        model, found, detector, batch_size=batch_size, workers=workers, explain=explain, evidence=evidence
+    judge_all = judge_with_copies if stability else judge
+    return judge_all(
+        model,
+        found,
+        detector,
+        batch_size=batch_size,
+        workers=workers,
+        precision=precision,
+        explain=explain,
+        evidence=evidence,
     )

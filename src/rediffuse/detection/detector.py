@@ -29,8 +29,10 @@ from rediffuse.dire.settings import DireSettings, require_same
 from rediffuse.errors import CheckpointError, ConfigError, InputError
 from rediffuse.files import atomic_folder, write_bytes
 from rediffuse.models.checkpoints import load_into, read_state_dict, require_finite, write_state_dict
+from rediffuse.models.config import Precision, PrecisionChoice
 from rediffuse.records import dump, parse, read_json
 from rediffuse.zoo.model import resolve_device
+from rediffuse.zoo.precision import choose_precision
 from rediffuse.zoo.published import DEFAULT, default_folder
 
 RECORD_FILE = "detector.json"
@@ -59,6 +61,8 @@ class DetectorRecord:
     familiarity_limit: float
     training: dict[str, Any]
     """The record of the training: data, candidates, validation figures."""
+    equal_precisions: tuple[Precision, ...] = ()
+    """See `Detector.equal_precisions`."""
 
     def __post_init__(self) -> None:
         if not self.familiarity_limit >= 0:  # NaN too, with which no image would be unfamiliar
@@ -82,6 +86,9 @@ class Detector:
     left_out: LeftOut
     """The probabilities that the thresholds were chosen from."""
     training: dict[str, Any]
+    equal_precisions: tuple[Precision, ...] = ()
+    """Precisions beside that of the settings for which it was shown that verdicts are equal
+    (`benchmarks/precision.py`); reconstructions with them are accepted too."""
     sha256: str | None = None
     """SHA-256 of `detector.json` followed by `detector.safetensors`; None for a detector that was not loaded."""
 
@@ -151,6 +158,27 @@ class Detector:
         decision = self.thresholds.decide(probability)
         return decision, BETWEEN if decision == "unsure" else None
 
+    def settings_on(self, device: torch.device, precision: PrecisionChoice = "auto") -> DireSettings:
+        """The settings of reconstructions for it on a device.
+
+        Args:
+            device: the device of the model.
+            precision: `auto` is the fastest one on the device among those that the detector accepts.
+
+        Raises:
+            ConfigError: the detector does not accept the precision; names those that it accepts.
+        """
+        accepted = (self.settings.precision, *self.equal_precisions)
+        chosen = choose_precision(precision, device)
+        if chosen not in accepted:
+            if precision != "auto":
+                allowed = ", ".join(("auto", *accepted))
+                raise ConfigError(
+                    f"precision={precision}: was not shown to be equal for this detector; {allowed} are allowed"
+                )
+            chosen = self.settings.precision
+        return replace(self.settings, precision=chosen)
+
     def with_limits(self, max_false_alarms: float | None = None, max_misses: float | None = None) -> Self:
         """The same detector with thresholds for other limits; None keeps a limit.
 
@@ -184,6 +212,7 @@ class Detector:
             left_out=self.left_out,
             familiarity_limit=self.familiarity.limit,
             training=self.training,
+            equal_precisions=self.equal_precisions,
         )
         tensors = self.scorer.tensors() | {
             "familiarity.centres": torch.from_numpy(self.familiarity.centres),
@@ -196,7 +225,10 @@ class Detector:
         return feature_set(self.scorer.input.familiar, self.settings)
 
     def _require_own_settings(self, reconstruction: Reconstruction) -> None:
-        require_same(given=reconstruction.settings, expected=self.settings, owner="the detector")
+        given = reconstruction.settings
+        if given.precision in self.equal_precisions:
+            given = replace(given, precision=self.settings.precision)
+        require_same(given=given, expected=self.settings, owner="the detector")
 
 
 def load_detector(source: str | Path = DEFAULT, *, device: torch.device | str = "cpu") -> Detector:
@@ -240,6 +272,7 @@ def load_detector(source: str | Path = DEFAULT, *, device: torch.device | str = 
         thresholds=record.thresholds,
         left_out=record.left_out,
         training=record.training,
+        equal_precisions=record.equal_precisions,
         sha256=hashlib.sha256(path.read_bytes() + weights.read_bytes()).hexdigest(),
     ).to(resolve_device(device))
 

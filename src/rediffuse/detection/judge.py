@@ -12,6 +12,7 @@ from rediffuse.dire.job import FileResult, reconstruct_files
 from rediffuse.dire.settings import require_same
 from rediffuse.images.changes import ChangedImage
 from rediffuse.images.find import FoundImage, MemoryImage
+from rediffuse.models.config import PrecisionChoice
 from rediffuse.zoo.model import DiffusionModel
 
 LOGGER = logging.getLogger(__name__)
@@ -25,6 +26,7 @@ def judge(
     batch_size: int = 16,
     labels: Mapping[str, int] | None = None,
     workers: int = 2,
+    precision: PrecisionChoice = "auto",
     explain: bool = True,
     evidence: bool = False,
 ) -> Iterator[Verdict]:
@@ -33,10 +35,11 @@ def judge(
     Args:
         model: the model that the detector was trained with.
         files: from `images.find.find_images` or `gather_images`, or changed copies of these.
-        detector: the detector; its settings are used for the reconstructions.
+        detector: the detector; its settings are used for the reconstructions, except for an equal precision.
         batch_size: see `dire.job.reconstruct_files`.
         labels: see `dire.job.reconstruct_files`.
         workers: see `dire.job.reconstruct_files`.
+        precision: see `Detector.settings_on`.
         explain: compute the contributions of bands and windows; a detector with a ResNet-50 needs nine times the
             passes for them.
         evidence: also keep the evidence, which is large: do not keep it for many files.
@@ -49,14 +52,9 @@ def judge(
         ConfigError, InputError: see `dire.job.reconstruct_files`.
     """
     require_model(model, detector)
+    settings = detector.settings_on(model.device, precision)
     results = reconstruct_files(
-        model,
-        files,
-        detector.settings,
-        batch_size=batch_size,
-        labels=labels,
-        workers=workers,
-        with_originals=evidence,
+        model, files, settings, batch_size=batch_size, labels=labels, workers=workers, with_originals=evidence
     )
     return (verdict(result, detector, explain=explain, evidence=evidence) for result in results)
 
@@ -69,6 +67,7 @@ def judge_with_copies(
     batch_size: int = 16,
     labels: Mapping[str, int] | None = None,
     workers: int = 2,
+    precision: PrecisionChoice = "auto",
     explain: bool = True,
     evidence: bool = False,
 ) -> Iterator[Verdict]:
@@ -80,14 +79,9 @@ def judge_with_copies(
     """
     require_model(model, detector)
     each = [one for found in files for one in (found, *copies_of(found))]
+    settings = detector.settings_on(model.device, precision)
     results = reconstruct_files(
-        model,
-        each,
-        detector.settings,
-        batch_size=batch_size,
-        labels=labels,
-        workers=workers,
-        with_originals=evidence,
+        model, each, settings, batch_size=batch_size, labels=labels, workers=workers, with_originals=evidence
     )
     return _with_copies(results, detector, explain, evidence)
 
@@ -146,7 +140,7 @@ def verdict(result: FileResult, detector: Detector, *, explain: bool = True, evi
         contributions=tuple(detector.explain(reconstruction)[0].tolist()) if explain else (),
         windows=reconstruction.windows,
         window_contributions=tuple(detector.explain_windows(reconstruction).tolist()) if explain else (),
-        settings=detector.settings,
+        settings=reconstruction.settings,
         detector_sha256=detector.sha256,
         evidence=Evidence(
             x_0=reconstruction.x_0.numpy(),

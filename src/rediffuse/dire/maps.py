@@ -28,6 +28,7 @@ from rediffuse.dire.settings import DireSettings, Kind, MapFormat, require_same
 from rediffuse.errors import ConfigError, ImageError, InputError
 from rediffuse.images.encode import is_whole, png16_bytes, png_bytes, read_png16
 from rediffuse.images.tensors import map_to_uint8_floor, to_uint8_floor
+from rediffuse.models.config import Precision
 
 
 @dataclass(frozen=True)
@@ -181,6 +182,15 @@ def _outputs(kind: Kind, map_format: MapFormat) -> tuple[_Output, ...]:
             return (_RECONSTRUCTION,)
         case "latents":
             return (_LATENT,)
+
+
+def stored_precision(folder: Path) -> Precision | None:
+    """The precision of the results in a folder; None if it has none.
+
+    Raises:
+        ConfigError: its `settings.json` does not hold settings.
+    """
+    return _read_settings(folder).precision if _settings_file(folder).exists() else None
 
 
 def _settings_file(folder: Path) -> Path:
