@@ -56,6 +56,7 @@ COMMANDS = {
     "calibrate": Command("calibrate", "run", "choose the thresholds of a detector by your own photographs"),
     "convert": Command("convert", "run", "convert weights into a model folder, a plain .pt or a detector"),
     "info": Command("info", "run", "show the configuration, size and cost of a model"),
+    "bench": Command("bench", "run", "measure the speed of a model on this machine"),
     "audit": Command("audit", "run", "check what reveals the class of a file in a data set"),
     "align": Command("align", "run", "copy a data set so that its files no longer reveal the class"),
     "train diffusion": Command("train_diffusion", "run", "train a diffusion model on a folder of images"),
