@@ -6,12 +6,16 @@ from pathlib import Path
 import pytest
 
 import rediffuse
+from golden_values import fill
 from rediffuse import compat
 from rediffuse.bench.parts import Options, measure
 from rediffuse.bench.results import bench, tables
 from rediffuse.bench.subjects import PLAIN
+from rediffuse.diffusion.config import ProcessConfig
 from rediffuse.errors import ConfigError, InputError
-from rediffuse.zoo.model import DiffusionModel
+from rediffuse.models.config import UNetConfig
+from rediffuse.models.unet import UNetModel
+from rediffuse.zoo.model import DiffusionModel, Provenance
 
 OLD_NAMES = Path(compat.__file__).parent
 """A package guided_diffusion with the names of the original: the adapter."""
@@ -20,7 +24,12 @@ QUICK = Options(precisions=("fp32", "bf16"), batch_sizes=(2,), rounds=1, clock="
 
 @pytest.fixture(scope="module")
 def model() -> DiffusionModel:
-    return rediffuse.load("default")
+    config = UNetConfig(image_size=16, model_channels=32, num_res_blocks=1, channel_mult=(1, 1))
+    return DiffusionModel(
+        network=fill(UNetModel(config)),
+        process_config=ProcessConfig(variance="fixed_large"),
+        provenance=Provenance(source="tiny", sha256="0" * 64),
+    )
 
 
 @pytest.mark.parametrize("part", ["forward", "round_trip"])
@@ -50,9 +59,16 @@ def test_a_training_step_of_every_program_is_measured(model: DiffusionModel) -> 
     assert [row.subject for row in rows] == ["plain fp32", "guided-diffusion fp32", "rediffuse fp32", "rediffuse bf16"]
 
 
-def test_a_job_costs_little_more_than_its_network_calls(model: DiffusionModel) -> None:
-    network, job = measure("job", model, Options(**{**vars(QUICK), "batch_sizes": (16,), "num_images": 4}))
+def test_a_job_costs_little_more_than_its_network_calls() -> None:
+    network, job = measure(
+        "job", rediffuse.load("default"), Options(**{**vars(QUICK), "batch_sizes": (16,), "num_images": 4})
+    )
     assert network.seconds < job.seconds < 1.5 * network.seconds
+
+
+def test_a_model_without_an_embedded_detector_has_no_job(model: DiffusionModel) -> None:
+    with pytest.raises(ConfigError, match=r"^job: tiny has no embedded detector; only the model default has$"):
+        measure("job", model, QUICK)
 
 
 def test_parts_that_are_in_the_folder_are_not_measured_again(model: DiffusionModel, tmp_path: Path) -> None:

@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch.profiler import ProfilerActivity, profile
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import golden_values
 from rediffuse.diffusion.config import ProcessConfig
 from rediffuse.dire.bands import without_middle
-from rediffuse.dire.reconstruct import DireMap, network_calls, reconstruct
+from rediffuse.dire.reconstruct import DireMap, Reconstructor, network_calls, reconstruct
 from rediffuse.dire.settings import DireSettings
 from rediffuse.errors import ConfigError, SettingsMismatch
 from rediffuse.images.crop import center_crop
@@ -247,3 +249,35 @@ def test_network_calls_are_counted(model: DiffusionModel) -> None:
         assert len(calls) == network_calls(model, settings) == expected
         assert network_calls(model, replace(settings, crop="windows:3")) == 3 * expected
     handle.remove()
+
+
+class HostReads(TorchDispatchMode):
+    """Counts the reads of a tensor's value by Python, each of which would synchronise with a GPU."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += func is torch.ops.aten._local_scalar_dense.default
+        return func(*args, **(kwargs or {}))
+
+
+def test_the_steps_of_a_reconstruction_read_no_values_from_the_device(model: DiffusionModel) -> None:
+    counts = []
+    for depth in (1, 4):
+        with HostReads() as reads:
+            reconstruct(model, images(2), DireSettings.for_model(model, steps=4, depth=depth))
+        counts.append(reads.count)
+    assert counts[0] == counts[1]
+
+
+def test_the_weights_are_converted_once_for_all_batches(model: DiffusionModel) -> None:
+    run = Reconstructor(model, DireSettings.for_model(model, steps=2, precision="bf16"))
+    first = run(images(1))
+    with profile(activities=[ProfilerActivity.CPU], record_shapes=True) as seen:
+        again = run(images(1))
+    weights = {tuple(weight.shape) for weight in model.network.parameters() if weight.ndim == 4}
+    copied = {tuple(event.input_shapes[0]) for event in seen.events() if event.name == "aten::_to_copy"}
+    assert not copied & weights
+    torch.testing.assert_close(first.x_0_hat, again.x_0_hat, atol=0, rtol=0)

@@ -6,10 +6,9 @@ from typing import Literal
 
 from rediffuse.diffusion.config import ProcessConfig
 from rediffuse.errors import ConfigError
-from rediffuse.models.config import EncoderConfig, UNetConfig
+from rediffuse.models.config import EncoderConfig, Precision, UNetConfig
 from rediffuse.records import require_range
 
-Precision = Literal["fp32", "fp16", "bf16"]
 Decay = Literal["none", "linear", "cosine"]
 Only = Literal["frequency"]
 """Parts of a network that can be trained alone."""

@@ -6,9 +6,9 @@ from typing import get_args
 
 from rediffuse.detection.config import FIVE_PERCENT, InputName, Limits, MapName
 from rediffuse.dire.settings import DireSettings, Grid
-from rediffuse.dire.settings import Precision as DirePrecision
 from rediffuse.errors import ConfigError
 from rediffuse.images.config import num_windows
+from rediffuse.models.config import Precision
 from rediffuse.training.config import LoopConfig
 
 RESNET = LoopConfig(num_steps=2000, batch_size=32, ema_rates=())
@@ -33,7 +33,7 @@ class DetectorTraining:
     """Number of steps of the inversion; of several values the best one is taken. `steps` is full depth."""
     clip: bool = DireSettings.clip
     """Clip the predicted x_0 to [-1, 1] in every step."""
-    precision: DirePrecision = DireSettings.precision
+    precision: Precision = DireSettings.precision
     """Number format inside the diffusion network."""
     grid: Grid = DireSettings.grid
     """The original's inversion grid, or the one that mirrors sampling."""
