@@ -47,7 +47,7 @@ from rediffuse.zoo.model import DiffusionModel
 Part = Literal["forward", "round_trip", "train", "job", "start"]
 PARTS: tuple[Part, ...] = get_args(Part)
 STEPS, DEPTH = 20, 5
-"""The grid of the round trip, and the number of its steps: those of the embedded detector."""
+"""The grid of the round trip, and the number of its steps."""
 
 
 @dataclass(frozen=True, kw_only=True)
