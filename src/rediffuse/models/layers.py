@@ -133,8 +133,9 @@ def _changed(norm: GroupNorm, scale_shift: tuple[Tensor, Tensor] | None) -> tupl
 
 def first_norm(layers: nn.Sequential) -> GroupNorm:
     """The normalisation at the beginning of the layers."""
-    assert isinstance(layers[0], GroupNorm)
-    return layers[0]
+    norm = layers[0]
+    assert isinstance(norm, GroupNorm)
+    return norm
 
 
 class Upsample(nn.Module):
