@@ -152,12 +152,6 @@ def require_fit(network: nn.Module, state: Mapping[str, Tensor], source: str | P
     Raises:
         CheckpointError: the tensors do not fit; names those missing, unexpected, or of another shape.
     """
-    check_fit(network, state, source)
-    network.load_state_dict(dict(state))
-
-
-def check_fit(network: nn.Module, state: Mapping[str, Tensor], source: str | Path) -> None:
-    """Raise CheckpointError if `load_into` would: a tensor is missing, unexpected, or of another shape."""
     difference = compare(network.state_dict(), state)
     if difference:
         raise CheckpointError(f"{source}: does not fit this {type(network).__name__}: {difference}")

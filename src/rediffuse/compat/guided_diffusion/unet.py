@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from rediffuse.models import attention, encoder, layers, superres, unet
-from rediffuse.models.checkpoints import check_fit
+from rediffuse.models.checkpoints import require_fit
 from rediffuse.models.config import EncoderConfig, Pool, UNetConfig
 from rediffuse.models.layers import BlockOptions, Downsample, TimestepBlock, Upsample
 from rediffuse.models.trunk import Trunk
@@ -64,7 +64,7 @@ class _OldTrunk(Trunk):
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         """As in torch, but weights that do not fit raise CheckpointError, which names their file in one line."""
         if strict:
-            check_fit(self, state_dict, getattr(state_dict, "path", "the given weights"))
+            require_fit(self, state_dict, getattr(state_dict, "path", "the given weights"))
         return super().load_state_dict(state_dict, strict, assign)
 
     def convert_to_fp16(self) -> None:
