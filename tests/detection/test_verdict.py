@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from rediffuse.detection.verdict import Evidence, JudgedCopy, Verdict
+from rediffuse.detection.verdict import Bound, Evidence, JudgedCopy, Verdict
 from rediffuse.dire.settings import DireSettings
 from rediffuse.images.changes import Change
 from rediffuse.records import digest
@@ -17,15 +17,14 @@ JUDGED = Verdict(
     probability=0.9,
     threshold=0.6,
     real_threshold=0.4,
-    max_false_alarms=0.05,
-    max_misses=0.1,
-    real_limit_is_for_unseen=True,
-    generated_limit_is_for_unseen=False,
+    real_bound=Bound(share=0.03, limit=0.05, is_for_unseen=True, num_images=40, num_groups=20),
+    generated_bound=Bound(share=0.9, limit=0.1, is_for_unseen=False, num_images=30, num_groups=3),
     mean_dire=0.01,
     bands=(-1.0, -2.0),
     coherences=(0.9, 0.8),
     contributions=(0.1, -3.0),
     settings=DireSettings(image_size=4, model_sha256="0" * 64),
+    detector_sha256="cd" * 32,
     evidence=Evidence(x_0=PIXELS, x_0_hat=PIXELS),
 )
 
@@ -56,9 +55,12 @@ def test_row_holds_every_value_under_a_name_of_its_own():
         "real_threshold": 0.4,
         "max_false_alarms": 0.05,
         "max_misses": 0.1,
+        "real_above": 0.03,
+        "generated_below": 0.9,
         "mean_dire": 0.01,
         "num_windows": None,
         "settings": digest(JUDGED.settings),
+        "detector": "cd" * 32,
         "error_band_0": -1.0,
         "error_band_1": -2.0,
         "coherence_band_0": 0.9,
