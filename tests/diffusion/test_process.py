@@ -3,7 +3,8 @@ import torch
 
 from golden_processes import GoldenProcess
 from rediffuse.diffusion.config import ProcessConfig
-from rediffuse.diffusion.process import SamplerOptions
+from rediffuse.diffusion.process import GaussianDiffusion, SamplerOptions
+from rediffuse.diffusion.schedule import NoiseSchedule
 from rediffuse.errors import ConfigError
 
 
@@ -29,6 +30,27 @@ def test_one_prediction_turns_into_the_others_and_back():
     torch.testing.assert_close(process.x_0_from_eps(x_t, t, eps), x_0)
     torch.testing.assert_close(process.q_sample(x_0, t, eps), x_t)
     torch.testing.assert_close(process.x_0_from_x_prev(x_t, t, process.posterior(x_0, x_t, t).mean), x_0)
+
+
+def test_v_turns_into_x_0_and_eps_and_back():
+    process = ProcessConfig(num_timesteps=50, prediction="v", variance="fixed_small").build()
+    x_0, eps, t = torch.randn(3, 2, 4, dtype=torch.float64), torch.randn(3, 2, 4, dtype=torch.float64), torch.arange(3)
+    x_t, v = process.q_sample(x_0, t, eps), process.v_from_x_0(x_0, t, eps)
+    torch.testing.assert_close(process.x_0_from_v(x_t, t, v), x_0)
+    torch.testing.assert_close(process.eps_from_x_0(x_t, t, process.x_0_from_v(x_t, t, v)), eps)
+    # v is the derivative of x_t by the angle whose cosine is sqrt(alpha_bar) (arXiv:2202.00512, Appendix D)
+    angle = torch.from_numpy(process.schedule.sqrt_alpha_bar)[:3, None, None].acos()
+    torch.testing.assert_close(angle.cos() * eps - angle.sin() * x_0, v)
+    p = process.predict(lambda x, timesteps: v, x_t, t, SamplerOptions(clip_denoised=False))
+    torch.testing.assert_close(p.x_0, x_0)
+
+
+def test_v_gives_x_0_and_eps_also_of_pure_noise():
+    schedule = NoiseSchedule.from_betas([0.1, 0.5, 1.0])
+    process = GaussianDiffusion(schedule=schedule, prediction="v", variance="fixed_small")
+    x_t, v = torch.randn(2, 3), torch.randn(2, 3)
+    torch.testing.assert_close(process.x_0_from_v(x_t, 2, v), -v)
+    torch.testing.assert_close(process.eps_from_x_0(x_t, 2, -v), x_t)
 
 
 def test_clipping_comes_after_denoised_fn():

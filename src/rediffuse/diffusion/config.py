@@ -15,7 +15,7 @@ MOST_TIMESTEPS = 100_000
 """The longest chain; published models have 1,000 to 4,000 timesteps."""
 SPACINGS = "even, karras, timesteps:T,T,... or sigmas:S,S,..."
 ScheduleName = Literal["linear", "cosine"]
-Prediction = Literal["eps", "x_0", "x_prev"]
+Prediction = Literal["eps", "x_0", "x_prev", "v"]
 Variance = Literal["fixed_small", "fixed_large", "learned", "learned_range"]
 
 
@@ -53,7 +53,7 @@ class ProcessConfig:
     num_timesteps: int = 1000
     """T, the number of timesteps in training."""
     prediction: Prediction = "eps"
-    """What the network predicts."""
+    """What the network predicts; v is sqrt(alpha_bar) eps - sqrt(1 - alpha_bar) x_0 (arXiv:2202.00512)."""
     variance: Variance = "learned_range"
     """The variance of p(x_{t-1} | x_t): fixed or learned. If learned, the network has twice the output channels."""
     rescale_timesteps: bool = False

@@ -70,3 +70,5 @@ def _target(process: GaussianDiffusion, x_0: Tensor, x_t: Tensor, t: Tensor, noi
             return x_0
         case "x_prev":
             return process.posterior(x_0, x_t, t).mean
+        case "v":
+            return process.v_from_x_0(x_0, t, noise)

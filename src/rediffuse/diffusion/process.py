@@ -105,7 +105,7 @@ class GaussianDiffusion:
             at("posterior_log_variance", t, x_t),
         )
 
-    # --- conversion between predictions of eps, x_0 and x_prev ------------------------------------------------------
+    # --- conversion between predictions of eps, x_0, x_prev and v ---------------------------------------------------
 
     def x_0_from_eps(self, x_t: Tensor, t: Index, eps: Tensor) -> Tensor:
         """Solve x_t = sqrt(alpha_bar) x_0 + sqrt(1 - alpha_bar) eps for x_0."""
@@ -115,12 +115,22 @@ class GaussianDiffusion:
     def eps_from_x_0(self, x_t: Tensor, t: Index, x_0: Tensor) -> Tensor:
         """Solve x_t = sqrt(alpha_bar) x_0 + sqrt(1 - alpha_bar) eps for eps."""
         at = self.schedule.at
-        return (at("sqrt_recip_alpha_bar", t, x_t) * x_t - x_0) / at("sqrt_recipm1_alpha_bar", t, x_t)
+        return (x_t - at("sqrt_alpha_bar", t, x_t) * x_0) / at("sqrt_one_minus_alpha_bar", t, x_t)
 
     def x_0_from_x_prev(self, x_t: Tensor, t: Index, x_prev: Tensor) -> Tensor:
         """The x_0 for which the posterior mean is x_prev."""
         at = self.schedule.at
         return (x_prev - at("posterior_mean_x_t", t, x_t) * x_t) / at("posterior_mean_x_0", t, x_t)
+
+    def v_from_x_0(self, x_0: Tensor, t: Index, eps: Tensor) -> Tensor:
+        """v = sqrt(alpha_bar) eps - sqrt(1 - alpha_bar) x_0 (arXiv:2202.00512, Sec. 4)."""
+        at = self.schedule.at
+        return at("sqrt_alpha_bar", t, x_0) * eps - at("sqrt_one_minus_alpha_bar", t, x_0) * x_0
+
+    def x_0_from_v(self, x_t: Tensor, t: Index, v: Tensor) -> Tensor:
+        """The x_0 of x_t and v; unlike that of x_t and eps it is known also where alpha_bar is 0."""
+        at = self.schedule.at
+        return at("sqrt_alpha_bar", t, x_t) * x_t - at("sqrt_one_minus_alpha_bar", t, x_t) * v
 
     # --- p: removing noise ------------------------------------------------------------------------------------------
 
@@ -170,7 +180,7 @@ class GaussianDiffusion:
         return Denoised(mean, variance.expand_as(value), log_variance.expand_as(value), x_0)
 
     def _value(self, output: Tensor) -> Tensor:
-        """The part of the output that predicts eps, x_0 or x_prev, (N, C, ...)."""
+        """The part of the output that predicts eps, x_0, x_prev or v, (N, C, ...)."""
         return output.chunk(2, dim=1)[0] if self.learns_variance else output
 
     def _x_0(self, value: Tensor, x_t: Tensor, t: Index, options: SamplerOptions) -> Tensor:
@@ -181,6 +191,8 @@ class GaussianDiffusion:
                 x_0 = value
             case "x_prev":
                 x_0 = self.x_0_from_x_prev(x_t, t, value)
+            case "v":
+                x_0 = self.x_0_from_v(x_t, t, value)
         if options.denoised_fn is not None:
             x_0 = options.denoised_fn(x_0)
         return x_0.clamp(-1, 1) if options.clip_denoised else x_0
