@@ -24,12 +24,16 @@ def test_the_bound_of_a_hybrid_loss_trains_the_variance_alone():
     assert (gradient[:, 1:] != 0).any()
 
 
-@pytest.mark.parametrize(("prediction", "perfect"), [("eps", "noise"), ("x_0", "x_0"), ("x_prev", "mean"), ("v", "v")])
+@pytest.mark.parametrize(
+    ("prediction", "perfect"), [("eps", "noise"), ("x_0", "x_0"), ("x_prev", "mean"), ("v", "v"), ("flow", "flow")]
+)
 def test_a_perfect_prediction_has_no_error(prediction: str, perfect: str):
     process = ProcessConfig(num_timesteps=50, prediction=prediction, variance="fixed_small").build()  # type: ignore[arg-type]
     x_0, noise, t = torch.randn(3, 1, 4), torch.randn(3, 1, 4), torch.tensor([0, 4, 9])
     mean = process.posterior(x_0, process.q_sample(x_0, t, noise), t).mean
-    answer = {"noise": noise, "x_0": x_0, "mean": mean, "v": process.v_from_x_0(x_0, t, noise)}[perfect]
+    answer = {"noise": noise, "x_0": x_0, "mean": mean, "v": process.v_from_x_0(x_0, t, noise), "flow": noise - x_0}[
+        perfect
+    ]
     loss = training_losses(process, lambda x, t: answer, x_0, t, noise)["loss"]
     torch.testing.assert_close(loss, torch.zeros(3))
 

@@ -45,6 +45,14 @@ def test_v_turns_into_x_0_and_eps_and_back():
     torch.testing.assert_close(p.x_0, x_0)
 
 
+def test_a_flow_turns_into_x_0_also_of_pure_noise():
+    schedule = NoiseSchedule.from_betas([0.1, 0.5, 1.0])
+    process = GaussianDiffusion(schedule=schedule, prediction="flow", variance="fixed_small")
+    x_0, eps, t = torch.randn(3, 4, dtype=torch.float64), torch.randn(3, 4, dtype=torch.float64), torch.arange(3)
+    p = process.predict(lambda x, t: eps - x_0, process.q_sample(x_0, t, eps), t, SamplerOptions(clip_denoised=False))
+    torch.testing.assert_close(p.x_0, x_0)
+
+
 def test_v_gives_x_0_and_eps_also_of_pure_noise():
     schedule = NoiseSchedule.from_betas([0.1, 0.5, 1.0])
     process = GaussianDiffusion(schedule=schedule, prediction="v", variance="fixed_small")

@@ -1,5 +1,6 @@
 """The configuration of a diffusion process, as a dataclass. Imports no torch."""
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Literal
@@ -15,7 +16,7 @@ MOST_TIMESTEPS = 100_000
 """The longest chain; published models have 1,000 to 4,000 timesteps."""
 SPACINGS = "even, karras, timesteps:T,T,... or sigmas:S,S,..."
 ScheduleName = Literal["linear", "cosine"]
-Prediction = Literal["eps", "x_0", "x_prev", "v"]
+Prediction = Literal["eps", "x_0", "x_prev", "v", "flow"]
 Variance = Literal["fixed_small", "fixed_large", "learned", "learned_range"]
 
 
@@ -44,6 +45,12 @@ def respacing(spacing: str, steps: int, even: str) -> str:
     return spacing
 
 
+def check_guidance_scale(scale: float) -> None:
+    """Raise ConfigError for a scale of classifier-free guidance that is not allowed."""
+    if not 0 <= scale < math.inf:
+        raise ConfigError(f"guidance_scale={scale}: 0 or more is needed")
+
+
 @dataclass(frozen=True, kw_only=True)
 class ProcessConfig:
     """The diffusion process on which a network was trained."""
@@ -53,7 +60,8 @@ class ProcessConfig:
     num_timesteps: int = 1000
     """T, the number of timesteps in training."""
     prediction: Prediction = "eps"
-    """What the network predicts; v is sqrt(alpha_bar) eps - sqrt(1 - alpha_bar) x_0 (arXiv:2202.00512)."""
+    """What the network predicts; v is sqrt(alpha_bar) eps - sqrt(1 - alpha_bar) x_0 (arXiv:2202.00512), flow is
+    eps - x_0 (arXiv:2209.03003)."""
     variance: Variance = "learned_range"
     """The variance of p(x_{t-1} | x_t): fixed or learned. If learned, the network has twice the output channels."""
     rescale_timesteps: bool = False
@@ -65,6 +73,12 @@ class ProcessConfig:
     @property
     def learns_variance(self) -> bool:
         return self.variance in ("learned", "learned_range")
+
+    @property
+    def noise(self) -> str:
+        """The properties on which the x_t and timesteps of a network depend."""
+        rescaled = " (rescaled)" if self.rescale_timesteps and self.num_timesteps != 1000 else ""
+        return f"{self.schedule} over {self.num_timesteps}{rescaled}"
 
     def build(self, respacing: str = "") -> "GaussianDiffusion":
         """The process on all T timesteps, or on those of `respacing` (see `NoiseSchedule.respace`)."""

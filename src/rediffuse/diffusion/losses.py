@@ -72,3 +72,5 @@ def _target(process: GaussianDiffusion, x_0: Tensor, x_t: Tensor, t: Tensor, noi
             return process.posterior(x_0, x_t, t).mean
         case "v":
             return process.v_from_x_0(x_0, t, noise)
+        case "flow":
+            return noise - x_0

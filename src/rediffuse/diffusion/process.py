@@ -105,7 +105,7 @@ class GaussianDiffusion:
             at("posterior_log_variance", t, x_t),
         )
 
-    # --- conversion between predictions of eps, x_0, x_prev and v ---------------------------------------------------
+    # --- conversion between predictions of eps, x_0, x_prev, v and flow ---------------------------------------------
 
     def x_0_from_eps(self, x_t: Tensor, t: Index, eps: Tensor) -> Tensor:
         """Solve x_t = sqrt(alpha_bar) x_0 + sqrt(1 - alpha_bar) eps for x_0."""
@@ -131,6 +131,11 @@ class GaussianDiffusion:
         """The x_0 of x_t and v; unlike that of x_t and eps it is known also where alpha_bar is 0."""
         at = self.schedule.at
         return at("sqrt_alpha_bar", t, x_t) * x_t - at("sqrt_one_minus_alpha_bar", t, x_t) * v
+
+    def x_0_from_flow(self, x_t: Tensor, t: Index, flow: Tensor) -> Tensor:
+        """The x_0 of x_t and eps - x_0; known also where alpha_bar is 0."""
+        signal, noise = (self.schedule.at(name, t, x_t) for name in ("sqrt_alpha_bar", "sqrt_one_minus_alpha_bar"))
+        return (x_t - noise * flow) / (signal + noise)
 
     # --- p: removing noise ------------------------------------------------------------------------------------------
 
@@ -180,7 +185,7 @@ class GaussianDiffusion:
         return Denoised(mean, variance.expand_as(value), log_variance.expand_as(value), x_0)
 
     def _value(self, output: Tensor) -> Tensor:
-        """The part of the output that predicts eps, x_0, x_prev or v, (N, C, ...)."""
+        """The part of the output that predicts eps, x_0, x_prev, v or flow, (N, C, ...)."""
         return output.chunk(2, dim=1)[0] if self.learns_variance else output
 
     def _x_0(self, value: Tensor, x_t: Tensor, t: Index, options: SamplerOptions) -> Tensor:
@@ -193,6 +198,8 @@ class GaussianDiffusion:
                 x_0 = self.x_0_from_x_prev(x_t, t, value)
             case "v":
                 x_0 = self.x_0_from_v(x_t, t, value)
+            case "flow":
+                x_0 = self.x_0_from_flow(x_t, t, value)
         if options.denoised_fn is not None:
             x_0 = options.denoised_fn(x_0)
         return x_0.clamp(-1, 1) if options.clip_denoised else x_0

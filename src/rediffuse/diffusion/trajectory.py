@@ -141,6 +141,22 @@ class Prediction:
         """(N, C, ...): the eps that corresponds to `x_0`."""
         return self._process.eps_from_x_0(self._x, self._index, self.x_0)
 
+    def eps_from(self, start: Level) -> Tensor:
+        """The eps of a step from `start`, the level of x, if the network was given the timestep of the step's end.
+
+        A prediction of v or flow is read at the level of x, as in diffusers' `DDIMInverseScheduler`. So a flow along
+        straight lines is inverted exactly.
+        """
+        alpha_bar = torch.from_numpy(self._process.schedule.alpha_bar)[self._index]
+        match self._process.prediction:
+            case "v":
+                v = alpha_bar.sqrt() * self.eps - (1 - alpha_bar).sqrt() * self.x_0
+                return start.signal * v + start.noise * self._x
+            case "flow":
+                return (self._x + start.signal * (self.eps - self.x_0)) / (start.signal + start.noise)
+            case _:
+                return self.eps
+
 
 @dataclass(frozen=True, kw_only=True)
 class Predictor:

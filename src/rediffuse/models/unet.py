@@ -91,7 +91,7 @@ class Denoiser(Trunk):
 
 
 class UNetModel(Denoiser):
-    """The ADM U-Net: predicts eps, x_0, x_prev or v, and the variance where it is learned."""
+    """The ADM U-Net: predicts eps, x_0, x_prev, v or flow, and the variance where it is learned."""
 
     def __init__(self, config: UNetConfig) -> None:
         super().__init__(config, config.in_channels)

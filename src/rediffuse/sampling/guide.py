@@ -4,7 +4,6 @@ import math
 
 from torch import Tensor
 
-from rediffuse.diffusion.config import ProcessConfig
 from rediffuse.diffusion.guidance import Guidance, classifier_guidance
 from rediffuse.errors import ConfigError
 from rediffuse.zoo.model import ClassifierModel, DiffusionModel
@@ -27,7 +26,7 @@ def guide(model: DiffusionModel, classifier: ClassifierModel, scale: float) -> G
     fits = {
         "image size": (classifier.image_size, model.image_size),
         "channels": (classifier.network.config.in_channels, model.network.config.in_channels),
-        "noise": (_noise(classifier.process_config), _noise(model.process_config)),
+        "noise": (classifier.process_config.noise, model.process_config.noise),
     }
     if model.num_classes is not None:
         fits["number of classes"] = (classifier.num_classes, model.num_classes)
@@ -48,9 +47,3 @@ def guide(model: DiffusionModel, classifier: ClassifierModel, scale: float) -> G
         return gradient(x_t, timesteps, y=y)
 
     return guidance
-
-
-def _noise(process: ProcessConfig) -> str:
-    """The properties of a process on which the x_t and timesteps of a network depend."""
-    rescaled = " (rescaled)" if process.rescale_timesteps and process.num_timesteps != 1000 else ""
-    return f"{process.schedule} over {process.num_timesteps}{rescaled}"

@@ -29,7 +29,7 @@ def ddim(predict: Predictor, x: Tensor, path: Path) -> Iterator[Step]:
         # In the precision of x, as in guided-diffusion; so 1 - alpha_bar has a relative error of 1e-3 near the image.
         alpha_bar, alpha_bar_next = start.alpha_bar.to(x.dtype), end.alpha_bar.to(x.dtype)
         if mirrored:
-            x = ddim_inverse_update(x, p.eps, alpha_bar, alpha_bar_next)
+            x = ddim_inverse_update(x, p.eps_from(start), alpha_bar, alpha_bar_next)
         elif eta:
             x = ddim_update(p.x_0, p.eps, alpha_bar_next, ddim_sigma(eta, alpha_bar, alpha_bar_next), predict.noise(x))
         else:

@@ -27,7 +27,7 @@ def dpm_solver(predict: Predictor, x: Tensor, path: Path) -> Iterator[Step]:
         h = _log_snr(end) - _log_snr(start)  # lambda_t - lambda_s of the paper
         p = predict(x, end if start.t is None else start)
         if start.t is None:
-            x = ddim.ddim_inverse_update(x, p.eps, start.alpha_bar, end.alpha_bar)
+            x = ddim.ddim_inverse_update(x, p.eps_from(start), start.alpha_bar, end.alpha_bar)
         elif x_0_before is None or h_before is None or not h.isfinite():
             x = ddim.ddim_update(p.x_0, p.eps, end.alpha_bar)
         else:

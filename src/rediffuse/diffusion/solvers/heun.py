@@ -31,7 +31,7 @@ def heun(predict: Predictor, x: Tensor, path: Path) -> Iterator[Step]:
     for start, end in pairwise(path):
         p = predict(x, end if start.t is None else start)
         if start.t is None:
-            x = ddim.ddim_inverse_update(x, p.eps, start.alpha_bar, end.alpha_bar)
+            x = ddim.ddim_inverse_update(x, p.eps_from(start), start.alpha_bar, end.alpha_bar)
         elif end.t is None or max(start.sigma, end.sigma) > MAX_SIGMA:
             x = ddim.ddim_update(p.x_0, p.eps, end.alpha_bar)
         else:
