@@ -22,6 +22,8 @@ class HubServer(ThreadingHTTPServer):
         """The files of each commit, by path."""
         self.visibility = ""
         """What was asked for when the repository was made."""
+        self.is_gated = False
+        """Whether its files need a licence that nobody has accepted."""
 
     @property
     def url(self) -> str:
@@ -62,9 +64,12 @@ class _Handler(BaseHTTPRequestHandler):
         self.do_GET()
 
     def do_GET(self) -> None:
+        if self.server.is_gated:
+            refusal = {"X-Error-Code": "GatedRepo", "X-Error-Message": "Access to model owner/name is restricted."}
+            return self._answer({"error": refusal["X-Error-Message"]}, status=403, headers=refusal)
         match self.path.partition("?")[0].strip("/").split("/"):
-            case ["owner", "name", "resolve", revision, path] if found := self.server.find(revision):
-                commit, files = found
+            case ["owner", "name", "resolve", revision, *parts] if found := self.server.find(revision):
+                (commit, files), path = found, "/".join(parts)
                 if path not in files:
                     return self._answer({}, status=404, headers={"X-Error-Code": "EntryNotFound"})
                 return self._send(200, files[path], {"ETag": f'"{_etag(files[path])}"', "X-Repo-Commit": commit})

@@ -21,6 +21,11 @@ def added_field(default: Any) -> Any:
     return dataclasses.field(default=default, metadata={"added": True})
 
 
+def added_defaults(kind: type[Any]) -> dict[str, Any]:
+    """The defaults of the fields from `added_field`, which files of earlier versions do not have."""
+    return {field.name: field.default for field in dataclasses.fields(kind) if field.metadata.get("added")}
+
+
 def dump(record: Any) -> dict[str, Any]:
     """The fields of a dataclass, nested ones included, as plain JSON values."""
     return json.loads(json.dumps(dataclasses.asdict(record), default=str))
@@ -91,9 +96,9 @@ def digest(record: Any) -> str:
     Fields from `added_field` count where they differ from their default.
     """
     fields = dump(record)
-    for field in dataclasses.fields(record):
-        if field.metadata.get("added") and getattr(record, field.name) == field.default:
-            del fields[field.name]
+    for name, default in added_defaults(type(record)).items():
+        if getattr(record, name) == default:
+            del fields[name]
     text = json.dumps(fields, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 

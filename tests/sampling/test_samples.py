@@ -51,11 +51,11 @@ def test_samplers_are_those_of_the_diffusion_package() -> None:
 def test_selected_steps_are_evenly_spaced_and_end_with_the_sample() -> None:
     model, settings = unet(), SamplingSettings(sampler="dpm_solver", steps=7)
     steps = list(denoise(model, [0], settings))
-    kept = select_steps(denoise(model, [0], settings), 7, 3)
+    kept = select_steps(model, denoise(model, [0], settings), settings, 3)
     assert len(kept) == 3
     for step, place in zip(kept, (0, 3, 6), strict=True):
         torch.testing.assert_close(step.x, steps[place].x)
-    assert len(select_steps(iter(steps), 7, 50)) == 7
+    assert len(select_steps(model, iter(steps), settings, 50)) == 7
 
 
 @pytest.mark.parametrize("num_classes", [None, 3], ids=["unconditional", "class-conditional"])

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from huggingface_hub import constants
 
+import pipelines
+import rediffuse
 from hub_server import HubServer, serve_hub
 from rediffuse.errors import FetchError, StorageError
 from rediffuse.zoo.hub import fetch_from_hub, push_folder
@@ -44,7 +46,7 @@ def test_a_model_is_pushed_and_loaded_by_its_name(hub: HubServer, folder: Path, 
     assert ended.returncode == 0, ended.stderr
     address, *(local, loaded, again) = json.loads(ended.stdout)
     assert address == f"{hub.url}/owner/name/commit/{0:040x}"
-    assert loaded == again == {"source": f"owner/name@{0:040x}", "sha256": local["sha256"]}
+    assert loaded == again == {"source": f"owner/name@{0:040x}", "sha256": local["sha256"], "parts": {}}
     assert hub.visibility == "private"
     [files] = hub.commits
     assert files.keys() == {"README.md", "config.json", "model.safetensors"}
@@ -105,3 +107,30 @@ def test_a_model_of_the_hub_that_was_fetched_needs_no_network(tmp_path: Path) ->
     (repository / "refs").mkdir()
     (repository / "refs" / "main").write_text(commit)
     assert fetch_from_hub("owner/name", tmp_path, endpoint="http://127.0.0.1:1") == snapshot
+
+
+def test_a_pipeline_is_fetched_without_other_forms_of_its_weights_and_needs_no_network_later(
+    hub: HubServer, tmp_path: Path
+) -> None:
+    pipelines.pixel().save_pretrained(tmp_path / "saved")
+    saved = {str(path.relative_to(tmp_path / "saved")): path for path in (tmp_path / "saved").rglob("*.*")}
+    others = [
+        "unet/weights.bin",
+        "unet/model.onnx_data",
+        "unet/model.fp16.safetensors",
+        "safety_checker/model.safetensors",
+        "all.ckpt",
+    ]
+    hub.commits.append({name: path.read_bytes() for name, path in saved.items()} | dict.fromkeys(others, b"large"))
+    folder = fetch_from_hub("owner/name", tmp_path / "cache", endpoint=hub.url)
+    assert {str(path.relative_to(folder)) for path in folder.rglob("*.*")} == saved.keys()
+    assert fetch_from_hub("owner/name", tmp_path / "cache", endpoint="http://127.0.0.1:1") == folder
+    expected = rediffuse.load(tmp_path / "saved").provenance.sha256
+    assert rediffuse.load(folder).provenance.sha256 == expected
+
+
+def test_a_gated_model_names_its_licence(hub: HubServer, tmp_path: Path) -> None:
+    hub.commits.append({"model_index.json": b"{}"})
+    hub.is_gated = True
+    with pytest.raises(FetchError, match=r"^owner/name: could not be fetched from the hub: .*[Aa]ccess.*restricted"):
+        fetch_from_hub("owner/name", tmp_path, endpoint=hub.url)

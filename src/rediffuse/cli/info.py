@@ -58,6 +58,8 @@ def _inspect(args: InfoFlags) -> "Inspection":
 def _rows(found: "Inspection") -> Iterator[tuple[str, str]]:
     yield "source", found.provenance.source
     yield "sha256", found.provenance.sha256
+    for part, sha256 in found.provenance.parts.items():
+        yield "part", f"{part} {sha256}"
     totals = found.totals
     yield "tensors", f"{totals.num_tensors:,}, {totals.num_parameters:,} parameters, {', '.join(totals.dtypes)}"
     if found.not_finite:
@@ -98,6 +100,7 @@ def _record(found: "Inspection") -> dict[str, Any]:
     return {
         "source": found.provenance.source,
         "sha256": found.provenance.sha256,
+        "parts": found.provenance.parts,
         **dump(found.totals),
         "kind": layout.kind if layout else None,
         "network": dict(layout.fields) if layout else None,

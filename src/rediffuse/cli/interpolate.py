@@ -35,6 +35,10 @@ class InterpolateFlags(CommandFlags):
     frequency: str = SamplingSettings.frequency
     """Filter on the model's skip connections: trained (none but its own spectral gates), off, freeu, freeu:B, sharpen
     or lowpass."""
+    prompt: str = SamplingSettings.prompt
+    """The text that conditions the model, for a model with prompts."""
+    guidance_scale: float = SamplingSettings.guidance_scale
+    """Scale of classifier-free guidance by the prompt or the class; 1 is without guidance."""
     class_: Annotated[int | None, Argument(name="class")] = None
     """The class of all frames, for a class-conditional model."""
     batch_size: int = 16
@@ -48,7 +52,13 @@ class InterpolateFlags(CommandFlags):
 def run(args: InterpolateFlags) -> Result:
     """Write the frames and the strip."""
     settings = SamplingSettings(
-        sampler=args.sampler, steps=args.steps, spacing=args.spacing, clip=args.clip, frequency=args.frequency
+        sampler=args.sampler,
+        steps=args.steps,
+        spacing=args.spacing,
+        clip=args.clip,
+        frequency=args.frequency,
+        prompt=args.prompt,
+        guidance_scale=args.guidance_scale,
     )
     strip = args.out / "strip.png"
     if strip.exists() and not args.force:

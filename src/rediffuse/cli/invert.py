@@ -37,6 +37,10 @@ class InvertFlags(CommandFlags):
     frequency: str = SamplingSettings.frequency
     """Filter on the model's skip connections: trained (none but its own spectral gates), off, freeu, freeu:B, sharpen
     or lowpass."""
+    prompt: str = SamplingSettings.prompt
+    """The text that conditions the model, for a model with prompts."""
+    guidance_scale: float = SamplingSettings.guidance_scale
+    """Scale of classifier-free guidance by the prompt or the class; 1 is without guidance."""
     class_: Annotated[int | None, Argument(name="class")] = None
     """The class of every image, for a class-conditional model."""
     batch_size: int = 16
@@ -62,6 +66,8 @@ def run(args: InvertFlags) -> Result:
                 spacing=args.spacing,
                 clip=args.clip,
                 frequency=args.frequency,
+                prompt=args.prompt,
+                guidance_scale=args.guidance_scale,
                 grid="aligned",
             ),
             class_=args.class_,

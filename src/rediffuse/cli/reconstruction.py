@@ -30,8 +30,13 @@ class ReconstructionFlags:
     crop: Annotated[str, CROP] = DireSettings.crop
     """Cut out the middle square (center), squash the image into a square (squash), or cut up to N squares out of it
     without resampling (windows:N), at N times the network calls."""
+    prompt: str = DireSettings.prompt
+    """The text that conditions the model, for a model with prompts."""
+    guidance_scale: float = DireSettings.guidance_scale
+    """Scale of classifier-free guidance by the prompt or the class; 1 is without guidance."""
     solver: str = DireSettings.solver
-    """The sampler that inverts and reconstructs: ddim, dpm_solver or heun; all but ddim need --grid aligned."""
+    """The sampler that inverts and reconstructs: ddim, dpm_solver or heun; the last two need --grid aligned.
+    autoencoder: only encode and decode, with the autoencoder of a latent model."""
     spacing: str = DireSettings.spacing
     """Spacing of the timesteps: even, karras, timesteps:T,T,... or sigmas:S,S,..."""
 

@@ -51,6 +51,10 @@ class SampleFlags(CommandFlags):
     frequency: str = SamplingSettings.frequency
     """Filter on the model's skip connections: trained (none but its own spectral gates), off, freeu, freeu:B, sharpen
     or lowpass."""
+    prompt: str = SamplingSettings.prompt
+    """The text that conditions the model, for a model with prompts."""
+    guidance_scale: float = SamplingSettings.guidance_scale
+    """Scale of classifier-free guidance by the prompt or the class; 1 is without guidance."""
     classifier: Annotated[str | None, MODEL] = None
     """A classifier of noisy images for classifier guidance: a folder, a checkpoint or a published name."""
     scale: float | None = None
@@ -79,6 +83,8 @@ def run(args: SampleFlags) -> Result:
         eta=args.eta,
         clip=args.clip,
         frequency=args.frequency,
+        prompt=args.prompt,
+        guidance_scale=args.guidance_scale,
     )
     seeds = parse_numbers(args.seeds, "--seeds", LARGEST_SEED)
     if args.scale is not None and args.classifier is None:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,7 +11,7 @@ from torch import Tensor
 from rediffuse.diffusion import trajectory
 from rediffuse.diffusion.process import SamplerOptions
 from rediffuse.dire.bands import BandProfile, band_profile, without_middle
-from rediffuse.dire.settings import DireSettings, require_same
+from rediffuse.dire.settings import AUTOENCODER, DireSettings, require_same
 from rediffuse.errors import ConfigError
 from rediffuse.images.windows import Window
 from rediffuse.zoo.labels import Labels, class_labels
@@ -44,7 +45,8 @@ class Reconstruction:
     x_0: Tensor
     """(N, 3, S, S) in [-1, 1]: the images."""
     x_T: Tensor
-    """(N, 3, S, S): the latents, which are the result of the inversion after `settings.depth` steps."""
+    """(N, 3, S, S): the noise, which is the result of the inversion after `settings.depth` steps; of a latent model
+    (N, C, s, s)."""
     x_0_hat: Tensor
     """(N, 3, S, S): the reconstructions; in [-1, 1] if the settings clip."""
     settings: DireSettings
@@ -52,17 +54,23 @@ class Reconstruction:
     """(N, 3, S, S): the reconstructions of the images without middle frequencies, if `settings.second_view` is set."""
     windows: tuple[Window, ...] = ()
     """The places of the N windows in their image, for `crop="windows:N"`; empty for whole images."""
+    z_0: Tensor | None = None
+    """(N, C, s, s): the latents of the images; None for a model of images."""
+    z_0_hat: Tensor | None = None
+    """(N, C, s, s): the reconstructed latents, of which `x_0_hat` is decoded; with `solver="autoencoder"` equal to
+    `z_0`, those of the first autoencoder."""
 
     def __post_init__(self) -> None:
         assert len(self.windows) in (0, len(self.x_0))
-        assert self.x_0.shape == self.x_T.shape == self.x_0_hat.shape
+        assert self.x_0.shape == self.x_0_hat.shape
+        assert self.x_T.shape == (self.x_0 if self.z_0 is None else self.z_0).shape
+        assert (self.z_0 is None) == (self.z_0_hat is None)
         assert (self.second is not None) == self.settings.second_view
         assert self.second is None or self.second.shape == self.x_0.shape
 
     def __repr__(self) -> str:
         """Shapes and settings, but not the pixels."""
-        names = ("x_0", "x_T", "x_0_hat", "second") if self.second is not None else ("x_0", "x_T", "x_0_hat")
-        tensors = "".join(f"{name}={_describe(getattr(self, name))}, " for name in names)
+        tensors = "".join(f"{name}={_describe(tensor)}, " for name, tensor in self.tensors.items())
         return f"Reconstruction({tensors}settings={self.settings})"
 
     def __len__(self) -> int:
@@ -76,6 +84,12 @@ class Reconstruction:
         return self._each(lambda tensor: tensor.to(device), self.windows)
 
     @property
+    def tensors(self) -> dict[str, Tensor]:
+        """Those that it has, by the names of their fields."""
+        names = ("x_0", "x_T", "x_0_hat", "second", "z_0", "z_0_hat")
+        return {name: tensor for name in names if (tensor := getattr(self, name)) is not None}
+
+    @property
     def error(self) -> Tensor:
         """D = x_0 - x_0_hat, signed, (N, 3, S, S)."""
         return self.x_0 - self.x_0_hat
@@ -84,6 +98,11 @@ class Reconstruction:
     def profile(self) -> BandProfile:
         """The error by frequency band; it is computed once, and used by features and evidence."""
         return band_profile(self.x_0, self.x_0_hat)
+
+    @property
+    def latent_error(self) -> Tensor | None:
+        """z_0 - z_0_hat, signed, (N, C, s, s); None for a model of images."""
+        return None if self.z_0 is None or self.z_0_hat is None else self.z_0 - self.z_0_hat
 
     @property
     def map(self) -> DireMap:
@@ -101,9 +120,8 @@ class Reconstruction:
         return torch.isfinite(both).flatten(1).all(dim=1)
 
     def _each(self, function: Callable[[Tensor], Tensor], windows: tuple[Window, ...]) -> "Reconstruction":
-        x_0, x_T, x_0_hat = (function(tensor) for tensor in (self.x_0, self.x_T, self.x_0_hat))
-        second = None if self.second is None else function(self.second)
-        return replace(self, x_0=x_0, x_T=x_T, x_0_hat=x_0_hat, second=second, windows=windows)
+        tensors: dict[str, Any] = {name: function(tensor) for name, tensor in self.tensors.items()}
+        return replace(self, windows=windows, **tensors)
 
 
 def reconstruct(
@@ -112,8 +130,9 @@ def reconstruct(
     """x_0 -> x_T by DDIM inversion -> x_0_hat by DDIM sampling, over the same timesteps (DIRE, section 3.2).
 
     With half precision only the convolutions and the attention of the network are in it: normalisation, embeddings and
-    the arithmetic of the sampler are float32, and the model is not changed. The result is deterministic. The batch of
-    an image affects its result only by rounding in convolutions (about 1e-5 in x_0_hat).
+    the arithmetic of the sampler are float32, and the model is not changed; the network of a pipeline is in autocast. A
+    latent model inverts and samples latents between its encoder and decoder, which stay float32. The result is
+    deterministic. The batch of an image affects its result only by rounding in convolutions (about 1e-5 in x_0_hat).
 
     Args:
         model: a model whose network is in eval mode.
@@ -147,8 +166,12 @@ class Reconstructor:
     def __init__(self, model: DiffusionModel, settings: DireSettings) -> None:
         _check_model(model, settings)
         self.model, self.settings = model, settings
-        self._process = model.process(settings.respacing)
-        self._network = model.denoiser(settings.frequency, settings.precision)
+        if settings.solver == AUTOENCODER:
+            self._reconstruct = self._autoencode
+        else:
+            self._process = model.process(settings.respacing)
+            self._network = model.denoiser(settings, settings.precision)
+            self._reconstruct = self._round_trip
 
     def __call__(self, x_0: Tensor, labels: Labels | None = None) -> Reconstruction:
         """See `reconstruct`."""
@@ -156,45 +179,55 @@ class Reconstructor:
         _check_images(x_0, settings)
         x_0 = x_0.to(model.device)
         y = class_labels(model, labels, len(x_0))
-        options = SamplerOptions(clip_denoised=settings.clip, conditioning={} if y is None else {"y": y})
-        x_T, x_0_hat = self._round_trip(x_0, options)
-        second = self._round_trip(without_middle(x_0), options)[1] if settings.second_view else None
-        return Reconstruction(x_0=x_0, x_T=x_T, x_0_hat=x_0_hat, settings=settings, second=second)
+        conditioning = {} if y is None else {"y": y}
+        options = SamplerOptions(clip_denoised=settings.clip and model.autoencoder is None, conditioning=conditioning)
+        made: dict[str, Any] = self._reconstruct(x_0, options)
+        second = self._reconstruct(without_middle(x_0), options)["x_0_hat"] if settings.second_view else None
+        return Reconstruction(x_0=x_0, settings=settings, second=second, **made)
 
-    def _round_trip(self, images: Tensor, options: SamplerOptions) -> tuple[Tensor, Tensor]:
-        settings, process, network = self.settings, self._process, self._network
+    def _autoencode(self, images: Tensor, options: SamplerOptions) -> dict[str, Tensor]:
+        x_0_hat, z = self.model.autoencode(images, clip=self.settings.clip)
+        return {"x_T": z, "x_0_hat": x_0_hat, "z_0": z, "z_0_hat": z}
+
+    def _round_trip(self, images: Tensor, options: SamplerOptions) -> dict[str, Tensor]:
+        model, settings, process, network = self.model, self.settings, self._process, self._network
         with torch.inference_mode():
+            start = model.encode(images)
             inversion = trajectory.invert(
-                settings.solver, process, network, images, options, grid=settings.grid, depth=settings.depth
+                settings.solver, process, network, start, options, grid=settings.grid, depth=settings.depth
             )
             x_T = trajectory.last(inversion)
-            x_0_hat = trajectory.last(
+            end = trajectory.last(
                 trajectory.sample(settings.solver, process, network, x_T, options, depth=settings.depth)
             )
+            made = {"x_T": x_T, "x_0_hat": model.decode(end, clip=settings.clip)}
+            made |= {} if model.autoencoder is None else {"z_0": start, "z_0_hat": end}
         # Tensors made in inference mode cannot be used in a training later (of a detector on the map); copies can.
-        return x_T.clone(), x_0_hat.clone()
+        return {name: tensor.clone() for name, tensor in made.items()}
 
 
 def joined(parts: Sequence[Reconstruction], windows: tuple[Window, ...] = ()) -> Reconstruction:
     """The rows of several reconstructions of the same settings as one, which has these windows."""
-    x_0, x_T, x_0_hat = (torch.cat([getattr(part, name) for part in parts]) for name in ("x_0", "x_T", "x_0_hat"))
-    second = [part.second for part in parts if part.second is not None]
-    return replace(
-        parts[0], x_0=x_0, x_T=x_T, x_0_hat=x_0_hat, second=torch.cat(second) if second else None, windows=windows
-    )
+    tensors: dict[str, Any] = {name: torch.cat([part.tensors[name] for part in parts]) for name in parts[0].tensors}
+    return replace(parts[0], windows=windows, **tensors)
 
 
 def network_calls(model: DiffusionModel, settings: DireSettings) -> int:
     """Network calls per image for inversion and reconstruction of each view and of each of the N windows.
 
-    They are counted by running the solver. An image with fewer windows than N needs fewer calls.
+    They are counted by running the solver; a pass through autoencoders alone counts as one. An image with fewer windows
+    than N needs fewer calls.
     """
-    process = model.process(settings.respacing)
-    paths = (
-        trajectory.inversion_path(process, settings.grid, settings.depth),
-        trajectory.sampling_path(process, settings.depth),
-    )
-    calls = sum(trajectory.num_network_calls(settings.solver, process, path) for path in paths)
+    if settings.solver == AUTOENCODER:
+        calls = 1
+    else:
+        process = model.process(settings.respacing)
+        paths = (
+            trajectory.inversion_path(process, settings.grid, settings.depth),
+            trajectory.sampling_path(process, settings.depth),
+        )
+        calls = sum(trajectory.num_network_calls(settings.solver, process, path) for path in paths)
+        calls *= 1 if settings.guidance_scale == 1 else 2
     return calls * (2 if settings.second_view else 1) * (settings.num_windows or 1)
 
 

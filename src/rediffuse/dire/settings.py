@@ -3,7 +3,7 @@
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from rediffuse.diffusion.config import EVEN, MOST_TIMESTEPS, respacing
+from rediffuse.diffusion.config import EVEN, MOST_TIMESTEPS, check_guidance_scale, respacing
 from rediffuse.diffusion.samplers import get_sampler
 from rediffuse.errors import ConfigError, SettingsMismatch
 from rediffuse.images.config import num_windows
@@ -13,6 +13,7 @@ from rediffuse.records import added_field, require_range
 if TYPE_CHECKING:
     from rediffuse.zoo.model import DiffusionModel
 
+AUTOENCODER = "autoencoder"
 Grid = Literal["compat", "aligned"]
 Kind = Literal["maps", "reconstructions", "latents"]
 """The parts of a reconstruction that a job can store."""
@@ -29,7 +30,8 @@ class DireSettings:
     model_sha256: str
     """SHA-256 of the weights."""
     solver: str = "ddim"
-    """The sampler that inverts and reconstructs the image; it must draw no noise."""
+    """The sampler that inverts and reconstructs the image; it must draw no noise. `autoencoder`: only encode and decode
+    the image with the autoencoder of a latent model (AEROBLADE, arXiv:2401.17879), whatever `steps` and `depth`."""
     steps: int = 20
     """Length of the timestep grid; with even spacing it must divide the training chain into equal strides (`ddimN`)."""
     spacing: str = added_field(EVEN)
@@ -37,7 +39,7 @@ class DireSettings:
     depth: int | None = None
     """Number of steps of the inversion, and of the sampling back (the original's `real_step`); None is all steps."""
     clip: bool = True
-    """Clip the predicted x_0 to [-1, 1] in every step."""
+    """Clip the predicted x_0 to [-1, 1] in every step; of a latent model only the decoded image."""
     precision: Precision = "fp32"
     grid: Grid = "compat"
     """`compat`: the original's inversion grid, shifted by one step; only for the solver ddim. `aligned`: the reversed
@@ -49,6 +51,10 @@ class DireSettings:
     """The filter of the skip connections, in inversion and sampling: a preset of `models.config.Preset`."""
     second_view: bool = False
     """Also reconstruct the image without its middle frequencies (`bands.without_middle`): twice the network calls."""
+    prompt: str = added_field("")
+    """The text of inversion and sampling, for a model with prompts."""
+    guidance_scale: float = added_field(1.0)
+    """See `SamplingSettings.guidance_scale`; a scale other than 1 needs twice the network calls."""
 
     def __post_init__(self) -> None:
         require_range("steps", self.steps, 1, MOST_TIMESTEPS)
@@ -57,9 +63,11 @@ class DireSettings:
         require_range("image_size", self.image_size, 1, LARGEST_IMAGE)
         num_windows(self.crop)  # a crop that is none is refused here
         Preset.parse(self.frequency)
-        get_sampler("solver", self.solver, inverts=True)
+        check_guidance_scale(self.guidance_scale)
+        if self.solver != AUTOENCODER:
+            get_sampler("solver", self.solver, inverts=True)
         assert self.respacing  # raises an error for a wrong spacing
-        if self.grid == "compat" and self.solver != "ddim":
+        if self.grid == "compat" and self.solver not in ("ddim", AUTOENCODER):
             raise ConfigError(f"grid=compat: is only for solver=ddim; solver={self.solver} needs grid=aligned")
 
     @classmethod
@@ -76,7 +84,11 @@ class DireSettings:
         """
         model.require_rgb_unet("reconstruct images")
         settings = cls(image_size=model.image_size, model_sha256=model.provenance.sha256, **fields)
-        model.process(settings.respacing)  # raises an error for an impossible grid now, and not during a job
+        if settings.solver != AUTOENCODER:  # these raise an error for what the model cannot do now, not during a job
+            model.process(settings.respacing)
+            model.denoiser(settings)
+        elif model.autoencoder is None:
+            raise ConfigError(f"solver={AUTOENCODER}: {model.provenance.source} has no autoencoder; a latent model has")
         return settings
 
     @property

@@ -83,6 +83,8 @@ def likelihoods(
         InputError: no file could be read.
     """
     model.require_rgb_unet("give a likelihood of images")
+    if model.autoencoder is not None:
+        raise ConfigError(f"{model.provenance.source}: a latent model has no likelihood of images")
     if batch_size < 1:
         raise ConfigError(f"batch_size={batch_size}: at least 1 is needed")
     process = model.process("" if steps is None else str(steps))

@@ -5,13 +5,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from rediffuse.models.meta import forward_on_meta
-from rediffuse.models.trunk import Trunk
 
 
-def flops(model: Trunk, shape: Sequence[int]) -> int:
+def flops(model: nn.Module, shape: Sequence[int]) -> int:
     """Operations of one forward pass on an input of `shape` (N, C, ...): 2 per multiply-add.
 
     Counts convolutions, linear maps, attention and Fourier transforms, but no pointwise operations. Runs on the meta

@@ -6,16 +6,15 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from rediffuse.models.meta import forward_on_meta
-from rediffuse.models.trunk import Trunk
 
 
-def peak_activation_bytes(model: Trunk, shape: Sequence[int]) -> int:
+def peak_activation_bytes(model: nn.Module, shape: Sequence[int]) -> int:
     """Peak bytes of activations during a forward pass without gradients, in float32.
 
     An estimate: attention counts as fused (no L x L matrix is stored), and the work space of the device's kernels is

@@ -4,12 +4,12 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from rediffuse.diffusion.config import EVEN, MOST_TIMESTEPS, respacing
+from rediffuse.diffusion.config import EVEN, MOST_TIMESTEPS, check_guidance_scale, respacing
 from rediffuse.diffusion.samplers import SAMPLERS, get_sampler
 from rediffuse.errors import ConfigError
 from rediffuse.images.config import Crop
 from rediffuse.models.config import Preset
-from rediffuse.records import require_range
+from rediffuse.records import added_field, require_range
 
 Progressive = Literal["strip", "gif"]
 """The picture of the intermediate steps of an image: next to each other in a strip, or as an animation."""
@@ -30,15 +30,20 @@ class SamplingSettings:
     eta: float = 0.0
     """DDIM's share of noise: 0 is deterministic, 1 has DDPM's variance."""
     clip: bool = True
-    """Clip the predicted x_0 to [-1, 1] in every step."""
+    """Clip the predicted x_0 to [-1, 1] in every step; of a latent model only the decoded image."""
     frequency: str = "trained"
     """The filter of the skip connections: a preset of `models.config.Preset`."""
+    prompt: str = added_field("")
+    """The text, for a model with prompts."""
+    guidance_scale: float = added_field(1.0)
+    """Scale of classifier-free guidance (arXiv:2207.12598) by the prompt or the class; 1 is without it."""
 
     def __post_init__(self) -> None:
         sampler = get_sampler("sampler", self.sampler)
         Preset.parse(self.frequency)
         require_range("steps", self.steps, 1, MOST_TIMESTEPS)
         assert self.respacing  # raises an error for a wrong spacing
+        check_guidance_scale(self.guidance_scale)
         if not 0 <= self.eta <= 1:
             raise ConfigError(f"eta={self.eta}: from 0 to 1 is allowed")
         if self.eta and sampler.draws != "eta":

@@ -21,8 +21,8 @@ from rediffuse.images.decode import Limits, decode
 from rediffuse.images.encode import gif_bytes, is_whole, png_bytes
 from rediffuse.images.montage import tile
 from rediffuse.images.npz import write_npz
-from rediffuse.records import dump, read_json
-from rediffuse.sampling.config import Progressive, SampleRecord, UpscaleRecord
+from rediffuse.records import added_defaults, dump, read_json
+from rediffuse.sampling.config import Progressive, SampleRecord, SamplingSettings, UpscaleRecord
 
 MAX_IN_GRID = 1024
 """Largest number of images in a grid; the first ones are shown."""
@@ -169,7 +169,10 @@ class ImageFolder:
                     f"{self.path}: holds images/ of unknown origin (no settings.json); give another folder"
                 )
             return self._record
-        return read_json(self._settings)
+        record = read_json(self._settings)
+        if isinstance(record.get("settings"), dict):
+            record["settings"] = {**added_defaults(SamplingSettings), **record["settings"]}
+        return record
 
     @property
     def _settings(self) -> Path:

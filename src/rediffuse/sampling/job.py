@@ -62,7 +62,7 @@ def fill_with_samples(
         of_part = None if labels is None else labels[part]
         seeds = [request.seed for request in padded[part]]
         steps = denoise(model, seeds, settings, labels=of_part, guidance=guidance)
-        return select_steps(steps, settings.steps, num_shown)
+        return select_steps(model, steps, settings, num_shown)
 
     for part, kept in in_parts(steps_of, len(padded)):
         x_0 = kept[-1].x
@@ -123,9 +123,9 @@ def _intermediate(steps: Sequence[Step]) -> np.ndarray:
 
 
 def _check_rgb(model: DiffusionModel) -> None:
-    config = model.network.config
-    if config.in_channels != 3 or config.dims != 2:
+    channels, dims = model.image_channels, model.network.config.dims
+    if channels != 3 or dims != 2:
         raise ConfigError(
-            f"{model.provenance.source}: makes {config.in_channels} channels in {config.dims} dimensions; "
+            f"{model.provenance.source}: makes {channels} channels in {dims} dimensions; "
             "only 3 channels in 2 dimensions can be written as images"
         )

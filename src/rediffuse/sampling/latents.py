@@ -28,19 +28,20 @@ def invert(
         labels: see `sample.sample`.
 
     Returns:
-        x_T (N, C, S, S) float32, on the model's device.
+        x_T (N, C, S, S) float32, of `model.shape`, on the model's device.
 
     Raises:
         ConfigError: the settings draw noise, or x_0 or the labels do not fit the model.
     """
     settings = settings or SamplingSettings()
-    _check(model, x_0, settings)
+    _check(model, x_0, settings, (model.image_channels, *[model.image_size] * (len(model.shape) - 1)))
     y = class_labels(model, labels, len(x_0))
     conditioning = {} if y is None else {"y": y}
-    options = SamplerOptions(clip_denoised=settings.clip, conditioning=conditioning)
+    options = SamplerOptions(clip_denoised=settings.clip and model.autoencoder is None, conditioning=conditioning)
     process = model.process(settings.respacing)
-    network = model.denoiser(settings.frequency)
-    return trajectory.last(trajectory.invert(settings.sampler, process, network, x_0.to(model.device), options))
+    network = model.denoiser(settings)
+    encoded = model.encode(x_0.to(model.device))
+    return trajectory.last(trajectory.invert(settings.sampler, process, network, encoded, options))
 
 
 def decode(
@@ -48,13 +49,13 @@ def decode(
 ) -> Tensor:
     """Sample images x_0 (N, C, S, S), on the CPU, from latents x_T; arguments and errors are those of `invert`."""
     settings = settings or SamplingSettings()
-    _check(model, x_T, settings)
+    _check(model, x_T, settings, model.shape)
     y = class_labels(model, labels, len(x_T))
 
     def last_of(part: slice) -> Tensor:
         labels_of = None if y is None else y[part]
         steps = denoise_from(model, x_T[part].to(model.device), settings, noise=_no_noise, labels=labels_of)
-        [last] = select_steps(steps, settings.steps, 1)
+        [last] = select_steps(model, steps, settings, 1)
         return last.x
 
     x_0 = torch.cat([x for _, x in Parts(len(x_T), model.device)(last_of, len(x_T))])
@@ -127,13 +128,11 @@ def interpolate(
         yield from decode(model, part, settings, labels=None if label is None else [label] * len(part))
 
 
-def _check(model: DiffusionModel, x: Tensor, settings: SamplingSettings) -> None:
+def _check(model: DiffusionModel, x: Tensor, settings: SamplingSettings, needed: tuple[int, ...]) -> None:
     get_sampler("sampler", settings.sampler, inverts=True)
     if settings.eta:
         raise ConfigError(f"eta={settings.eta}: latents need sampling without noise, eta=0")
     check(model, settings, "unet", num_samples=len(x))
-    config = model.network.config
-    needed = (config.in_channels, *[config.image_size] * config.dims)
     if x.shape[1:] != needed or x.dtype != torch.float32:
         raise ConfigError(
             f"given {tuple(x.shape)} {str(x.dtype).removeprefix('torch.')}; (N, {', '.join(map(str, needed))}) float32 "

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Sequence
 
-import torch
 from torch import Tensor
 
 from rediffuse.diffusion import trajectory
@@ -59,7 +58,7 @@ def sample(
     def steps_of(batch: slice) -> Iterator[Step]:
         return denoise(model, seeds[batch], settings, labels=None if y is None else y[batch], guidance=guidance)
 
-    return _images(steps_of, settings, seeds, batch_size, model.device)
+    return _images(model, steps_of, settings, seeds, batch_size)
 
 
 def upscale(
@@ -98,7 +97,7 @@ def upscale(
         part = None if y is None else y[batch]
         return denoise(model, seeds[batch], settings, labels=part, low_res=low_res[batch])
 
-    return _images(steps_of, settings, seeds, batch_size, model.device)
+    return _images(model, steps_of, settings, seeds, batch_size)
 
 
 def denoise(
@@ -114,9 +113,8 @@ def denoise(
 
     The arguments are those of `sample` and `upscale`, which check them; `labels` are from `class_labels`.
     """
-    config = model.network.config
     noise = PerSampleNoise(seeds)
-    x_T = noise.normal((config.in_channels, *[config.image_size] * config.dims)).to(model.device)
+    x_T = noise.normal(model.shape).to(model.device)
     return denoise_from(model, x_T, settings, noise=noise, labels=labels, guidance=guidance, low_res=low_res)
 
 
@@ -136,20 +134,33 @@ def denoise_from(
         conditioning["y"] = labels
     if low_res is not None:
         conditioning["low_res"] = low_res.to(model.device)
-    network = model.denoiser(settings.frequency)
+    network = model.denoiser(settings)
     if model.num_classes is None:
         network = _without_labels(network)  # only the guidance needs them
     options = SamplerOptions(
-        clip_denoised=settings.clip, guidance=guidance, conditioning=conditioning, eta=settings.eta, noise=noise
+        clip_denoised=settings.clip and model.autoencoder is None,
+        guidance=guidance,
+        conditioning=conditioning,
+        eta=settings.eta,
+        noise=noise,
     )
     return trajectory.sample(settings.sampler, model.process(settings.respacing), network, x_T, options)
 
 
-def select_steps(steps: Iterator[Step], num_steps: int, num_selected: int) -> list[Step]:
-    """At most `num_selected` of `num_steps` steps, evenly spaced and including the last one, on the CPU."""
-    apart = (num_steps - 1) / max(1, num_selected - 1)
-    wanted = {num_steps - 1 - round(apart * place) for place in range(num_selected)}
-    return [Step(step.x.cpu(), step.x_0.cpu()) for index, step in enumerate(steps) if index in wanted]
+def select_steps(
+    model: DiffusionModel, steps: Iterator[Step], settings: SamplingSettings, num_selected: int
+) -> list[Step]:
+    """At most `num_selected` of `settings.steps` steps, evenly spaced and including the last one, on the CPU.
+
+    The steps of a latent model are decoded.
+    """
+    apart = (settings.steps - 1) / max(1, num_selected - 1)
+    wanted = {settings.steps - 1 - round(apart * place) for place in range(num_selected)}
+
+    def image(x: Tensor) -> Tensor:
+        return model.decode(x, clip=settings.clip).cpu()
+
+    return [Step(image(step.x), image(step.x_0)) for index, step in enumerate(steps) if index in wanted]
 
 
 def check(model: DiffusionModel, settings: SamplingSettings, kind: Kind, *, num_samples: int) -> None:
@@ -162,6 +173,7 @@ def check(model: DiffusionModel, settings: SamplingSettings, kind: Kind, *, num_
     if not num_samples:
         raise ConfigError("seeds: given none; at least 1 is needed")
     model.process(settings.respacing)  # checks the number of steps
+    model.denoiser(settings)  # checks prompt and guidance
 
 
 def check_range(x_0: Tensor, names: Sequence[object]) -> None:
@@ -180,16 +192,16 @@ def check_range(x_0: Tensor, names: Sequence[object]) -> None:
 
 
 def _images(
+    model: DiffusionModel,
     steps_of: Callable[[slice], Iterator[Step]],
     settings: SamplingSettings,
     seeds: Sequence[int],
     batch_size: int,
-    device: torch.device,
 ) -> Iterator[Tensor]:
-    in_parts = Parts(batch_size, device)
+    in_parts = Parts(batch_size, model.device)
 
     def images() -> Iterator[Tensor]:
-        parts = in_parts(lambda batch: select_steps(steps_of(batch), settings.steps, 1), len(seeds))
+        parts = in_parts(lambda batch: select_steps(model, steps_of(batch), settings, 1), len(seeds))
         for batch, [last] in parts:
             check_range(last.x, [f"seed {seed}" for seed in seeds[batch]])
             yield from last.x

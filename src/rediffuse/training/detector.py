@@ -98,6 +98,9 @@ def _train_detector(config: DetectorTraining, model: DiffusionModel, folder: Pat
         folds = assign_folds(search.images)
         detector, control, choices = search.detectors(search.plan(folds))
         evaluation = search.cross_validated(folds)
+    provenance = {"model": dump(model.provenance)}
+    detector = replace(detector, training={**detector.training, **provenance})
+    control = replace(control, training={**control.training, **provenance})
     _warn_of_limits(detector, config)
     detector.save(folder / SUBFOLDER)
     control.save(folder / SUBFOLDER / CONTROL)
@@ -148,6 +151,8 @@ def _settings(config: DetectorTraining, model: DiffusionModel, depth: int, secon
         spacing=config.spacing,
         crop=config.crop,
         frequency=config.frequency,
+        prompt=config.prompt,
+        guidance_scale=config.guidance_scale,
         second_view=second_view,
     )
 

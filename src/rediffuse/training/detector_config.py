@@ -43,8 +43,13 @@ class DetectorTraining:
     frequency: str = DireSettings.frequency
     """Filter of the model's skip connections: trained (only its own spectral gates), off, freeu, freeu:B, sharpen or
     lowpass."""
+    prompt: str = DireSettings.prompt
+    """The text that conditions the model, for a model with prompts."""
+    guidance_scale: float = DireSettings.guidance_scale
+    """Scale of classifier-free guidance by the prompt or the class; 1 is without guidance."""
     solver: str = DireSettings.solver
-    """The sampler that inverts and reconstructs: ddim, dpm_solver or heun; all but ddim with grid=aligned."""
+    """The sampler that inverts and reconstructs: ddim, dpm_solver or heun; the last two with grid=aligned.
+    autoencoder: only encode and decode, with the autoencoder of a latent model."""
     spacing: str = DireSettings.spacing
     """Spacing of the timesteps: even, karras, timesteps:T,T,... or sigmas:S,S,..."""
     inverse_penalties: tuple[float, ...] = (0.001, 0.003, 0.01, 0.1, 1.0, 10.0, 100.0)

@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import safetensors.torch
 import torch
@@ -26,7 +27,7 @@ _WINDOWS = "windows"
 
 @dataclass(frozen=True, kw_only=True)
 class ReconstructionCache:
-    """Stores x_T, x_0_hat and the second view exactly, by the digest of the settings and the SHA-256 of the image."""
+    """Stores reconstructions exactly, by the digest of the settings and the SHA-256 of the image."""
 
     folder: Path
     model: DiffusionModel
@@ -72,8 +73,8 @@ class ReconstructionCache:
 
 
 def _write(path: Path, reconstruction: Reconstruction) -> None:
-    kept = {name: getattr(reconstruction, name) for name in _names(reconstruction.settings)}
-    tensors = {name: tensor.contiguous() for name, tensor in kept.items()}
+    # The image itself is read from its file.
+    tensors = {name: tensor.contiguous() for name, tensor in reconstruction.tensors.items() if name != "x_0"}
     if reconstruction.windows:
         tensors[_WINDOWS] = _places(reconstruction.windows)
     files.write_bytes(path, safetensors.torch.save(tensors))
@@ -87,20 +88,15 @@ def _read(image: FoundImage, path: Path, settings: DireSettings) -> FileResult:
         tensors = safetensors.torch.load(path.read_bytes())
     except (OSError, SafetensorError) as error:
         raise InputError(f"{path}: cannot be read ({error}); remove it") from None
-    names = _names(settings)
-    if any(name not in tensors or tensors[name].shape != loaded.x_0.shape for name in names):
+    needed = {"x_T", "x_0_hat", *(["second"] if settings.second_view else [])}
+    if not needed <= tensors.keys() or tensors["x_0_hat"].shape != loaded.x_0.shape:
         raise InputError(f"{path}: does not hold a reconstruction of {settings.image_size} px; remove it")
     if loaded.windows and not torch.equal(tensors.get(_WINDOWS, torch.empty(0)), _places(loaded.windows)):
         raise InputError(f"{path}: holds other windows of the image than this version chooses; remove it")
-    kept = {name: tensors[name] for name in names}
+    kept: dict[str, Any] = {name: tensors[name] for name in (*needed, "z_0", "z_0_hat") if name in tensors}
     reconstruction = Reconstruction(x_0=loaded.x_0, settings=settings, windows=loaded.windows, **kept)
     return FileResult(found=image, meta=loaded.meta, reconstruction=reconstruction)
 
 
 def _places(windows: Sequence[Window]) -> Tensor:
     return torch.tensor([(window.top, window.left) for window in windows])  # (N, 2)
-
-
-def _names(settings: DireSettings) -> tuple[str, ...]:
-    """The fields of a `Reconstruction` that are stored; the image itself is read from its file."""
-    return ("x_T", "x_0_hat", "second") if settings.second_view else ("x_T", "x_0_hat")

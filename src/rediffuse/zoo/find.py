@@ -13,6 +13,7 @@ from rediffuse.models.layout import infer
 from rediffuse.zoo import hub
 from rediffuse.zoo.fetch import default_cache, known_sha256, published_path
 from rediffuse.zoo.folder import Found, Provenance, read_folder
+from rediffuse.zoo.pipelines.pipeline import is_pipeline
 from rediffuse.zoo.published import DEFAULT, PUBLISHED, default_folder
 
 
@@ -39,21 +40,38 @@ def find(
                 f"{path}: sha256 is {found.provenance.sha256}, but {expected} is expected; delete the file"
             )
         return found
-    if source == DEFAULT:
-        folder, origin = default_folder(), DEFAULT
-    elif Path(source).is_dir():
-        folder, origin = Path(source), str(source)
-    elif Path(source).is_file():
-        return _from_weights(Path(source), network, process)
-    elif isinstance(source, str) and hub.NAME.fullmatch(source):
-        folder = hub.fetch_from_hub(source, cache and cache / "hub")
-        origin = f"{source.partition('@')[0]}@{folder.name}"  # the folder's name in the hub's cache is the commit
-    else:
-        hint = nearest(str(source), [DEFAULT, *PUBLISHED])
-        raise InputError(f"{source}: no such folder or file, and no model of that name{hint}")
+    path, origin = _locate(source, cache)
+    if path.is_file():
+        return _from_weights(path, network, process)
     if network or process:
         raise ConfigError(f"{source}: has its own configuration; give network and process only for files of weights")
-    return read_folder(folder, origin)
+    if is_pipeline(path):
+        raise CheckpointError(f"{source}: is a pipeline of diffusers; a model of rediffuse is needed")
+    return read_folder(path, origin)
+
+
+def find_pipeline(source: str | Path, cache: Path | None = None) -> tuple[Path, str] | None:
+    """The folder of a pipeline of diffusers and its name for the provenance; None if the source is another model.
+
+    Arguments and errors are those of `model.load`.
+    """
+    if source in PUBLISHED:
+        return None
+    path, origin = _locate(source, cache)
+    return (path, origin) if path.is_dir() and is_pipeline(path) else None
+
+
+def _locate(source: str | Path, cache: Path | None) -> tuple[Path, str]:
+    """The folder or file of a source, and its name for the provenance."""
+    if source == DEFAULT:
+        return default_folder(), DEFAULT
+    if Path(source).exists():
+        return Path(source), str(source)
+    if isinstance(source, str) and hub.NAME.fullmatch(source):
+        folder = hub.fetch_from_hub(source, cache and cache / "hub")
+        return folder, f"{source.partition('@')[0]}@{folder.name}"  # the folder's name in the hub's cache is the commit
+    hint = nearest(str(source), [DEFAULT, *PUBLISHED])
+    raise InputError(f"{source}: no such folder or file, and no model of that name{hint}")
 
 
 def _from_weights(path: Path, network: Mapping[str, Any] | None, process: ProcessConfig | None) -> Found:

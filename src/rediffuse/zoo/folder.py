@@ -33,7 +33,9 @@ class Provenance:
     source: str
     """The source as given: a name, a path, or `owner/name@revision` on the hub."""
     sha256: str
-    """SHA-256 of the file of weights, in hex."""
+    """SHA-256 of the file of weights, in hex; of a pipeline that of `parts`."""
+    parts: Mapping[str, str] = field(default_factory=dict)
+    """The SHA-256 of each part of a pipeline of diffusers, by name."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,10 +1,12 @@
 """Models on the Hugging Face hub, through huggingface_hub with its cache, login and addresses."""
 
 import re
+from functools import partial
 from pathlib import Path
 
 from rediffuse.errors import FetchError, StorageError
 from rediffuse.zoo.card import CARD_FILE, is_generated
+from rediffuse.zoo.pipelines.pipeline import INDEX_FILE, UNWANTED_FILES, is_pipeline, wanted_files
 
 NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*(@[\w./-]+)?")
 """`owner/name`, optionally followed by `@` and a branch, a tag or a commit."""
@@ -24,10 +26,13 @@ def fetch_from_hub(name: str, cache: Path | None = None, endpoint: str | None = 
     from huggingface_hub import HfApi
 
     repository, _, revision = name.partition("@")
-    files = ["config.json", "model.safetensors"]
+    api = HfApi(endpoint=endpoint)
+    fetch = partial(api.snapshot_download, repository, revision=revision or None, cache_dir=cache)
     try:
-        api = HfApi(endpoint=endpoint)
-        return Path(api.snapshot_download(repository, revision=revision or None, allow_patterns=files, cache_dir=cache))
+        folder = Path(fetch(allow_patterns=["config.json", "model.safetensors", INDEX_FILE]))
+        if is_pipeline(folder):
+            fetch(allow_patterns=wanted_files(folder), ignore_patterns=UNWANTED_FILES)
+        return folder
     except Exception as error:  # also errors of its HTTP library, which depends on its version
         raise FetchError(f"{name}: could not be fetched from the hub: {_one_line(error)}") from error
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from rediffuse.diffusion.config import ProcessConfig
 from rediffuse.errors import CheckpointError, ConfigError
@@ -15,9 +15,11 @@ from rediffuse.models.config import EncoderConfig, UNetConfig
 from rediffuse.models.flops import flops
 from rediffuse.models.layout import Layout
 from rediffuse.models.memory import peak_activation_bytes
-from rediffuse.zoo.find import find
+from rediffuse.zoo.find import find, find_pipeline
 from rediffuse.zoo.folder import Found, Provenance
-from rediffuse.zoo.model import meta_network
+from rediffuse.zoo.model import DiffusionModel, load, meta_network
+from rediffuse.zoo.pipelines.networks import PipelineNetwork
+from rediffuse.zoo.pipelines.scheduler import SchedulerProcess
 
 _ARBITRARY = {"image_size": 64, "use_new_attention_order": False}
 """Values for fields that the tensors do not determine: the names and shapes of a network do not depend on them."""
@@ -54,7 +56,7 @@ class Inspection:
     """None if the tensors are those of no supported network."""
     reason: str = ""
     """The reason why there is no layout."""
-    process: ProcessConfig | None = None
+    process: ProcessConfig | SchedulerProcess | None = None
     training: Mapping[str, Any] = field(default_factory=dict)
     difference: str = ""
     """Missing and unexpected tensors, and those of other shapes; empty if the tensors fit the layout."""
@@ -86,6 +88,8 @@ def inspect(
     """
     if batch_size < 1:
         raise ConfigError(f"batch_size={batch_size}: at least 1 is needed")
+    if find_pipeline(source, cache):
+        return _inspect_pipeline(load(source, cache=cache), batch_size)
     try:
         return inspect_found(find(source, network, None, cache), batch_size)
     except (CheckpointError, ConfigError) as error:
@@ -114,6 +118,21 @@ def inspect_found(found: Found, batch_size: int = 1) -> Inspection:
     )
 
 
+def _inspect_pipeline(model: DiffusionModel, batch_size: int) -> Inspection:
+    """Inspect a pipeline of diffusers, which loads only if its tensors fit."""
+    network = model.network
+    assert isinstance(network, PipelineNetwork)
+    if network.denoises:
+        network.prompted("", 1.0)  # which encodes the prompt, so that its cost is not counted
+    return Inspection(
+        provenance=model.provenance,
+        totals=_totals(network.state_dict()),
+        layout=Layout(source=model.provenance.source, kind=model.kind, fields=vars(network.config), unknown=()),
+        process=model.process_config if network.denoises else None,
+        cost=_cost_of(network, (batch_size, *model.shape)) if network.denoises else None,
+    )
+
+
 def misfit(found: Found) -> str:
     """How the tensors differ from those of the network of their configuration; empty if they fit."""
     return compare(meta_network(found.layout.kind, _any_config(found.layout)).state_dict(), found.state)
@@ -122,9 +141,12 @@ def misfit(found: Found) -> str:
 def _cost(layout: Layout, batch_size: int) -> Cost:
     config = _any_config(layout)
     network = meta_network(layout.kind, config)
-    shape = (batch_size, config.in_channels, *(config.image_size,) * config.dims)
+    return _cost_of(network, (batch_size, config.in_channels, *(config.image_size,) * config.dims))
+
+
+def _cost_of(network: nn.Module, shape: tuple[int, ...]) -> Cost:
     return Cost(
-        batch_size=batch_size,
+        batch_size=shape[0],
         operations=flops(network, shape),
         weight_bytes=4 * sum(parameter.numel() for parameter in network.parameters()),
         activation_bytes=peak_activation_bytes(network, shape),

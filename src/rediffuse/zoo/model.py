@@ -1,12 +1,13 @@
 """Complete models: a trained network with its process and provenance; loading and saving."""
 
+import hashlib
 import logging
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar
 
 import torch
 from torch import Tensor
@@ -21,11 +22,18 @@ from rediffuse.models.frequency import GATES, FrequencyGate
 from rediffuse.models.layout import Layout
 from rediffuse.models.superres import SuperResModel
 from rediffuse.models.unet import UNetModel
-from rediffuse.zoo.find import find
+from rediffuse.zoo.find import find, find_pipeline
 from rediffuse.zoo.folder import Found, Provenance, write_folder
 from rediffuse.zoo.gates import with_gates
 from rediffuse.zoo.hub import push_folder
+from rediffuse.zoo.pipelines.autoencoder import Autoencoder
+from rediffuse.zoo.pipelines.networks import PipelineNetwork
+from rediffuse.zoo.pipelines.pipeline import read_pipeline
+from rediffuse.zoo.pipelines.scheduler import SchedulerProcess
 from rediffuse.zoo.published import DEFAULT
+
+if TYPE_CHECKING:
+    from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
 LOGGER = logging.getLogger(__name__)
 
@@ -37,7 +45,7 @@ _NETWORKS: Mapping[Kind, type[Any]] = {
 
 DTYPES: Mapping[Precision, torch.dtype] = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
-Network = TypeVar("Network", bound=UNetModel | SuperResModel | EncoderUNetModel)
+Network = TypeVar("Network", bound=UNetModel | SuperResModel | EncoderUNetModel | PipelineNetwork)
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -45,7 +53,7 @@ class TrainedModel(Generic[Network]):
     """Abstract: a network, the process on which it was trained, and its provenance."""
 
     network: Network
-    process_config: ProcessConfig
+    process_config: ProcessConfig | SchedulerProcess
     provenance: Provenance
     training: Mapping[str, Any] = field(default_factory=dict)
     """The record of the training: any JSON values."""
@@ -58,12 +66,19 @@ class TrainedModel(Generic[Network]):
 
     @property
     def kind(self) -> Kind:
+        if isinstance(self.network, PipelineNetwork):
+            return "unet"  # its use, also where it is a transformer
         return next(kind for kind, network in _NETWORKS.items() if isinstance(self.network, network))
 
     @property
     def image_size(self) -> int:
-        """Side of the training images, in pixels."""
-        return self.network.config.image_size
+        """Side of the training images, in pixels; of a latent model that of the images, not of their latents."""
+        return self.network.config.image_size * (self.autoencoder.factor if self.autoencoder else 1)
+
+    @property
+    def autoencoder(self) -> Autoencoder | None:
+        """The autoencoder of a latent model; None for a model of images."""
+        return self.network.autoencoder if isinstance(self.network, PipelineNetwork) else None
 
     @property
     def device(self) -> torch.device:
@@ -87,6 +102,7 @@ class TrainedModel(Generic[Network]):
 
         Raises:
             StorageError: the disk is full, or the folder cannot be written to.
+            ConfigError: the model is a pipeline of diffusers.
         """
         write_folder(folder, self._found(), dtype)
 
@@ -115,6 +131,8 @@ class TrainedModel(Generic[Network]):
             return push_folder(Path(folder), repository, private=private, token=token)
 
     def _found(self) -> Found:
+        if isinstance(self.network, PipelineNetwork) or isinstance(self.process_config, SchedulerProcess):
+            raise ConfigError(f"{self.provenance.source}: is a pipeline of diffusers, which its save_pretrained writes")
         layout = Layout(source=self.provenance.source, kind=self.kind, fields=vars(self.network.config), unknown=())
         return Found(
             layout=layout,
@@ -125,8 +143,19 @@ class TrainedModel(Generic[Network]):
         )
 
 
+class NetworkSettings(Protocol):
+    """The settings of a call of the network: `DireSettings` and `SamplingSettings` have them."""
+
+    @property
+    def frequency(self) -> str: ...
+    @property
+    def prompt(self) -> str: ...
+    @property
+    def guidance_scale(self) -> float: ...
+
+
 @dataclass(frozen=True, kw_only=True, repr=False)
-class DiffusionModel(TrainedModel[UNetModel | SuperResModel]):
+class DiffusionModel(TrainedModel[UNetModel | SuperResModel | PipelineNetwork]):
     """A denoising network and its process.
 
     Raises ConfigError where the network's output channels do not fit the process's variance.
@@ -146,16 +175,55 @@ class DiffusionModel(TrainedModel[UNetModel | SuperResModel]):
         """Number of classes of a class-conditional model; None for an unconditional one."""
         return self.network.config.num_classes
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of one x_t: (C, S, S), with as many sides as the network has dimensions."""
+        config = self.network.config
+        return (config.in_channels, *[config.image_size] * config.dims)
+
+    @property
+    def image_channels(self) -> int:
+        """Channels of the images, not of their latents."""
+        return 3 if self.autoencoder else self.network.config.in_channels
+
+    def encode(self, images: Tensor) -> Tensor:
+        """The x_0 of the process: the latents (N, C, s, s) of images (N, 3, S, S), or the images themselves."""
+        return self.autoencoder.encode(images) if self.autoencoder else images
+
+    def decode(self, x_0: Tensor, *, clip: bool) -> Tensor:
+        """The inverse of `encode`, on the model's device; with `clip` decoded images are clipped to [-1, 1]."""
+        if self.autoencoder is None:
+            return x_0
+        images = self.autoencoder.decode(x_0)
+        return images.clamp(-1, 1) if clip else images
+
+    def autoencode(self, images: Tensor, *, clip: bool) -> tuple[Tensor, Tensor]:
+        """Images after encoding and decoding, and their latents by the first autoencoder.
+
+        Of several autoencoders each image keeps the result with the smallest mean error (arXiv:2401.17879, Eq. 3).
+
+        Args:
+            images: (N, 3, S, S) in [-1, 1], on the model's device.
+            clip: clip the decoded images to [-1, 1].
+        """
+        assert isinstance(self.network, PipelineNetwork)
+        latents = [autoencoder.encode(images) for autoencoder in self.network.autoencoders]
+        pairs = zip(self.network.autoencoders, latents, strict=True)
+        decoded = torch.stack([autoencoder.decode(z) for autoencoder, z in pairs])  # (K, N, 3, S, S)
+        decoded = decoded.clamp(-1, 1) if clip else decoded
+        best = (decoded - images).abs().flatten(2).mean(dim=2).argmin(dim=0)  # (N,)
+        return decoded[best, torch.arange(len(images), device=images.device)], latents[0]
+
     def require_rgb_unet(self, purpose: str) -> None:
         """Raise ConfigError unless the network is a U-Net of RGB images.
 
         Args:
             purpose: the intended use, for the error, such as "reconstruct images".
         """
-        config = self.network.config
-        if self.kind != "unet" or config.dims != 2 or config.in_channels != 3:
+        channels, dims = self.image_channels, self.network.config.dims
+        if self.kind != "unet" or dims != 2 or channels != 3:
             raise ConfigError(
-                f"{self.provenance.source}: a {self.kind} of {config.in_channels} channels in {config.dims} dimensions "
+                f"{self.provenance.source}: a {self.kind} of {channels} channels in {dims} dimensions "
                 f"cannot {purpose}; a unet of 3 channels in 2 dimensions can"
             )
 
@@ -170,21 +238,43 @@ class DiffusionModel(TrainedModel[UNetModel | SuperResModel]):
         """
         return load(source if revision is None else f"{source}@{revision}", **options)
 
-    def denoiser(self, frequency: str, precision: Precision = "fp32") -> Callable[..., Tensor]:
-        """The network as a function for samplers, at a precision.
+    def denoiser(self, settings: "NetworkSettings", precision: Precision = "fp32") -> Callable[..., Tensor]:
+        """The network as a function for samplers, under the settings of a reconstruction or a sample, at a precision.
 
-        For half precision this copies the weights of convolutions and attention once; the model does not change.
+        For half precision this copies the weights of convolutions and attention once; the model does not change. The
+        network of a pipeline is called in autocast.
 
         Args:
-            frequency: a preset for its skip connections (`models.config.Preset`).
+            settings: the filter of the skip connections, prompt and guidance.
             precision: of convolutions and attention; inputs, outputs and everything else are float32.
 
         Raises:
-            ConfigError: `frequency` is not a preset.
+            ConfigError: the model has no filter of skip connections, no prompts, or no such guidance.
         """
+        frequency, prompt, guidance_scale = settings.frequency, settings.prompt, settings.guidance_scale
         preset = Preset.parse(frequency)
+        if isinstance(self.network, PipelineNetwork):
+            if preset != AS_TRAINED:
+                raise ConfigError(
+                    f"frequency={frequency}: the network of a pipeline has no such filter; trained is allowed"
+                )
+            return _in_autocast(self.network.prompted(prompt, guidance_scale), precision)
+        if prompt or guidance_scale != 1:
+            given = f"prompt={prompt}" if prompt else f"guidance_scale={guidance_scale}"
+            raise ConfigError(f"{given}: {self.provenance.source} is a model without prompts")
         network = self.network if precision == "fp32" else self.network.with_torso_dtype(DTYPES[precision])
         return network if preset == AS_TRAINED else partial(network, frequency=preset)
+
+
+def _in_autocast(network: Callable[..., Tensor], precision: Precision) -> Callable[..., Tensor]:
+    if precision == "fp32":
+        return network
+
+    def in_half(x_t: Tensor, timesteps: Tensor, **conditioning: Any) -> Tensor:
+        with torch.autocast(x_t.device.type, dtype=DTYPES[precision]):
+            return network(x_t, timesteps, **conditioning).float()
+
+    return in_half
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -203,7 +293,7 @@ class ClassifierModel(TrainedModel[EncoderUNetModel]):
 
 
 def load(
-    source: str | Path = DEFAULT,
+    source: "str | Path | DiffusionPipeline" = DEFAULT,
     *,
     device: torch.device | str = "cpu",
     network: Mapping[str, Any] | None = None,
@@ -217,7 +307,9 @@ def load(
         source: `"default"`; the name of a published model that was downloaded; a model folder; the run folder of a
             finished training; a `.pt` or `.safetensors` file; or `owner/name` on the Hugging Face hub, which is
             downloaded (`owner/name@revision` for a branch, a tag or a commit). A published name has priority over an
-            existing path, and a path over a name on the hub.
+            existing path, and a path over a name on the hub. A folder or a name on the hub may also be a pipeline of
+            diffusers; a pipeline object itself is allowed too (docs/models.md). Several names of latent models,
+            separated by commas, are autoencoders for `DireSettings.solver="autoencoder"`.
         device: the device of the network; `"auto"` is the machine's accelerator, or the CPU if it has none.
         network: only for a file of weights: the fields of `UNetConfig`, and `kind`, that its tensors do not determine
             (`models.layout.infer`). A file with the name of a published file needs none. The field `frequency` adds
@@ -232,6 +324,15 @@ def load(
         ConfigError: a configuration is wrong, or a field of the network must be given.
         FetchError: the hub does not have the model, or cannot be reached.
     """
+    if not isinstance(source, str | Path):
+        return _from_pipeline(source, type(source).__name__, device)
+    if "," in str(source) and not Path(source).exists():
+        return _joined([load(one, device=device, cache=cache) for one in str(source).split(",")])
+    located = find_pipeline(source, cache)
+    if located:
+        if network or process or frequency:
+            raise ConfigError(f"{source}: is a pipeline of diffusers, which takes no network, process or frequency")
+        return _from_pipeline(*located, device)
     found = find(source, network, process, cache)
     if found.layout.kind == "encoder":
         raise CheckpointError(f"{source}: a classifier, not a diffusion model; use load_classifier")
@@ -276,6 +377,35 @@ def resolve_device(device: torch.device | str) -> torch.device:
         return torch.device(device)
     except RuntimeError as error:
         raise ConfigError(f"device={device}: {str(error).splitlines()[0]}") from None
+
+
+def _from_pipeline(source: "Path | DiffusionPipeline", name: str, device: torch.device | str) -> DiffusionModel:
+    pipeline = read_pipeline(source, name, resolve_device(device))
+    return DiffusionModel(network=pipeline.network, process_config=pipeline.process, provenance=pipeline.provenance)
+
+
+def _joined(models: Sequence[DiffusionModel]) -> DiffusionModel:
+    """The first of several latent models, with the autoencoders of all."""
+    first = models[0]
+    for model in models:
+        autoencoder = model.autoencoder
+        if autoencoder is None:
+            raise ConfigError(f"{model.provenance.source}: has no autoencoder; several models must be latent models")
+        if first.image_size % autoencoder.factor:
+            raise ConfigError(
+                f"{model.provenance.source}: images of {first.image_size} px, the size of {first.provenance.source}, "
+                f"are not a multiple of {autoencoder.factor}, the factor of its autoencoder"
+            )
+        assert isinstance(first.network, PipelineNetwork)
+        if model is not first:
+            first.network.add(autoencoder)
+    lines = "".join(f"{model.provenance.sha256}\n" for model in models)
+    provenance = Provenance(
+        source=",".join(model.provenance.source for model in models),
+        sha256=hashlib.sha256(lines.encode()).hexdigest(),
+        parts={model.provenance.source: model.provenance.sha256 for model in models},
+    )
+    return replace(first, provenance=provenance)
 
 
 def _network(

@@ -1,0 +1,105 @@
+"""The commands of docs/models.md, with small pipelines in the place of the large ones."""
+
+import json
+import re
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+from PIL import Image
+
+import pipelines
+from labelled_images import write_class, write_data
+from rediffuse.cli.main import main
+
+PAGE = Path(__file__).parents[2] / "docs" / "models.md"
+COMMANDS = re.findall(r"^rediffuse (.+)$", PAGE.read_text(), re.MULTILINE)
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The folders that take the places of models on the hub."""
+    folder = tmp_path_factory.mktemp("models")
+    made = {
+        "google/ddpm-cat-256": pipelines.pixel(),
+        "stable-diffusion-v1-5/stable-diffusion-v1-5": pipelines.stable_diffusion(),
+        "stabilityai/stable-diffusion-xl-base-1.0": pipelines.sdxl(),
+        "stabilityai/stable-diffusion-3-medium-diffusers": pipelines.sd3(),
+        "stabilityai/sd-vae-ft-mse": pipelines.autoencoder(),
+        "stabilityai/sdxl-vae": pipelines.autoencoder(scaling_factor=0.13),
+    }
+    for name, saved in made.items():
+        saved.save_pretrained(folder / name)
+    return {name: str(folder / name) for name in made}
+
+
+@pytest.fixture
+def run(models: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], int]:
+    """Run a command of the page in a new folder with photographs and labelled images."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(command: str) -> int:
+        for name, folder in models.items():
+            command = re.sub(rf"(?<![/\w]){re.escape(name)}(?![-\w])", folder, command)
+        return main(shlex.split(command))
+
+    return run
+
+
+@pytest.mark.parametrize("command", [command for command in COMMANDS if "detector" not in command])
+def test_the_commands_of_the_page_run(command: str, run: Callable[[str], int]) -> None:
+    write_class(Path("photos"), 2000, 1)
+    assert run(command) == 0
+
+
+def test_the_prompt_of_a_command_is_recorded(run: Callable[[str], int]) -> None:
+    write_class(Path("photos"), 2000, 1)
+    [command] = [command for command in COMMANDS if command.startswith("invert")]
+    assert run(command) == 0
+    settings = json.loads(Path("latents/sd15/settings.json").read_text())
+    assert (settings["prompt"], settings["guidance_scale"], settings["grid"]) == ("a face", 1.0, "aligned")
+    [latent] = Path("latents/sd15/latents").iterdir()
+    assert safetensors.torch.load_file(latent)["x_T"].shape == (4, 8, 8)
+
+
+def test_a_detector_is_trained_calibrated_and_used(
+    run: Callable[[str], int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_data(Path("data"), 24)
+    write_class(Path("photos"), 2000, 25)
+    commands = [command for command in COMMANDS if "detector" in command]
+    assert [command.split()[0] for command in commands] == ["train", "calibrate", "detect"]
+    for command in commands:
+        assert run(command) == 0, command
+    record = json.loads(Path("runs/calibrated/detector.json").read_text())
+    assert record["settings"]["solver"] == "autoencoder"
+    assert record["training"]["model"]["parts"].keys() == {"vae"}
+
+
+def test_info_lists_parts_process_and_cost(models: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["info", models["stable-diffusion-v1-5/stable-diffusion-v1-5"], "--json"]) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert record["parts"].keys() == {"scheduler", "text_encoder", "tokenizer", "unet", "vae"}
+    assert record["process"]["scheduler"] == "DDIMScheduler"
+    assert record["network"]["in_channels"] == 4
+    assert record["cost"]["operations"] > 1e6
+
+
+def test_info_of_an_autoencoder_alone_has_no_process(
+    models: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["info", models["stabilityai/sd-vae-ft-mse"], "--json"]) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert record["parts"].keys() == {"vae"}
+    assert (record["process"], record["cost"]) == (None, None)
+
+
+def test_a_prompt_for_a_model_without_prompts_is_one_line(
+    models: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Image.new("RGB", (16, 16)).save(tmp_path / "a.png")
+    words = [str(tmp_path), "--model", models["google/ddpm-cat-256"], "--out", str(tmp_path / "out"), "--prompt", "x"]
+    assert main(["dire", *words]) == 2
+    assert capsys.readouterr().err.strip() == "rediffuse: prompt=x: this model has no prompts"

@@ -1,0 +1,245 @@
+"""Latent pipelines of diffusers as models: latents, prompts and guidance are those of diffusers' own pipelines."""
+
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import pipelines
+import rediffuse
+from rediffuse.diffusion import trajectory
+from rediffuse.diffusion.process import SamplerOptions
+from rediffuse.errors import ConfigError
+from rediffuse.records import digest
+
+STEPS = 3
+UNCLIPPED = SamplerOptions(clip_denoised=False)
+TEXT = {"sd": pipelines.stable_diffusion, "sdxl": pipelines.sdxl, "sd3": pipelines.sd3}
+
+
+@pytest.fixture(scope="module", params=TEXT)
+def pipeline(request: pytest.FixtureRequest) -> Any:
+    made = TEXT[request.param]()
+    made.set_progress_bar_config(disable=True)
+    return made
+
+
+def images(count: int = 2) -> Tensor:
+    return torch.rand(count, 3, 16, 16, generator=torch.Generator().manual_seed(1)) * 2 - 1
+
+
+def noise(count: int = 2) -> Tensor:
+    return torch.randn(count, 4, 8, 8, generator=torch.Generator().manual_seed(2))
+
+
+def close(given: Tensor, expected: Tensor) -> None:
+    torch.testing.assert_close(given, expected, rtol=1e-5, atol=1e-5 * max(1.0, expected.abs().max().item()))
+
+
+@pytest.mark.parametrize(("prompt", "scale"), [("", 1.0), ("abc", 1.0), ("abc", 3.0)])
+def test_sampling_under_a_prompt_is_that_of_the_pipeline(pipeline: Any, prompt: str, scale: float) -> None:
+    model = rediffuse.load(pipeline)
+    settings = rediffuse.SamplingSettings(steps=STEPS, prompt=prompt, guidance_scale=scale)
+    process = model.process(settings.respacing)
+    with torch.no_grad():
+        ours = trajectory.last(trajectory.sample("ddim", process, model.denoiser(settings), noise(), UNCLIPPED))
+        theirs = pipeline(
+            [prompt] * 2, guidance_scale=scale, num_inference_steps=STEPS, latents=noise(), output_type="latent"
+        )
+    close(ours, theirs.images)
+
+
+def test_a_class_and_guidance_by_it_are_those_of_the_pipeline() -> None:
+    pipeline = pipelines.dit()
+    pipeline.set_progress_bar_config(disable=True)
+    model = rediffuse.load(pipeline)
+    assert model.num_classes == 1000
+    settings = rediffuse.SamplingSettings(steps=STEPS, guidance_scale=3)
+    x_T = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    ours = rediffuse.decode(model, x_T, settings, labels=[3, 7])
+    theirs = pipeline([3, 7], guidance_scale=3, num_inference_steps=STEPS, generator=torch.Generator().manual_seed(0))
+    pixels = torch.stack([rediffuse.read_image(image, size=16)[0] for image in theirs.images])
+    assert (ours - pixels).abs().max() <= 1 / 127.5
+
+
+def test_latents_are_the_scaled_means_of_the_posterior() -> None:
+    vae = pipelines.autoencoder(shift_factor=0.1)
+    pipeline = pipelines.sd3()
+    model = rediffuse.load(pipeline)
+    with torch.no_grad():
+        z = (vae.encode(images()).latent_dist.mean - 0.1) * 0.5
+        decoded = vae.decode(z / 0.5 + 0.1).sample
+    close(model.encode(images()), z)
+    close(model.decode(z, clip=False), decoded)
+    assert model.image_size == 16
+
+
+def test_a_reconstruction_holds_images_and_latents_and_both_errors(pipeline: Any) -> None:
+    model = rediffuse.load(pipeline)
+    settings = rediffuse.DireSettings.for_model(
+        model, steps=STEPS, depth=2, grid="aligned", prompt="ab", second_view=True
+    )
+    made = rediffuse.reconstruct(model, images(), settings)
+    assert made.x_0.shape == made.x_0_hat.shape == (2, 3, 16, 16)
+    assert made.x_T.shape == (2, 4, 8, 8)
+    assert made.z_0 is not None
+    assert made.z_0_hat is not None
+    assert made.latent_error is not None
+    close(made.z_0, model.encode(images()))
+    close(made.x_0_hat, model.decode(made.z_0_hat, clip=True))
+    assert made.x_0_hat.abs().max() <= 1
+    torch.testing.assert_close(made.latent_error, made.z_0 - made.z_0_hat)
+    one = rediffuse.reconstruct(model, images()[1:], settings)
+    for name, tensor in one.tensors.items():
+        close(made[1:].tensors[name], tensor)
+    half = rediffuse.DireSettings.for_model(model, steps=STEPS, depth=2, precision="bf16")
+    assert rediffuse.reconstruct(model, images(), half).x_0_hat.dtype == torch.float32
+
+
+def test_a_pipeline_object_in_half_precision_takes_and_gives_float32() -> None:
+    pipeline = pipelines.stable_diffusion().to(dtype=torch.bfloat16)
+    model = rediffuse.load(pipeline)
+    settings = rediffuse.DireSettings.for_model(model, steps=STEPS, depth=1, prompt="a", guidance_scale=2)
+    made = rediffuse.reconstruct(model, images(), settings)
+    assert made.x_0_hat.dtype == made.x_T.dtype == torch.float32
+    assert made.is_finite.all()
+
+
+def test_invert_encodes_and_decode_decodes() -> None:
+    model = rediffuse.load(pipelines.stable_diffusion())
+    settings = rediffuse.SamplingSettings(steps=STEPS)
+    process, network = model.process(settings.respacing), model.denoiser(settings)
+    x_T = rediffuse.invert(model, images(), settings)
+    close(x_T, trajectory.last(trajectory.invert("ddim", process, network, model.encode(images()), UNCLIPPED)))
+    z_0 = trajectory.last(trajectory.sample("ddim", process, network, x_T, UNCLIPPED))
+    close(rediffuse.decode(model, x_T, settings), model.decode(z_0, clip=True))
+
+
+class Straight(nn.Module):
+    """A flow along straight lines: its velocity is the same everywhere."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.velocity = nn.Parameter(torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(3)))
+
+    def forward(self, x: Tensor, **_: object) -> SimpleNamespace:
+        return SimpleNamespace(sample=self.velocity.expand(x.shape))
+
+
+@pytest.mark.parametrize("sampler", ["ddim", "dpm_solver"])
+def test_a_straight_flow_is_inverted_exactly(sampler: str) -> None:
+    model = rediffuse.load(pipelines.sd3())
+    straight = model.network.network = Straight()
+    z_0, process = noise(), model.process(str(STEPS))
+    network = model.denoiser(rediffuse.SamplingSettings())
+    x_T = trajectory.last(trajectory.invert(sampler, process, network, z_0, UNCLIPPED))
+    if sampler == "ddim":
+        close(x_T, z_0 + straight.velocity)  # at s = 1
+    returned = trajectory.last(trajectory.sample(sampler, process, network, z_0 + straight.velocity, UNCLIPPED))
+    close(returned, z_0)
+
+
+def test_an_autoencoder_alone_encodes_and_decodes(tmp_path: Path) -> None:
+    pipelines.autoencoder().save_pretrained(tmp_path / "one")
+    alone, whole = rediffuse.load(tmp_path / "one"), rediffuse.load(pipelines.stable_diffusion())
+    assert alone.image_size == whole.image_size == 16
+    for model in (alone, whole):
+        settings = rediffuse.DireSettings.for_model(model, solver="autoencoder")
+        made = rediffuse.reconstruct(model, images(), settings)
+        close(made.x_0_hat, whole.decode(whole.encode(images()), clip=True))
+        assert made.x_T.shape == (2, 4, 8, 8)
+    with pytest.raises(ConfigError, match="autoencoders alone: only solver=autoencoder"):
+        rediffuse.DireSettings.for_model(alone)
+    with pytest.raises(ConfigError, match="autoencoders alone: only solver=autoencoder"):
+        next(rediffuse.sample(alone, [0]))
+    with pytest.raises(ConfigError, match="DDPMPipeline has no autoencoder; a latent model has"):
+        rediffuse.DireSettings.for_model(rediffuse.load(pipelines.pixel()), solver="autoencoder")
+
+
+def test_of_several_autoencoders_each_image_keeps_the_smallest_error(tmp_path: Path) -> None:
+    pipelines.autoencoder().save_pretrained(tmp_path / "one")
+    other = pipelines.autoencoder(scaling_factor=0.25)
+    with torch.no_grad():
+        other.decoder.conv_out.bias += torch.tensor([0.4, -0.4, 0.4])
+    other.save_pretrained(tmp_path / "other")
+    single = [rediffuse.load(tmp_path / name) for name in ("one", "other")]
+    both = rediffuse.load(f"{tmp_path / 'one'},{tmp_path / 'other'}")
+    assert both.provenance.sha256 not in {model.provenance.sha256 for model in single}
+    bright = torch.tensor([0.4, -0.4, 0.4])[:, None, None].expand(3, 16, 16)
+    x_0 = torch.stack([0.1 * images(1)[0], bright])
+
+    def errors(model: rediffuse.DiffusionModel) -> Tensor:
+        settings = rediffuse.DireSettings.for_model(model, solver="autoencoder")
+        return rediffuse.reconstruct(model, x_0, settings).error.abs().mean(dim=(1, 2, 3))
+
+    each = torch.stack([errors(model) for model in single])
+    assert each.argmin(dim=0).tolist() == [0, 1]
+    close(errors(both), each.amin(dim=0))
+
+
+def test_several_models_must_be_latent_and_fit(tmp_path: Path) -> None:
+    pipelines.autoencoder(sample_size=18).save_pretrained(tmp_path / "one")
+    deeper = {"block_out_channels": (8,) * 3, "down_block_types": ("DownEncoderBlock2D",) * 3}
+    deeper["up_block_types"] = ("UpDecoderBlock2D",) * 3
+    pipelines.autoencoder(**deeper).save_pretrained(tmp_path / "other")
+    with pytest.raises(ConfigError, match=r"other: images of 18 px, the size of .*one, are not a multiple of 4"):
+        rediffuse.load(f"{tmp_path / 'one'},{tmp_path / 'other'}")
+    with pytest.raises(ConfigError, match="default: has no autoencoder; several models must be latent models"):
+        rediffuse.load(f"{tmp_path / 'one'},default")
+
+
+def test_prompt_and_guidance_are_part_of_the_settings_and_old_settings_keep_their_digest() -> None:
+    fields: dict[str, Any] = {"image_size": 32, "model_sha256": "a" * 64}
+    plain = rediffuse.DireSettings(**fields)
+    assert digest(plain) == "6cb1a198dd898ed7"
+    others = [rediffuse.DireSettings(**fields, prompt="a cat"), rediffuse.DireSettings(**fields, guidance_scale=2)]
+    assert len({digest(settings) for settings in (plain, *others)}) == 3
+
+
+def test_a_saved_pipeline_is_the_pipeline(pipeline: Any, tmp_path: Path) -> None:
+    pipeline.save_pretrained(tmp_path / "saved")
+    saved, given = rediffuse.load(tmp_path / "saved").provenance, rediffuse.load(pipeline).provenance
+    assert saved.parts == given.parts
+    assert {"vae", "scheduler", "text_encoder", "tokenizer"} < saved.parts.keys()
+
+
+@pytest.mark.parametrize(
+    ("make", "fields", "message"),
+    [
+        (pipelines.pixel, {"prompt": "a cat"}, "prompt=a cat: this model has no prompts"),
+        (pipelines.pixel, {"guidance_scale": 2.0}, "guidance_scale=2.0: this model has no prompts; 1 is allowed"),
+        (pipelines.dit, {"prompt": "a cat"}, "prompt=a cat: this model has no prompts"),
+        (pipelines.dit, {"guidance_scale": -1.0}, "guidance_scale=-1.0: 0 or more is needed"),
+    ],
+)
+def test_a_prompt_without_a_use_is_refused(make: Callable[[], Any], fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        rediffuse.DireSettings.for_model(rediffuse.load(make()), **fields)
+
+
+def test_rediffuses_own_models_have_no_prompts() -> None:
+    with pytest.raises(ConfigError, match="prompt=a cat: default is a model without prompts"):
+        rediffuse.DireSettings.for_model(rediffuse.load(), prompt="a cat")
+
+
+@pytest.mark.parametrize(
+    ("part", "value", "message"),
+    [
+        ("vae", None, "UNet2DConditionModel needs a vae, and the pipeline has none"),
+        ("vae", pipelines.autoencoder(latent_channels=3), "has 4 channels, but the latents have 3"),
+        ("vae", pipelines.autoencoder(latents_mean=[0.0] * 4), "a scale by channel is not known"),
+        ("text_encoder", None, "needs a text_encoder"),
+        ("unet", pipelines.text_unet(in_channels=9), "has 9 channels and predicts 4"),
+        ("unet", pipelines.pixel().unet, "UNet2DModel with AutoencoderKL: not known"),
+        ("unet", None, "there is no unet and no transformer"),
+    ],
+)
+def test_what_cannot_be_a_latent_model_is_named(part: str, value: Any, message: str) -> None:
+    pipeline = pipelines.stable_diffusion()
+    setattr(pipeline, part, value)
+    with pytest.raises(ConfigError, match=f"^StableDiffusionPipeline: .*{message}"):
+        rediffuse.load(pipeline)
