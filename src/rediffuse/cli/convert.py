@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 PROCESS = ("--schedule", "--num-timesteps", "--prediction", "--variance", "--rescale-timesteps")
 GROUPS = {
-    "Flags": ("--ema", "--precision", "--gates", "--force"),
+    "Flags": ("--to", "--ema", "--precision", "--gates", "--force"),
     "Network, for a file of weights whose tensors do not determine it": NETWORK,
     "Diffusion process, for a file of weights": PROCESS,
     "Detector, for a ResNet-50 of the original DIRE": DETECTOR,
@@ -27,6 +27,8 @@ GROUPS = {
 @dataclass(frozen=True, kw_only=True)
 class ConvertFlags(CommandFlags):
     """Convert weights into a model folder, or into a .pt file for guided-diffusion's programs. No tensor is changed.
+
+    With --to diffusers the result is a pipeline of diffusers with equal outputs.
 
     A ResNet-50 that the original DIRE trained becomes a folder for `rediffuse detect --detector`. This needs --model,
     the diffusion model of its training, and --data: images of known class that it was not trained on. They determine
@@ -41,6 +43,8 @@ class ConvertFlags(CommandFlags):
     the hub."""
     destination: Annotated[Path, Argument(positional=True)]
     """A name that ends in .pt for a plain state_dict; any other name for a model folder, or for a detector."""
+    to: Literal["diffusers"] | None = None
+    """Write a pipeline of diffusers (UNet2DModel and DDPMScheduler); a model that it cannot express is an error."""
     ema: float | None = None
     """Of a training run's checkpoint: take the average of this rate, 0 for the weights themselves; the run's first
     average if not given."""
@@ -82,7 +86,7 @@ def run(args: ConvertFlags) -> Result:
         found = with_gates(found, args.gates)
     if found.layout.unknown and args.destination.suffix != ".pt":
         raise ConfigError(f"{args.source}: the tensors do not determine everything: give {found.layout.missing_flags}")
-    convert(found, args.destination, dtype=dtypes[args.precision], force=args.force)
+    convert(found, args.destination, dtype=dtypes[args.precision], to=args.to, force=args.force)
     return Result(
         text=f"{len(found.state)} tensors of {args.source}: {args.destination}",
         record={"source": args.source, "num_tensors": len(found.state), "destination": args.destination},
@@ -110,7 +114,7 @@ def _find(args: ConvertFlags) -> "Found":
 
 
 def _convert_detector(args: ConvertFlags) -> Result:
-    others = {**asdict(args.network), "ema": args.ema, "gates": args.gates, "schedule": args.schedule}
+    others = {**asdict(args.network), "to": args.to, "ema": args.ema, "gates": args.gates, "schedule": args.schedule}
     for name, value in others.items():
         if value is not None and name != "image_size":
             raise ConfigError(f"--{name.replace('_', '-')} {value}: has no meaning for a detector (--data)")

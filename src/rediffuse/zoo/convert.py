@@ -1,7 +1,8 @@
-"""Convert weights to a model folder, or to a `.pt` for guided-diffusion's programs, tensor for tensor."""
+"""Convert weights to a model folder, to a `.pt` for guided-diffusion's programs, or to a pipeline of diffusers."""
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import torch
 
@@ -12,9 +13,20 @@ from rediffuse.models.frequency import GATES
 from rediffuse.zoo.folder import Found, write_folder
 from rediffuse.zoo.inspect import misfit
 from rediffuse.zoo.model import DiffusionModel, meta_network
+from rediffuse.zoo.pipelines.export import write_pipeline
+
+Form = Literal["diffusers"]
+"""A form of a destination that its name does not determine."""
 
 
-def convert(found: Found, destination: Path, *, dtype: torch.dtype | None = None, force: bool = False) -> None:
+def convert(
+    found: Found,
+    destination: Path,
+    *,
+    dtype: torch.dtype | None = None,
+    to: Form | None = None,
+    force: bool = False,
+) -> None:
     """Write weights in another form.
 
     Args:
@@ -22,6 +34,7 @@ def convert(found: Found, destination: Path, *, dtype: torch.dtype | None = None
         destination: a name that ends in `.pt` gets a plain state_dict with guided-diffusion's names, which needs no
             configuration; any other name becomes a model folder for `model.load`, which needs all of it.
         dtype: precision on disk; None does not change the tensors.
+        to: `"diffusers"` writes a pipeline of diffusers, whose outputs are equal; None goes by the name.
         force: replace an existing file or folder.
 
     Raises:
@@ -29,7 +42,7 @@ def convert(found: Found, destination: Path, *, dtype: torch.dtype | None = None
         CheckpointError: the tensors do not fit the configuration, and names those that do not; or some of their values
             are NaN or infinite, or become so in `dtype`.
         ConfigError: a part of the configuration is unknown, or the process does not fit the network, or a `.pt` should
-            hold spectral gates.
+            hold spectral gates, or diffusers cannot express the model.
         StorageError: the destination could not be written.
     """
     source = Path(found.provenance.source)
@@ -43,6 +56,9 @@ def convert(found: Found, destination: Path, *, dtype: torch.dtype | None = None
     require_finite(found.state, source)
     state = {name: tensor.to(dtype=dtype) for name, tensor in found.state.items()}
     require_finite(state, f"{source} in {dtype}")  # fp16 ends at 65504
+    if to == "diffusers":
+        write_pipeline(destination, replace(found, state=state))
+        return
     if destination.suffix == ".pt":
         if any(name.startswith(GATES) for name in found.state):
             raise ConfigError(f"{destination}: a .pt for guided-diffusion cannot hold spectral gates; a folder can")
