@@ -16,6 +16,7 @@ from script import read_flags
 from rediffuse.models.config import FrequencyConfig
 from rediffuse.models.flops import flops
 from rediffuse.models.unet import UNetModel
+from rediffuse.sampling.config import SamplingSettings
 from rediffuse.training.config import LoopConfig
 from rediffuse.training.estimate import estimate
 from rediffuse.zoo.model import DiffusionModel, load, meta_network
@@ -54,8 +55,8 @@ def rows(model: DiffusionModel, batch_size: int, rounds: int) -> list[tuple[str,
         BASE: model.network,
         "gates": gated,
         "gates, frozen base": frozen.freeze_all_but_gates(),
-        "`freeu`": model.denoiser("freeu"),
-        "`freeu:1.2`": model.denoiser("freeu:1.2"),
+        "`freeu`": model.denoiser(SamplingSettings(frequency="freeu")),
+        "`freeu:1.2`": model.denoiser(SamplingSettings(frequency="freeu:1.2")),
     }
     passes, steps = _seconds(model, calls, batch_size, rounds)
     loop = LoopConfig(num_steps=1, batch_size=batch_size, ema_rates=())

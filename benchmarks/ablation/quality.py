@@ -58,11 +58,11 @@ class Quality:
         order = np.random.default_rng(seed).permutation(len(x_0))
         t = torch.from_numpy(order * process.num_timesteps // len(x_0))
         noise = PerSampleNoise([1_000_000 * seed + place for place in range(len(x_0))])(x_0)
-        losses = []
+        network, losses = model.denoiser(replace(FAST, frequency=frequency)), []
         with torch.inference_mode():
             for part in torch.arange(len(x_0)).split(64):
                 x, at, z = (tensor[part].to(self.work.device) for tensor in (x_0, t, noise))
-                losses.append(training_losses(process, model.denoiser(frequency), x, at, z)["loss"].cpu())
+                losses.append(training_losses(process, network, x, at, z)["loss"].cpu())
         return torch.cat(losses).tolist()
 
     def frechet(self, model: DiffusionModel, frequency: str, seed: int) -> float:

@@ -21,6 +21,7 @@ from rediffuse.bench.measure import CLOCKS, Clock, Timing, alternate, elapsed, m
 from rediffuse.bench.subjects import (
     PLAIN,
     Subject,
+    architecture,
     diffusers,
     import_diffusers,
     import_reference,
@@ -29,6 +30,7 @@ from rediffuse.bench.subjects import (
     plain,
     reference,
     reference_process,
+    trained_process,
 )
 from rediffuse.detection.detect import detect_each
 from rediffuse.detection.detector import load_detector
@@ -192,8 +194,8 @@ def _train(model: DiffusionModel, options: Options) -> Iterator[Row]:
 def _own_step(model: DiffusionModel, precision: Precision, size: int) -> Callable[[], object]:
     AcceleratorState._reset_state(reset_partial_state=True)  # otherwise the precision of the one before stays
     loop = LoopConfig(num_steps=1, batch_size=size, precision=precision)
-    config = model.network.config
-    task = DiffusionTask(DiffusionTraining(data="", network=config, process=model.process_config, loop=loop))
+    config = architecture(model)
+    task = DiffusionTask(DiffusionTraining(data="", network=config, process=trained_process(model), loop=loop))
     mixed = "no" if precision == "fp32" else precision
     trainer = Trainer(task, loop, Accelerator(cpu=model.device.type == "cpu", mixed_precision=mixed))
     x_0 = _noise(model, size).clamp(-1, 1).cpu()
@@ -231,7 +233,7 @@ def _reference_step(model: DiffusionModel, network: nn.Module, folder: Path, siz
 def _diffusers_step(model: DiffusionModel, network: nn.Module, size: int) -> Callable[[], object]:
     """The step of its example `train_unconditional.py`: noise, mean square error of eps, and its EMAModel."""
     library = import_diffusers()
-    scheduler = library.DDPMScheduler(num_train_timesteps=model.process_config.num_timesteps)
+    scheduler = library.DDPMScheduler(num_train_timesteps=trained_process(model).num_timesteps)
     average = library.training_utils.EMAModel(network.parameters(), decay=0.9999)
 
     def loss(x_0: Tensor, t: Tensor) -> Tensor:
@@ -255,7 +257,7 @@ def _step(
 
     def step() -> None:
         optimizer.zero_grad()
-        t = torch.randint(model.process_config.num_timesteps, (size,), device=model.device)
+        t = torch.randint(trained_process(model).num_timesteps, (size,), device=model.device)
         loss(x_0, t).mean().backward()
         optimizer.step()
         update_average()
@@ -306,6 +308,9 @@ def _job(model: DiffusionModel, options: Options) -> Iterator[Row]:
                     batch_size=max(options.batch_sizes),
                     workers=2,
                     device=model.device,
+                    precision="auto",
+                    explain=False,
+                    evidence=False,
                 ):
                     pass
 

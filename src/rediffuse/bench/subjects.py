@@ -16,9 +16,11 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from rediffuse.diffusion import trajectory
-from rediffuse.errors import InputError
-from rediffuse.models.config import Precision
+from rediffuse.diffusion.config import ProcessConfig
+from rediffuse.errors import ConfigError, InputError
+from rediffuse.models.config import Precision, UNetConfig
 from rediffuse.models.layers import GroupNorm
+from rediffuse.sampling.config import SamplingSettings
 from rediffuse.zoo.model import DTYPES, DiffusionModel
 
 PLAIN = "plain"
@@ -54,9 +56,23 @@ class _PlainNorm(GroupNorm):
         return nn.functional.silu(h)
 
 
+def architecture(model: DiffusionModel) -> UNetConfig:
+    """The configuration of a network of this package. Raises ConfigError for a pipeline of diffusers."""
+    config = model.network.config
+    if not isinstance(config, UNetConfig):
+        raise ConfigError(f"{model.provenance.source}: is a pipeline of diffusers; bench measures U-Nets of rediffuse")
+    return config
+
+
+def trained_process(model: DiffusionModel) -> ProcessConfig:
+    """The process of a network of this package."""
+    assert isinstance(model.process_config, ProcessConfig)
+    return model.process_config
+
+
 def own(model: DiffusionModel, precision: Precision) -> Subject:
     """The model as the package runs it."""
-    network = model.denoiser("trained", precision)
+    network = model.denoiser(SamplingSettings(), precision)
     assert isinstance(network, nn.Module)
     return _of_network("rediffuse", precision, network, model, network)
 
@@ -79,7 +95,7 @@ def reference(model: DiffusionModel, folder: Path, precision: Precision) -> Subj
         InputError: `folder` holds no `guided_diffusion`.
     """
     unet = import_reference(folder, "unet")
-    config = model.network.config
+    config = architecture(model)
     fields = {name: value for name, value in vars(config).items() if name not in ("frequency", "attention_resolutions")}
     network = unet.UNetModel(**fields, attention_resolutions=config.attention_resolutions)
     network.load_state_dict(model.network.state_dict())
@@ -111,7 +127,7 @@ def diffusers(model: DiffusionModel, precision: Precision) -> Subject:
         InputError: diffusers is not installed, or a width is not possible there.
     """
     library = import_diffusers()
-    config = model.network.config
+    config = architecture(model)
     levels = list(zip(config.downsampling_factors, config.channel_mult, strict=True))
     kinds = ["AttnDownBlock2D" if factor in config.attention_resolutions else "DownBlock2D" for factor, _ in levels]
     network = library.UNet2DModel(
@@ -135,9 +151,10 @@ def diffusers(model: DiffusionModel, precision: Precision) -> Subject:
         return network(x_t.to(DTYPES[precision]), timesteps, return_dict=False)[0].float()
 
     def round_trip(x_0: Tensor, steps: int, depth: int) -> object:
+        process = trained_process(model)
         fields = {
-            "num_train_timesteps": model.process_config.num_timesteps,
-            "beta_schedule": {"cosine": "squaredcos_cap_v2", "linear": "linear"}[model.process_config.schedule],
+            "num_train_timesteps": process.num_timesteps,
+            "beta_schedule": {"cosine": "squaredcos_cap_v2", "linear": "linear"}[process.schedule],
             "clip_sample": True,
         }
         x, predict = x_0, _eps(call, model)
@@ -176,7 +193,7 @@ def _taken_out() -> dict[str, ModuleType]:
 
 def reference_process(model: DiffusionModel, folder: Path, respacing: str) -> Any:
     """The process of the guided-diffusion in `folder` for the model."""
-    process = model.process_config
+    process = trained_process(model)
     return import_reference(folder, "script_util").create_gaussian_diffusion(
         steps=process.num_timesteps,
         learn_sigma=process.learns_variance,

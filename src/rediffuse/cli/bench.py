@@ -63,6 +63,7 @@ def run(args: BenchFlags) -> Result:
 
     from rediffuse.bench.parts import Options
     from rediffuse.bench.results import bench, tables
+    from rediffuse.bench.subjects import architecture
     from rediffuse.zoo.model import load
 
     options = Options(
@@ -76,6 +77,7 @@ def run(args: BenchFlags) -> Result:
     )
     model = load(args.model, device=args.device)
     model.require_rgb_unet("be measured")
+    architecture(model)
     with bars() as progress:
         results = bench(model, args.parts, options, args.out, force=args.force, progress=progress)
     return Result(text=tables(results), record={part: dump(result) for part, result in results.items()})
