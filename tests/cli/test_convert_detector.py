@@ -115,11 +115,10 @@ def test_counts_thresholds_decisions_and_auc_are_printed(converted: Converted) -
     assert lines[11:] == [f"detector: {converted.out}"]
 
 
-def write_weights(path: Path, value: float = 0, num_outputs: int = 1, **changed: tuple[int, ...] | None) -> Path:
+def write_weights(path: Path, value: float = 0.0, num_outputs: int = 1, **changed: tuple[int, ...] | None) -> Path:
     """A file whose tensors have one value, and the right shapes but for those `changed`; None leaves a tensor out."""
     shapes = {**resnet50.shapes(num_outputs), **changed}
-    values = {name: torch.tensor(float(value)).expand(shape) for name, shape in shapes.items() if shape is not None}
-    torch.save({"model": values}, path)  # an expanded tensor takes the space of one number
+    torch.save({"model": {name: torch.full(shape, value) for name, shape in shapes.items() if shape is not None}}, path)
     return path
 
 
