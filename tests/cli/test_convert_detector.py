@@ -144,7 +144,7 @@ def test_weights_of_another_network_are_refused_with_their_names(
     ("value", "problem"),
     [
         (0, "its output is not higher for generated images than for real ones (AUC 0.500)"),
-        (math.nan, "the output of the network is nan; the file is damaged"),
+        (-1.0, "the output of the network is nan; the file is damaged"),
     ],
 )
 def test_a_network_whose_output_says_nothing_is_refused(
