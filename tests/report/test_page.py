@@ -123,7 +123,7 @@ def test_the_page_begins_with_the_result_and_what_the_method_cannot_know(tab: Pa
 def test_every_image_is_there_sorted_by_verdict_with_its_pictures(opened: Page) -> None:
     assert shown(opened) == ORDER
     opened.evaluate("for (const image of document.images) image.loading = 'eager'")
-    opened.wait_for_function("[...document.images].every((image) => image.complete)")
+    opened.evaluate("Promise.all([...document.images].map((image) => image.decode()))")
     found = opened.evaluate("[...document.images].map((image) => [image.naturalWidth, image.alt])")
     assert len(found) == 12  # of four images the picture, the error and the windows
     assert all(width and alt for width, alt in found)

@@ -160,7 +160,7 @@ def test_file_format_of_a_class_moves_no_score(data: Path, model: DiffusionModel
 
 def test_verdicts_come_for_every_file_in_order(trained: Path, data: Path, model: DiffusionModel):
     files = find_images([data / "test" / "real"])
-    verdicts = list(judge(model, files, load_detector(trained / "detector"), batch_size=4))
+    verdicts = list(judge(model, files, load_detector(trained / "detector"), batch_size=4, evidence=True))
     assert [verdict.file for verdict in verdicts] == [file.name for file in files]
     judged = [verdict for verdict in verdicts if verdict.judged]
     assert [verdict.file for verdict in verdicts if not verdict.judged] == ["broken.png"]
@@ -234,7 +234,7 @@ def test_windows_are_trained_on_cached_judged_and_counted(large: Path, model: Di
     assert json.loads(report)["evaluation"]["comparisons"][0]["detector"]["figures"]["num_real"] == 11
 
     files = find_images([large / "test"])
-    each, together = (list(judge(model, files, detector, batch_size=size)) for size in (1, 16))
+    each, together = (list(judge(model, files, detector, batch_size=size, evidence=True)) for size in (1, 16))
     for one, other in zip(each, together, strict=True):
         assert one.windows == other.windows
         assert len(one.windows) == len(one.window_contributions) == (1 if "window" in one.file else 3)

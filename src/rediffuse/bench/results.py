@@ -11,10 +11,9 @@ from pathlib import Path
 import torch
 
 from rediffuse.bench.parts import Options, Part, Row, measure
-from rediffuse.errors import InputError
 from rediffuse.files import write_bytes
 from rediffuse.progress import Progress, unobserved
-from rediffuse.records import dump, parse
+from rediffuse.records import dump, parse, read_json
 from rediffuse.zoo.model import DiffusionModel
 
 _TITLES: dict[Part, str] = {
@@ -135,13 +134,7 @@ def _is_of(result: Result, model: DiffusionModel, options: Options) -> bool:
 
 
 def _read(path: Path) -> Result | None:
-    if not path.exists():
-        return None
-    try:
-        fields = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read: {error}; remove it, or give --force") from None
-    return parse(Result, fields, str(path))
+    return parse(Result, read_json(path), str(path)) if path.exists() else None
 
 
 def _processor() -> str:

@@ -71,12 +71,12 @@ def infer(state: Mapping[str, Tensor], source: str, known: Mapping[str, Any] | N
     """
     known = dict(known or {})
     shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
-    for name, shape in shapes.items():
-        if not shape or 0 in shape:
-            raise CheckpointError(f"{source}: not a U-Net or its encoder: {shown(name)} has the shape {shape}")
     for name in _NEEDED:
         if len(shapes.get(name, ())) < 2:
             raise CheckpointError(f"{source}: not a U-Net or its encoder: there is no weight {name}")
+    for name, shape in shapes.items():
+        if not shape or 0 in shape:
+            raise CheckpointError(f"{source}: not a U-Net or its encoder: {shown(name)} has the shape {shape}")
     kind = _kind(shapes, source, known.pop("kind", None))
     fields = (
         _head(shapes, source, kind) | _trunk(shapes, source, known.get("num_res_blocks")) | infer_gates(shapes, source)

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from rediffuse.errors import CheckpointError, ConfigError
+from rediffuse.records import read_json
 from rediffuse.zoo.folder import Provenance
 from rediffuse.zoo.pipelines.autoencoder import Autoencoder, AutoencoderAlone
 from rediffuse.zoo.pipelines.families import AUTOENCODERS, Family, family_of
@@ -48,8 +49,8 @@ def is_pipeline(folder: Path) -> bool:
 def _is_autoencoder(folder: Path) -> bool:
     """Whether a folder holds an `AutoencoderKL` alone."""
     try:
-        return json.loads((folder / "config.json").read_bytes()).get("_class_name") == AUTOENCODERS.network[0]
-    except (OSError, ValueError, AttributeError):
+        return read_json(folder / "config.json").get("_class_name") == AUTOENCODERS.network[0]
+    except ConfigError:
         return False
 
 
@@ -67,7 +68,10 @@ def wanted_files(folder: Path) -> list[str]:
     # Files of pipelines of the first versions of diffusers are not in folders.
     at_root = ["scheduler_config.json", WEIGHTS_FILE]
     kinds = ("json", "safetensors", "txt", "model")  # the last two are files of tokenizers
-    return [*at_root, *(f"{part}/*.{kind}" for part in _classes(_index(folder), folder) for kind in kinds)]
+    return [
+        *at_root,
+        *(f"{part}/*.{kind}" for part in _classes(read_json(folder / INDEX_FILE), folder) for kind in kinds),
+    ]
 
 
 def read_pipeline(source: Any, name: str, device: torch.device | str = "cpu") -> Pipeline:
@@ -86,7 +90,7 @@ def read_pipeline(source: Any, name: str, device: torch.device | str = "cpu") ->
     if isinstance(source, Path) and not (source / INDEX_FILE).is_file():
         options, parts = {}, {"vae": _load(source, "vae", "diffusers", AUTOENCODERS.network[0])}
     elif isinstance(source, Path):
-        options = _index(source)
+        options = read_json(source / INDEX_FILE)
         parts = {part: _load(source, part, *kind) for part, kind in _classes(options, source).items()}
     else:
         options, loaded = getattr(source, "config", {}), getattr(source, "components", {})
@@ -147,14 +151,6 @@ def _prompted(family: Family, parts: Mapping[str, Any], options: Mapping[str, An
     if "requires_safety_checker" in arguments:
         scalars["requires_safety_checker"] = False
     return kind(**{**absent, **scalars, **{name: part for name, part in parts.items() if name in arguments}})
-
-
-def _index(folder: Path) -> dict[str, Any]:
-    path = folder / INDEX_FILE
-    try:
-        return dict(json.loads(path.read_bytes()))
-    except (ValueError, TypeError) as error:
-        raise ConfigError(f"{path}: does not list the parts of a pipeline: {error}") from None
 
 
 def _classes(index: Mapping[str, Any], folder: Path) -> dict[str, tuple[str, str]]:
