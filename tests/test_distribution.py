@@ -7,6 +7,7 @@ install, are not read.
 
 import ast
 import csv
+import itertools
 import os
 import re
 import shutil
@@ -115,7 +116,8 @@ def test_the_package_imports_declared_dependencies_alone() -> None:
                     imported.add(node.module.partition(".")[0])
     foreign = imported - sys.stdlib_module_names - {"rediffuse"}
     provided = set()
-    for requirement in (*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["heif"]):
+    extras = (PROJECT["optional-dependencies"][name] for name in ("heif", "diffusers"))
+    for requirement in itertools.chain(PROJECT["dependencies"], *extras):
         declared = distribution(re.split(r"[^\w.-]", requirement)[0])
         listed = declared.read_text("top_level.txt")
         provided |= set(listed.split()) if listed else {path.parts[0] for path in declared.files or []}

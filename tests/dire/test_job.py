@@ -172,16 +172,16 @@ def test_a_batch_that_does_not_fit_in_memory_is_halved_and_the_work_goes_on(
 
     settings = DireSettings.for_model(model, steps=2)
     files = find_images([pictures])
-    expected = list(reconstruct_files(model, files, settings, batch_size=4))
+    expected = list(reconstruct_files(model, files, settings, batch_size=6))
     limited = model.network.register_forward_pre_hook(allow_one)
     try:
-        given = list(reconstruct_files(model, files, settings, batch_size=4))
+        given = list(reconstruct_files(model, files, settings, batch_size=6))
     finally:
         limited.remove()
-    assert [size for size in sizes if size > 1] == [4, 2]
+    assert [size for size in sizes if size > 1] == [6, 3]
     assert [record.message for record in caplog.records] == [
-        "4 images do not fit in the memory of cpu: continues with 2",
-        "2 images do not fit in the memory of cpu: continues with 1",
+        "6 images do not fit in the memory of cpu: continues with 3",
+        "3 images do not fit in the memory of cpu: continues with 1",
     ]
     for one, other in zip(given, expected, strict=True):
         assert (one.reconstruction is None) == (other.reconstruction is None)

@@ -204,14 +204,12 @@ def judge_results(
         said = verdict(result, detector, explain=show is not None, evidence=show is not None)
         if show is not None:
             show(said)
-        if result.reconstruction is None:
-            skipped.append(str(result.reason))
+        if result.reconstruction is None or said.probability is None or said.decision is None:
+            skipped.append(str(said.reason))
             continue
-        assert said.probability is not None
-        assert said.decision is not None
         outcome = Outcome(said.probability, said.decision, said.reason)
         of_control = None if control is None else Outcome(*control.judge(result.reconstruction))
-        if NO_NUMBER in (outcome.reason, of_control and of_control.reason):
+        if of_control is not None and of_control.reason == NO_NUMBER:
             skipped.append(f"{result.found.source}: {NO_NUMBER}")
             continue
         codec = result.meta.codec if result.meta else "unknown"
