@@ -26,17 +26,18 @@ def generated(folder: Path) -> None:
 
 
 def of_other_generators(folder: Path) -> None:
-    """The first image of each family of generators in the shared data, with the family's name."""
+    """Three images of each family of generators in the shared data, with the family's name."""
     for family in SHARED.glob("wild/generated/*"):
-        first = min(family.iterdir())
-        copy(first, folder / f"{family.name}{first.suffix}")
+        for file in sorted(family.iterdir())[:3]:
+            copy(file, folder / f"{family.name}_{file.name}")
 
 
 def photographs(folder: Path) -> None:
-    """Photographs of scikit-learn and scikit-image, and some of clothing in the shared data."""
+    """Photographs of scikit-learn and scikit-image, and some of clothing and by cameras in the shared data."""
     files = [Path(file) for file in sklearn.datasets.load_sample_images().filenames]
     files += [Path(skimage.__file__).parent / "data" / name for name in SCIKIT_IMAGE]
-    for file in [*files, *SHARED.glob("clothing/photos/*_0.*")]:
+    files += [*SHARED.glob("clothing/photos/*_0.*"), *sorted(SHARED.glob("wild/real/cameras/*"))[:10]]
+    for file in files:
         copy(file, folder / file.name)
 
 
