@@ -3,6 +3,7 @@
 import _thread
 import csv
 import json
+import signal
 import threading
 from pathlib import Path
 
@@ -83,13 +84,17 @@ def test_an_interrupted_call_keeps_its_rows_and_is_continued(
         while not ended.wait(0.002):
             if table.exists() and len(read(table)) >= 2:
                 _thread.interrupt_main()
-                ended.wait(1)  # and again, because Python ignores an interrupt that arrives in a finaliser
+                return
 
     watcher = threading.Thread(target=interrupt_after_two_rows)
-    watcher.start()
-    status = robustness(weights, data, "--out", table)
-    ended.set()
-    watcher.join()
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore the signal
+    try:
+        watcher.start()
+        status = robustness(weights, data, "--out", table)
+    finally:
+        ended.set()
+        watcher.join()
+        signal.signal(signal.SIGINT, before)
     finished = table.read_text().splitlines()
     printed = capsys.readouterr()
     assert (status, printed.err.splitlines()[-1]) == (130, "rediffuse: interrupted")
