@@ -17,13 +17,14 @@ from rediffuse.records import dump, parse, read_json
 from rediffuse.zoo.model import DiffusionModel
 
 _TITLES: dict[Part, str] = {
-    "forward": "Forward pass",
-    "round_trip": "Inversion and reconstruction, 5 of 20 DDIM steps",
-    "train": "Training step",
-    "job": "From files to verdicts, in one process",
+    "forward": "Forward pass, per image",
+    "round_trip": "Inversion and reconstruction, 5 of 20 DDIM steps, per image",
+    "train": "Training step, per image",
+    "job": "From files to verdicts, in one process, per image",
     "start": "The command, from its start",
 }
-_COLUMNS = ("subject", "batch", "ms per image", "images/s", "ratio", "peak memory", "operations", "share of the rate")
+"""Times are per image; those of `start` are of the whole command."""
+_COLUMNS = ("subject", "batch", "ms", "images/s", "ratio", "peak memory", "operations", "share of the rate")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,9 +111,10 @@ def table(rows: Iterable[Row]) -> str:
 
 def _cells(row: Row) -> Iterator[str]:
     yield row.subject
-    yield str(row.batch_size)
+    of_images = row.part != "start"
+    yield str(row.batch_size) if of_images else ""
     yield f"{1000 * row.seconds:.3g}" if row.seconds < 1 else f"{1000 * row.seconds:,.0f}"
-    yield f"{1 / row.seconds:.3g}"
+    yield f"{1 / row.seconds:.3g}" if of_images else ""
     yield "1" if row.ratio is None else f"{row.ratio:.2f}"
     yield "" if row.peak_bytes is None else f"{row.peak_bytes / 2**20:,.0f} MiB"
     yield "" if row.operations is None else f"{row.operations / 1e9:,.2f} G"
