@@ -3,16 +3,12 @@
 import atexit
 import contextlib
 import signal
-from collections.abc import Mapping
 from functools import cache
-from pathlib import Path
-from typing import Any
 
 import torch
 from torch import distributed as dist
 
 from rediffuse.compat.guided_diffusion import dist_util
-from rediffuse.files import atomic_write
 from rediffuse.training.interrupt import StopRequest, stop_requests
 
 
@@ -31,9 +27,3 @@ def requested_anywhere(stop: StopRequest) -> signal.Signals | None:
     votes = torch.tensor(float(stop.received is not None), device=dist_util.dev())
     dist.all_reduce(votes)
     return (stop.received or signal.SIGTERM) if votes > 0 else None
-
-
-def write_state(path: Path, state: Mapping[str, Any]) -> None:
-    """Write a file of `torch.save` atomically. Raises StorageError if it cannot be written."""
-    with atomic_write(path) as partial:
-        torch.save(dict(state), partial)

@@ -18,8 +18,9 @@ from torch.optim import Optimizer
 
 from rediffuse.compat.guided_diffusion import logger
 from rediffuse.compat.processes import WORLD
-from rediffuse.compat.stopping import requested_anywhere, requests_from_now_on, write_state
+from rediffuse.compat.stopping import requested_anywhere, requests_from_now_on
 from rediffuse.errors import ConfigError
+from rediffuse.models.checkpoints import write_pickle
 from rediffuse.training.config import LoopConfig
 from rediffuse.training.trainer import TrainingDiverged
 
@@ -139,8 +140,8 @@ class MixedPrecisionTrainer:
             raise ConfigError("stopped by a signal, nothing was saved: the program did not call logger.configure")
         step = int(logger.getkvs().get("step", self._num_steps - 1))
         model = Path(folder) / f"model{step:06d}.pt"
-        write_state(model.with_name(f"opt{step:06d}.pt"), opt.state_dict())
-        write_state(model, self.master_params_to_state_dict(self.master_params))
+        write_pickle(model.with_name(f"opt{step:06d}.pt"), opt.state_dict())
+        write_pickle(model, self.master_params_to_state_dict(self.master_params))
         logger.log(f"stopped by a signal, saved step {step}; --resume_checkpoint {model} continues from it")
 
     def _count(self, is_finite: bool) -> None:

@@ -22,9 +22,9 @@ from rediffuse.compat.guided_diffusion import dist_util, logger
 from rediffuse.compat.guided_diffusion.fp16_util import MixedPrecisionTrainer
 from rediffuse.compat.guided_diffusion.nn import update_ema
 from rediffuse.compat.guided_diffusion.resample import LossAwareSampler, ScheduleSampler, UniformSampler
-from rediffuse.compat.stopping import requested_anywhere, write_state
+from rediffuse.compat.stopping import requested_anywhere
 from rediffuse.errors import CheckpointError, ConfigError
-from rediffuse.models.checkpoints import load_into
+from rediffuse.models.checkpoints import load_into, write_pickle
 from rediffuse.training.interrupt import stop_requests
 
 INITIAL_LOG_LOSS_SCALE = 20.0
@@ -225,9 +225,9 @@ class TrainLoop:
             }
             logger.log(f"saving step {step}")
             # The model is written last, so that its file exists only if the others do.
-            write_state(folder / f"opt{step}.pt", self.opt.state_dict())
+            write_pickle(folder / f"opt{step}.pt", self.opt.state_dict())
             for name, params in (averages | {f"model{step}.pt": self.mp_trainer.master_params}).items():
-                write_state(folder / name, self.mp_trainer.master_params_to_state_dict(params))
+                write_pickle(folder / name, self.mp_trainer.master_params_to_state_dict(params))
         dist.barrier()
 
 
