@@ -58,7 +58,9 @@ weights: .venv/.dev
 	$(BIN)/rediffuse convert runs/clothing32/model $(WEIGHTS) --precision fp16 --force
 	$(BIN)/python benchmarks/detector_data.py --wild $(WILD) --out runs/detector_data/originals
 	$(BIN)/rediffuse align runs/detector_data/originals runs/detector_data/aligned --draws 3 --size 336
+	$(BIN)/rediffuse align runs/detector_data/originals runs/detector_data/blurred --size 336 --seed 1 --blur 0.5 2
 	$(BIN)/rediffuse train detector --data runs/detector_data/aligned --originals runs/detector_data/originals \
+		--changed runs/detector_data/blurred \
 		--model $(WEIGHTS) --out runs/detector --crop windows:8 --grid aligned --depths 2 --features bands_image
 	rm -rf $(WEIGHTS)/detector && cp -r runs/detector/detector $(WEIGHTS)/detector
 	cat runs/detector/report.txt

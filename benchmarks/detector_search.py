@@ -31,9 +31,9 @@ from rediffuse.detection.labelled import CLASSES, find_labelled, left_out_scores
 from rediffuse.detection.metrics import mean_auc
 from rediffuse.dire.bands import band_profile
 from rediffuse.files import atomic_write, write_bytes
-from rediffuse.training.detector import measure_inputs, originals_of
+from rediffuse.training.detector import beside_data, measure_inputs
 from rediffuse.training.detector_config import DetectorTraining
-from rediffuse.training.detector_search import ORIGINALS, Measured, Search
+from rediffuse.training.detector_search import Measured, Search, kind_of
 from rediffuse.training.leave_out import assign_folds
 from rediffuse.training.reconstructions import ReconstructionCache
 from rediffuse.zoo.model import DiffusionModel, load
@@ -51,6 +51,8 @@ class Flags:
     """Aligned images, in real/ and generated/."""
     originals: Path
     """The same groups, files as they are."""
+    changed: Path | None = None
+    """The same groups, blurred copies; never fitted, but the limits hold for them too."""
     out: Path
     model: str = "default"
     windows: int = 8
@@ -101,6 +103,7 @@ class Table:
         self.config = DetectorTraining(
             data=args.data,
             originals=args.originals,
+            changed=args.changed,
             features=FEATURES,
             depths=args.depths,
             crop=f"windows:{args.windows}",
@@ -110,11 +113,11 @@ class Table:
         self.cache = ReconstructionCache(
             folder=args.out / "reconstructions", model=model, batch_size=args.batch_size, workers=1
         )
-        found = [*find_labelled(args.data), *originals_of(self.config)]
+        found = [*find_labelled(args.data), *beside_data(self.config)]
         self.measured = measure_inputs(self.config, self.cache, found)
         samples = self.measured[0].samples
         self.images, self.labels, self.folds = samples.images, samples.labels, assign_folds(samples.images)
-        self.is_original = np.array([image.found.name.startswith(f"{ORIGINALS}/") for image in self.images])
+        self.kinds = np.array([kind_of(image.found.name) for image in self.images])
         self.rows: dict[str, dict[str, float | str]] = {}
 
     def with_features(self, features: np.ndarray, network_calls: int) -> Measured:
@@ -145,22 +148,35 @@ class Table:
         scores = np.array([outcome.probability for outcome in outcomes])
         decisions = np.array([outcome.decision for outcome in outcomes])
         names = np.array([image.collection for image in self.images])
-        shares: dict[str, dict[str, float]] = {}
-        for label, (kind, wrong) in enumerate(zip(CLASSES, reversed(CLASSES), strict=True)):
-            rows = self.is_original & (self.labels == label)
-            shares[kind] = {one: float((decisions[rows & (names == one)] == wrong).mean()) for one in set(names[rows])}
-        decided = [(decisions[self.is_original & (self.labels == label)] != "unsure").mean() for label in (0, 1)]
-        worst = {kind: max(of_kind, key=lambda one: of_kind[one]) for kind, of_kind in shares.items()}
+
+        def auc(kind: int) -> float:
+            return mean_auc(*(one[self.kinds == kind] for one in (self.labels, scores, names)))
+
+        def errors(label: int, kind: int) -> dict[str, float]:
+            rows, wrong = (self.kinds == kind) & (self.labels == label), CLASSES[1 - label]
+            return {one: float((decisions[rows & (names == one)] == wrong).mean()) for one in set(names[rows])}
+
+        shares = {of_class: errors(label, 0) for label, of_class in enumerate(CLASSES)}
+        decided = [(decisions[(self.kinds == 0) & (self.labels == label)] != "unsure").mean() for label in (0, 1)]
+        worst = {of_class: max(of_name, key=lambda one: of_name[one]) for of_class, of_name in shares.items()}
+        of_changed: dict[str, float | str] = {}
+        if self.config.changed is not None:
+            of_changed = {
+                "auc_changed": auc(2),
+                "false_alarms_changed": float(np.mean(list(errors(0, 2).values()))),
+                "misses_changed": float(np.mean(list(errors(1, 2).values()))),
+            }
         return {
             "input": name,
             "network_calls": network_calls,
-            "auc_originals": mean_auc(*(one[self.is_original] for one in (self.labels, scores, names))),
-            "auc_aligned": mean_auc(*(one[~self.is_original] for one in (self.labels, scores, names))),
+            "auc_originals": auc(0),
+            "auc_aligned": auc(1),
             "false_alarms": float(np.mean(list(shares["real"].values()))),
             "most_false_alarms": f"{shares['real'][worst['real']]:.1%} ({worst['real']})",
             "misses": float(np.mean(list(shares["generated"].values()))),
             "most_misses": f"{shares['generated'][worst['generated']]:.1%} ({worst['generated']})",
             "decided": float(np.mean(decided)),
+            **of_changed,
         }
 
     def windows(self) -> tuple[list[Tensor], list[Tensor]]:
@@ -201,7 +217,7 @@ class Table:
         """The mean logit of each image's windows, by a network that was trained without its fold."""
         logits = np.empty(len(images))
         for fold in tqdm(range(self.folds.max() + 1), f"network on {name}", unit="fold"):
-            fit = np.flatnonzero((self.folds != fold) & ~self.is_original).tolist()
+            fit = np.flatnonzero((self.folds != fold) & (self.kinds == 1)).tolist()
             windows = torch.cat([images[row] for row in fit])
             labels = torch.cat([torch.full((len(images[row]),), self.labels[row]) for row in fit])
             network = trained_network(windows, labels.float())
@@ -226,6 +242,8 @@ class Table:
     def print(self) -> None:
         headings = ("input", "network calls", "AUC, originals", "AUC, aligned", "photographs called generated", "worst")
         headings += ("generated called real", "worst", "decided")
+        if self.config.changed is not None:
+            headings += ("AUC, changed", "photographs called generated", "generated called real")
         print("\n| " + " | ".join(headings) + " |\n|" + " --- |" * len(headings))
         for row in self.rows.values():
             cells = [

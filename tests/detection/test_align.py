@@ -2,6 +2,7 @@
 
 import csv
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -111,6 +112,15 @@ def test_more_draws_are_more_files_with_histories_of_their_own(tmp_path: Path) -
     assert (len(one.files), len(three.files), three.num_new) == (8, 24, 16)
     assert set(one.files) <= set(three.files)
     assert len({(row.short_side, row.filter, row.quality) for row in three.files}) > 12
+
+
+def test_blurred_copies_are_blurred_as_the_index_says(tmp_path: Path) -> None:
+    source = write_data(tmp_path / "source", number=3)
+    sharp, blurred = (aligned(source, tmp_path / str(blurs), size=32, blurs=blurs) for blurs in ((0, 0), (0.5, 2.0)))
+    assert all(0.5 <= row.blur <= 2 for row in blurred.files)
+    assert [replace(row, blur=0.0) for row in blurred.files] == list(sharp.files)
+    files = zip(contents(tmp_path / "(0, 0)").values(), contents(tmp_path / "(0.5, 2.0)").values(), strict=True)
+    assert not any(one == other for one, other in files)
 
 
 def test_small_and_unreadable_files_are_left_out_by_name(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from rediffuse.detection.resnet import ResNet50
 from rediffuse.detection.scorers import MapScorer, Scorer
 from rediffuse.dire.bands import band_maps
 from rediffuse.errors import CheckpointError, ConfigError, InputError, SettingsMismatch
+from rediffuse.images.windows import Window
 from rediffuse.training.detector_search import fit_bands
 from rediffuse.zoo.precision import choose_precision
 
@@ -153,6 +154,17 @@ def test_a_window_contributes_what_the_logit_loses_without_it(by_windows, make):
 
 def test_a_detector_of_whole_images_has_no_windows_to_explain(bands, make):
     assert len(bands.explain_windows(make(FEW))) == 0
+
+
+def test_an_image_with_fewer_windows_than_the_training_images_is_unsure(by_windows, make, tmp_path: Path):
+    few = dataclasses.replace(by_windows.familiarity, fewest_windows=2)
+    dataclasses.replace(by_windows, familiarity=few).save(tmp_path)
+    image = make(torch.full((4,), 1), seed=3, settings=WINDOWS)
+    image = dataclasses.replace(image, windows=tuple(Window(top=0, left=32 * k, size=32) for k in range(4)))
+    loaded = load_detector(tmp_path)
+    assert [np.isposinf(loaded.distances(image[:count]))[0] for count in (1, 2)] == [True, False]
+    assert loaded.judge(image[:1])[1:] == ("unsure", UNFAMILIAR)
+    assert np.isfinite(by_windows.distances(image[:1]))
 
 
 def test_a_detector_of_windows_is_loaded_as_it_was_saved(by_windows, make, tmp_path: Path):

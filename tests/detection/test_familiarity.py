@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -26,6 +28,13 @@ def test_distances_do_not_depend_on_the_units_of_the_features():
     units = np.array([1, 60, 1e-3, 1000])
     distances = fit_familiarity(features * units, labels).distances(features * units)
     np.testing.assert_allclose(distances, fit_familiarity(features, labels).distances(features), rtol=1e-6)
+
+
+def test_an_image_with_fewer_windows_than_any_of_the_training_is_at_an_infinite_distance():
+    familiarity = replace(fit_familiarity(*two_clouds(200, seed=0)), fewest_windows=3)
+    points = np.zeros((3, 4))
+    assert np.isposinf(familiarity.distances(points, np.array([2, 3, 8]))).tolist() == [True, False, False]
+    np.testing.assert_array_equal(familiarity.distances(points, np.full(3, 3)), familiarity.distances(points))
 
 
 def test_there_is_no_limit_at_first():

@@ -154,5 +154,10 @@ def test_limits_hold_for_images_and_for_their_copies_each_alone():
     both = LeftOut(real=many(0, 0.8), generated=many(0.7, 1), copies=copies)
     assert both.thresholds(0.05, 0.05).generated == replace(both, copies=None).thresholds(0.05, 0.05).generated
     assert both.thresholds(0.05, 0.05).real == copies.thresholds(0.05, 0.05).real
+    blurred = LeftOut(real=many(0.3, 0.5), generated=many(0.1, 1))
+    three = replace(both, copies=replace(copies, copies=blurred))
+    assert three.parts == [three, three.copies, blurred]
+    assert three.thresholds(0.05, 0.05).real == blurred.thresholds(0.05, 0.05).real
+    assert three.bound("generated", 0.3, 0.05).share == blurred.bound("generated", 0.3, 0.05).share
     own = both.with_own({"real": many(0.1, 0.3)})
     assert own.thresholds(0.05, 0.3) == LeftOut(real=many(0.1, 0.3), generated=copies.generated).thresholds(0.05, 0.3)

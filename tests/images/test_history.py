@@ -1,6 +1,7 @@
 """A history applies its fields, and draws cover the whole distribution."""
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -38,6 +39,21 @@ def test_webp_is_that_of_the_quality(photo: np.ndarray) -> None:
     assert np.array_equal(History(encoding="WEBP", quality=75).apply(photo), degrade.webp(photo, 75))
 
 
+def test_blur_comes_after_the_reduction(photo: np.ndarray) -> None:
+    reduced = degrade.reduce(photo, 32)
+    assert np.array_equal(History(short_side=32, blur=1.5).apply(photo), degrade.blur(reduced, 1.5))
+
+
+def test_blurs_are_drawn_between_their_limits_and_change_no_other_draw() -> None:
+    blurred, plain = (
+        [Histories(blurs=blurs).draw(np.random.default_rng(seed)) for seed in range(200)]
+        for blurs in ((0.5, 2.0), (0.0, 0.0))
+    )
+    sigmas = [history.blur for history in blurred]
+    assert (min(sigmas), max(sigmas)) == (pytest.approx(0.5, abs=0.05), pytest.approx(2, abs=0.05))
+    assert [replace(history, blur=0.0) for history in blurred] == plain
+
+
 def test_pixels_that_are_given_stay_as_they_are(photo: np.ndarray) -> None:
     before = photo.copy()
     History(short_side=32, encoding="JPEG").apply(photo)
@@ -68,6 +84,7 @@ def test_draws_depend_on_their_generator_alone() -> None:
     [
         ({"encodings": ()}, r"encodings=\(\): at least one value is needed"),
         ({"qualities": (95, 75)}, r"qualities=\(95, 75\): from 1 to 100 are allowed, the lower value first"),
+        ({"blurs": (2, 1)}, r"blurs=\(2, 1\): from 0 to 100 pixels are allowed, the lower value first"),
         ({"qualities": (0, 75)}, r"qualities=\(0, 75\): from 1 to 100 are allowed, the lower value first"),
     ],
 )

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from golden_values import fill
 from rediffuse.detection.config import Limits
-from rediffuse.detection.detector import load_control, load_detector
+from rediffuse.detection.detector import UNFAMILIAR, load_control, load_detector
 from rediffuse.detection.evaluate import evaluate, evaluation_table, judge_labelled
 from rediffuse.detection.features import INPUTS
 from rediffuse.detection.judge import judge
@@ -241,6 +241,8 @@ def test_windows_are_trained_on_cached_judged_and_counted(large: Path, model: Di
         np.testing.assert_allclose(one.probability, other.probability, atol=1e-4)
         assert one.evidence is not None
         assert one.evidence.x_0.shape == (len(one.windows), 3, SIZE, SIZE)
+    assert detector.familiarity.fewest_windows == 3
+    assert {(one.decision, one.reason) for one in each if "window" in one.file} == {("unsure", UNFAMILIAR)}
 
     other = tiny_model()
     for parameter in other.network.parameters():
@@ -251,11 +253,11 @@ def test_windows_are_trained_on_cached_judged_and_counted(large: Path, model: Di
 
 @pytest.fixture(scope="module")
 def grouped(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`data` with five groups of each class, and `originals` with images of the same groups without any noise."""
+    """`data` with five groups of each class, and `originals` and `changed` with gray images of the same groups."""
     folder, rng = tmp_path_factory.mktemp("grouped"), np.random.default_rng(2)
     for group in range(5):
         for label, place in enumerate((f"real/photos/sender{group}", f"generated/model{group}")):
-            for kind in ("data", "originals"):
+            for kind in ("data", "originals", "changed"):
                 (folder / kind / place).mkdir(parents=True)
                 for number in range(6 if kind == "data" else 2):
                     image = picture(rng, bool(label)) if kind == "data" else Image.new("RGB", (SIZE, SIZE), "gray")
@@ -300,26 +302,27 @@ def test_limits_that_hold_for_the_same_groups_only_or_not_at_all_are_warned_of(
     assert load_detector(tmp_path).thresholds.max_misses == pytest.approx(1 / 31)
 
 
-def test_originals_give_the_thresholds_and_count_for_the_figures_but_are_never_fitted(
+def test_originals_and_changed_copies_give_thresholds_and_count_for_the_figures_but_are_never_fitted(
     grouped: Path, model: DiffusionModel, tmp_path: Path
 ):
     plain = DetectorTraining(data=grouped / "data", steps=4, depths=(1,), inverse_penalties=(0.1,))
     train_detector(plain, model, tmp_path / "without")
-    evaluation = train_detector(replace(plain, originals=grouped / "originals"), model, tmp_path / "with")
-    assert evaluation.comparisons[0].detector.figures.num_real == 40
+    beside = replace(plain, originals=grouped / "originals", changed=grouped / "changed")
+    evaluation = train_detector(beside, model, tmp_path / "with")
+    assert evaluation.comparisons[0].detector.figures.num_real == 50
     weights = [load_file(tmp_path / name / "detector" / "detector.safetensors") for name in ("without", "with")]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
     without, left_out = (load_detector(tmp_path / name).left_out for name in ("without", "with"))
     assert without.copies is None
-    assert left_out.copies is not None
-    assert [len(scores) for one in (left_out, left_out.copies) for scores in one.real.values()] == [2] * 5 + [6] * 5
+    assert [{len(scores) for scores in part.real.values()} for part in left_out.parts] == [{2}, {6}, {2}]
 
 
-@pytest.mark.parametrize("field", ["features", "originals"])
+@pytest.mark.parametrize("field", ["features", "originals", "changed"])
 def test_what_needs_splits_or_groups_says_so(data: Path, grouped: Path, model: DiffusionModel, tmp_path: Path, field):
     config = {
         "features": DetectorTraining(data=grouped / "data", features=("map",)),
         "originals": DetectorTraining(data=data, originals=grouped / "originals"),
+        "changed": DetectorTraining(data=data, changed=grouped / "changed"),
     }[field]
     with pytest.raises(ConfigError, match=f"^{field}=.*folders train, validation, test"):
         train_detector(config, model, tmp_path)

@@ -9,7 +9,7 @@ from typing import Annotated
 from rediffuse.cli.console import bars
 from rediffuse.cli.flags import Argument, CommandFlags
 from rediffuse.cli.result import Result
-from rediffuse.errors import InputError
+from rediffuse.errors import ConfigError, InputError
 
 LOGGER = logging.getLogger(__name__)
 
@@ -18,9 +18,9 @@ LOGGER = logging.getLogger(__name__)
 class AlignFlags(CommandFlags):
     """Copy a data set so that its files no longer reveal the class.
 
-    A window of the same size is cut out of every file, reduced and encoded as drawn from one distribution for all
-    files, and written as PNG. OUT gets the subfolders of SOURCE, and index.csv with all draws. The same command
-    continues where it was stopped. Exit status: 0 done, 1 some files were left out, 2 usage error.
+    A window of the same size is cut out of every file, reduced, possibly blurred, and encoded as drawn from one
+    distribution for all files, and written as PNG. OUT gets the subfolders of SOURCE, and index.csv with all draws. The
+    same command continues where it was stopped. Exit status: 0 done, 1 some files were left out, 2 usage error.
     """
 
     source: Annotated[Path, Argument(positional=True)]
@@ -31,6 +31,9 @@ class AlignFlags(CommandFlags):
     """Random seed; with the same seed, the same file gives the same pixels."""
     draws: int = 1
     """Number of copies of every file, each with its own reduction and encoding."""
+    blur: Annotated[tuple[float, ...], Argument(metavar="SIGMA")] = ()
+    """Smallest and largest standard deviation of a Gaussian blur, in pixels of the copy; two numbers, or none for no
+    blur."""
     size: int | None = None
     """Side of the window in pixels; smaller files are left out. If not given, the short side of the smallest file."""
     workers: int = min(4, os.cpu_count() or 1)
@@ -44,6 +47,9 @@ def run(args: AlignFlags) -> Result:
     if args.out.resolve().is_relative_to(args.source.resolve()):
         raise InputError(f"{args.out}: is inside {args.source} and would be read as a part of it; give another folder")
 
+    if len(args.blur) not in (0, 2):
+        raise ConfigError(f"--blur {' '.join(map(str, args.blur))}: two numbers are needed, such as --blur 0.5 2")
+
     from rediffuse.detection.align import INDEX, align
     from rediffuse.images.find import find_images
 
@@ -55,6 +61,7 @@ def run(args: AlignFlags) -> Result:
             seed=args.seed,
             size=args.size,
             draws=args.draws,
+            blurs=(args.blur[0], args.blur[1]) if args.blur else (0.0, 0.0),
             workers=args.workers,
             progress=progress,
         )

@@ -4,7 +4,7 @@ The copy has one or more PNG files for each file, made in two steps:
 
 1. A window of one common size is cut at a random place, without resampling. After that, sizes reveal nothing, and the
    same reduction has the same factor for all files.
-2. The window is reduced and encoded; both are drawn from one distribution (`images.history`).
+2. The window is reduced, possibly blurred, and encoded, as drawn from one distribution (`images.history`).
 
 The draws depend only on the seed and on the bytes of the file. The result is the pixels after these steps, as a PNG
 without metadata. PNG and not the drawn format: the format of the copy is then constant, its pixels do not depend on the
@@ -76,6 +76,7 @@ class AlignedFile:
     encoding: str
     quality: int
     subsampling: str
+    blur: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,12 +92,12 @@ class Alignment:
     """Why files were left out (unreadable, or smaller than the window), a line each."""
 
 
-def histories_of(size: int) -> Histories:
+def histories_of(size: int, blurs: tuple[float, float] = (0.0, 0.0)) -> Histories:
     """The distribution of histories for windows of this side: all are reduced, and most are encoded.
 
     All are reduced, because this removes most traces of an earlier JPEG, which only one class may have.
     """
-    return Histories(short_sides=tuple(max(8, round(share * size)) for share in REDUCTIONS))
+    return Histories(short_sides=tuple(max(8, round(share * size)) for share in REDUCTIONS), blurs=blurs)
 
 
 def align(
@@ -106,6 +107,7 @@ def align(
     seed: int = 0,
     size: int | None = None,
     draws: int = 1,
+    blurs: tuple[float, float] = (0.0, 0.0),
     workers: int = 2,
     progress: Progress = unobserved,
 ) -> Alignment:
@@ -119,6 +121,7 @@ def align(
         size: side of the window in pixels, at least `SMALLEST`; smaller files are left out. None takes that of an
             existing copy, or else the short side of the smallest readable file.
         draws: number of histories per file, at least 1.
+        blurs: smallest and largest standard deviation of a Gaussian blur after the reduction, in pixels.
         workers: number of threads.
         progress: called with the number of files that were read or written.
 
@@ -133,7 +136,7 @@ def align(
     outcomes = list(counted(in_threads(_survey, files, workers, 64), "sizes", len(files), progress))
     surveyed = [outcome for outcome in outcomes if isinstance(outcome, _Surveyed)]
     failures = [outcome for outcome in outcomes if isinstance(outcome, str)]
-    settings = _settings(surveyed, out, seed, size)
+    settings = _settings(surveyed, out, seed, size, blurs)
     remove_partial(out)
     write_bytes(out / SETTINGS, (json.dumps(dump(settings), indent=2) + "\n").encode())
 
@@ -175,14 +178,16 @@ def _survey(found: FoundImage) -> _Surveyed | str:
     return _Surveyed(found, hashlib.sha256(content).hexdigest(), width, height)
 
 
-def _settings(surveyed: Sequence[_Surveyed], out: Path, seed: int, size: int | None) -> AlignSettings:
+def _settings(
+    surveyed: Sequence[_Surveyed], out: Path, seed: int, size: int | None, blurs: tuple[float, float]
+) -> AlignSettings:
     """The settings of the call, which have to be equal to those of an existing copy."""
     if not surveyed:
         raise InputError("none of the files can be read as an image")
     existing = _existing(out / SETTINGS)
     if size is None:
         size = existing.size if existing is not None else _common_size(surveyed)
-    given = AlignSettings(seed=seed, size=size, histories=histories_of(size))
+    given = AlignSettings(seed=seed, size=size, histories=histories_of(size, blurs))
     if existing is not None and existing != given:
         name = next(name for name in vars(given) if getattr(given, name) != getattr(existing, name))
         raise ConfigError(

@@ -28,8 +28,9 @@ class LeftOutResults:
     """(N,): the logit of each image by a classifier that was not fitted on it."""
     distances: np.ndarray
     """(N,): the distance of each image from the images of a familiarity that was not fitted on it."""
-    are_copies: np.ndarray
-    """(N,) bool: the images that are changed copies of others; the thresholds hold for these and for the others."""
+    kinds: np.ndarray
+    """(N,) int: 0 for files as they are, other numbers for kinds of changed copies; the thresholds hold for each kind
+    alone."""
 
 
 def assemble(
@@ -58,8 +59,10 @@ def assemble(
         images = [image for image, is_in in zip(results.images, rows, strict=True) if is_in]
         return left_out_scores(images, probabilities[rows].tolist())
 
-    copies = scores(results.are_copies) if results.are_copies.any() else None
-    left_out = replace(scores(~results.are_copies), copies=copies)
+    left_out = None
+    for kind in reversed(np.unique(results.kinds)):
+        left_out = replace(scores(results.kinds == kind), copies=left_out)
+    assert left_out is not None
     # Groups of both classes together; the class is the collection.
     names = (f"{CLASSES[image.label]}/{image.group}" for image in results.images)
     farthest = first_error(by_group(names, results.distances.tolist()), limits.unfamiliar_rate)

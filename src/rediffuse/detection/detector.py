@@ -59,10 +59,13 @@ class DetectorRecord:
     thresholds: Thresholds
     left_out: LeftOut
     familiarity_limit: float
+    """See `Familiarity.limit`."""
     training: dict[str, Any]
     """The record of the training: data, candidates, validation figures."""
     equal_precisions: tuple[Precision, ...] = ()
     """See `Detector.equal_precisions`."""
+    fewest_windows: int = 0
+    """See `Familiarity.fewest_windows`."""
 
     def __post_init__(self) -> None:
         if not self.familiarity_limit >= 0:  # NaN too, with which no image would be unfamiliar
@@ -116,7 +119,8 @@ class Detector:
             SettingsMismatch: as in `probabilities`.
         """
         self._require_own_settings(reconstruction)
-        return self.familiarity.distances(self._familiar().measure(reconstruction))
+        features = self._familiar().measure(reconstruction)
+        return self.familiarity.distances(features, np.full(len(features), len(reconstruction.windows)))
 
     def explain(self, reconstruction: Reconstruction) -> np.ndarray:
         """(N, K) float64: the contribution of each frequency band to the calibrated logit; positive for `generated`.
@@ -213,6 +217,7 @@ class Detector:
             familiarity_limit=self.familiarity.limit,
             training=self.training,
             equal_precisions=self.equal_precisions,
+            fewest_windows=self.familiarity.fewest_windows,
         )
         tensors = self.scorer.tensors() | {
             "familiarity.centres": torch.from_numpy(self.familiarity.centres),
@@ -263,6 +268,7 @@ def load_detector(source: str | Path = DEFAULT, *, device: torch.device | str = 
         centres=_array(tensors, "familiarity.centres", (2, count), weights),
         precision=_array(tensors, "familiarity.precision", (count, count), weights),
         limit=record.familiarity_limit,
+        fewest_windows=record.fewest_windows,
     )
     return Detector(
         scorer=scorer,

@@ -16,12 +16,21 @@ class Familiarity:
     """(F, F) inverse of the covariance around these means."""
     limit: float = np.inf
     """An image with a larger distance counts as unlike the training images."""
+    fewest_windows: int = 0
+    """The number of windows of the training image that has the fewest; 0 for whole images."""
 
-    def distances(self, features: np.ndarray) -> np.ndarray:
-        """Distances (N,) >= 0 of features (N, F)."""
+    def distances(self, features: np.ndarray, num_windows: np.ndarray | None = None) -> np.ndarray:
+        """Distances (N,) >= 0 of images.
+
+        Args:
+            features: (N, F).
+            num_windows: (N,) int; the distance of an image with fewer windows than `fewest_windows` is infinite,
+                because a mean over few windows varies more than those of the training. None does not check this.
+        """
         offsets = features[:, None] - self.centres  # (N, 2, F)
         squared = np.einsum("ncf,fg,ncg->nc", offsets, self.precision, offsets)
-        return np.sqrt(squared.min(axis=1))
+        distances = np.sqrt(squared.min(axis=1))
+        return distances if num_windows is None else np.where(num_windows < self.fewest_windows, np.inf, distances)
 
 
 def fit_familiarity(features: np.ndarray, labels: np.ndarray) -> Familiarity:

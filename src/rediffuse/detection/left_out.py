@@ -38,7 +38,8 @@ class LeftOut:
     real: dict[str, tuple[float, ...]]
     generated: dict[str, tuple[float, ...]]
     copies: "LeftOut | None" = None
-    """The same for changed copies of these images, in groups of the same names: limits hold for both."""
+    """The same for changed copies of these images, in groups of the same names, and so on for other copies: limits hold
+    for the images and for each kind of copies alone."""
 
     def __post_init__(self) -> None:
         for label in NOUNS:
@@ -61,17 +62,21 @@ class LeftOut:
         """
         self._require("real", "max_false_alarms", max_false_alarms)
         self._require("generated", "max_misses", max_misses)
-        parts = [self] if self.copies is None else [self, self.copies]
-        highest_real = max(first_error(part.real, max_false_alarms) for part in parts)
-        lowest_generated = min(-first_error(_negative(part.generated), max_misses) for part in parts)
+        highest_real = max(first_error(part.real, max_false_alarms) for part in self.parts)
+        lowest_generated = min(-first_error(_negative(part.generated), max_misses) for part in self.parts)
         above, below = float(np.nextafter(highest_real, np.inf)), lowest_generated
         if above < below:  # the classes are well separated: nothing between them has to be unsure
             above = below = (above + below) / 2
         return Thresholds(real=below, generated=above, max_false_alarms=max_false_alarms, max_misses=max_misses)
 
+    @property
+    def parts(self) -> "list[LeftOut]":
+        """These scores, and those of each kind of copies."""
+        return [self, *([] if self.copies is None else self.copies.parts)]
+
     def with_own(self, scores: Mapping[Label, dict[str, tuple[float, ...]]]) -> Self:
         """The same with other scores of one class or both; they take the place of those of copies too."""
-        copies = None if self.copies is None else replace(self.copies, **scores)
+        copies = None if self.copies is None else self.copies.with_own(scores)
         return replace(self, copies=copies, **scores)
 
     def bound(self, label: Label, score: float, limit: float) -> Bound:

@@ -24,6 +24,9 @@ PAGE_BORDER = 37
 SCREENSHOT_QUALITY = 85
 """In `screenshot`: the quality of the JPEG."""
 
+MOST_BLUR = 100
+"""The largest standard deviation of `blur`, in pixels."""
+
 _FILTERS: dict[Filter, Image.Resampling] = {
     "bilinear": Image.Resampling.BILINEAR,
     "bicubic": Image.Resampling.BICUBIC,
@@ -93,7 +96,7 @@ def screenshot(pixels: np.ndarray, display_scale: float) -> np.ndarray:
 
 def blur(pixels: np.ndarray, sigma: float) -> np.ndarray:
     """Gaussian blur; `sigma` in pixels, 0 changes nothing."""
-    _check("sigma", sigma, 0, 100)
+    _check("sigma", sigma, 0, MOST_BLUR)
     return np.array(Image.fromarray(pixels).filter(ImageFilter.GaussianBlur(sigma)))
 
 

@@ -26,7 +26,7 @@ from rediffuse.images.find import FoundImage
 from rediffuse.progress import Progress, counted, unobserved
 from rediffuse.records import dump
 from rediffuse.training.detector_config import DetectorTraining
-from rediffuse.training.detector_search import ORIGINALS, Measured, Search
+from rediffuse.training.detector_search import BESIDE_DATA, Measured, Search
 from rediffuse.training.leave_out import assign_folds, plan_of_splits
 from rediffuse.training.reconstructions import ReconstructionCache
 from rediffuse.training.samples import measure
@@ -73,8 +73,9 @@ def train_detector(
 def _train_detector(config: DetectorTraining, model: DiffusionModel, folder: Path, progress: Progress) -> Evaluation:
     has_splits = (config.data / SPLITS[0]).is_dir()
     images = _splits(config.data) if has_splits else find_labelled(config.data)
-    if has_splits and config.originals is not None:
-        raise ConfigError(f"originals={config.originals}: is for data without the folders {', '.join(SPLITS)}")
+    for name in BESIDE_DATA:
+        if has_splits and getattr(config, name) is not None:
+            raise ConfigError(f"{name}={getattr(config, name)}: is for data without the folders {', '.join(SPLITS)}")
     maps = [name for name in config.features if isinstance(INPUTS[name], MapInput)]
     if maps and not has_splits:
         raise ConfigError(f"features={maps[0]}: needs the folders {', '.join(SPLITS)} in {config.data}")
@@ -93,7 +94,7 @@ def _train_detector(config: DetectorTraining, model: DiffusionModel, folder: Pat
         results = counted(cache.reconstruct(_found(test), detector.settings), "test", len(test), progress)
         evaluation = evaluate(judge_results(detector, control, test, results))
     else:
-        images = images + originals_of(config)
+        images = images + beside_data(config)
         search = Search(config, measure_inputs(config, cache, images, progress), folder / "runs", progress)
         folds = assign_folds(search.images)
         detector, control, choices = search.detectors(search.plan(folds))
@@ -179,11 +180,10 @@ def _warn_of_limits(detector: Detector, config: DetectorTraining) -> None:
             LOGGER.warning("%s=%s: there are too few %s images for this limit; %.3g is used", name, wanted, label, used)
 
 
-def originals_of(config: DetectorTraining) -> list[LabelledImage]:
-    """The images of `config.originals`, with names that begin with `ORIGINALS`."""
-    if config.originals is None:
-        return []
-    return [_below(ORIGINALS, image) for image in find_labelled(config.originals)]
+def beside_data(config: DetectorTraining) -> list[LabelledImage]:
+    """The images of `config.originals` and `config.changed`, with names that begin with that of the field."""
+    folders = {name: getattr(config, name) for name in BESIDE_DATA}
+    return [_below(name, image) for name, folder in folders.items() if folder for image in find_labelled(folder)]
 
 
 def _splits(data: Path) -> list[LabelledImage]:

@@ -25,6 +25,9 @@ class DetectorTraining:
     originals: Path | None = None
     """Folder with the same groups as `data`, in real/ and generated/: files as people have them. They are left out of
     every fit; the limits hold for them and for `data`, each alone. So `data` can be a copy by `rediffuse align`."""
+    changed: Path | None = None
+    """Folder with the same groups again: copies with a change that those of `data` do not have, such as
+    `rediffuse align --blur 0.5 2`. They are left out of every fit, and the limits hold for them alone too."""
     features: tuple[InputName, ...] = ("bands",)
     """Inputs of the classifier; the best one is taken. Those with map: a ResNet-50, needs train/ and so on."""
     steps: int = DireSettings.steps

@@ -1,7 +1,7 @@
 """The search for a detector: candidates are fitted with images left out, and compared by these images."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -26,8 +26,14 @@ from rediffuse.training.loop import train
 from rediffuse.training.map_task import WEIGHTS_NAME, MapTask
 from rediffuse.training.samples import Samples
 
-ORIGINALS = "originals"
-"""The first part of the names of images that are judged, but never fitted."""
+BESIDE_DATA = ("originals", "changed")
+"""The fields of `DetectorTraining` with images that are never fitted; their names begin with that of the field."""
+
+
+def kind_of(name: str) -> int:
+    """The kind of an image: 0 of `originals`, 1 of `data`, 2 of `changed`."""
+    first = name.partition("/")[0]
+    return 2 * BESIDE_DATA.index(first) if first in BESIDE_DATA else 1
 
 
 class TrainingStopped(RediffuseError):
@@ -74,12 +80,12 @@ class Search:
         self.images = measured[0].samples.images
         self.labels = measured[0].samples.labels
         self._collections = np.array([image.collection for image in self.images])
-        self._is_original = np.array([image.found.name.startswith(f"{ORIGINALS}/") for image in self.images])
+        self._kinds = np.array([kind_of(image.found.name) for image in self.images])
         self._scorers: dict[tuple[Candidate, bytes], Scorer] = {}
 
     def plan(self, folds: np.ndarray, without: int = -1) -> Plan:
-        """Fits that leave out one fold each, of all folds but one (-1: of all); originals are never fitted."""
-        return plan_of_folds(self.images, folds, folds != without, ~self._is_original)
+        """Fits that leave out one fold each, of all folds but one (-1: of all); only `data` is fitted."""
+        return plan_of_folds(self.images, folds, folds != without, self._kinds == 1)
 
     def detectors(self, plan: Plan) -> tuple[Detector, Detector, list[Choice]]:
         """The best detector and its control, and all candidates of both with their figures."""
@@ -113,10 +119,11 @@ class Search:
 
     def outcomes(self, detector: Detector, rows: np.ndarray) -> list[Outcome]:
         """A detector's results for these images."""
-        inputs = next(one for one in self.measured if one.settings == detector.settings).samples.inputs
+        samples = next(one for one in self.measured if one.settings == detector.settings).samples
+        inputs = samples.inputs
         given = detector.scorer.input
         probabilities = detector.calibration.probabilities(detector.scorer.logits_of(inputs[given.name][rows]))
-        distances = detector.familiarity.distances(inputs[given.familiar][rows])
+        distances = detector.familiarity.distances(inputs[given.familiar][rows], samples.num_windows[rows])
         return [
             Outcome(probability, *detector.decide(probability, distance))
             for probability, distance in zip(probabilities.tolist(), distances.tolist(), strict=True)
@@ -178,19 +185,22 @@ class Search:
     def _detector(self, choice: Choice, measured: Measured, plan: Plan) -> Detector:
         """The final fit of a candidate; calibration and thresholds from the images that the other fits leave out.
 
-        With originals, the limits hold for these alone, and for their copies alone.
+        The limits hold for originals, for the images of `data`, and for those of `changed`, each alone.
         """
         rows, candidate = left_out(plan.fits), choice.candidate
         familiar = measured.samples.inputs[INPUTS[candidate.input].familiar]
         return assemble(
             self._fit(candidate, measured, plan.rows, rows),
-            fit_familiarity(familiar[plan.rows], self.labels[plan.rows]),
+            replace(
+                fit_familiarity(familiar[plan.rows], self.labels[plan.rows]),
+                fewest_windows=int(measured.samples.num_windows[plan.rows].min()),
+            ),
             measured.settings,
             LeftOutResults(
                 images=[self.images[row] for row in np.flatnonzero(rows)],
                 logits=self._left_out_logits(candidate, measured, plan.fits)[rows],
                 distances=left_out_distances(familiar, self.labels, plan.fits)[rows],
-                are_copies=~self._is_original[rows] & self._is_original.any(),
+                kinds=self._kinds[rows],
             ),
             self.config.limits,
             {

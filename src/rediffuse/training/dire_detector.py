@@ -105,7 +105,7 @@ def convert_detector(
         scorer,
         fit_familiarity(features, samples.labels),
         settings,
-        LeftOutResults(images=samples.images, logits=logits, distances=distances, are_copies=~every),
+        LeftOutResults(images=samples.images, logits=logits, distances=distances, kinds=np.zeros(len(logits), int)),
         limits,
         {
             "input": given.name,

@@ -24,6 +24,8 @@ class Samples:
     """The format of each file."""
     inputs: dict[InputName, np.ndarray]
     """Features (N, F), maps (N, C, H, H), or the logits (N,) of a classifier of this input."""
+    num_windows: np.ndarray
+    """(N,) int; 0 for whole images."""
     skipped: tuple[str, ...]
     """The errors of files without a reconstruction, one line each."""
 
@@ -40,6 +42,7 @@ class Samples:
             images=tuple(self.images[index] for index in kept),
             codecs=tuple(self.codecs[index] for index in kept),
             inputs={name: rows[kept] for name, rows in self.inputs.items()},
+            num_windows=self.num_windows[kept],
             skipped=self.skipped,
         )
 
@@ -62,13 +65,14 @@ def measure(
     of_name = {image.found.name: image for image in images}
     rows: dict[InputName, list[np.ndarray]] = {name: [] for name in measures}
     kept: list[LabelledImage] = []
-    codecs, skipped = [], []
+    codecs, num_windows, skipped = [], [], []
     for result in results:
         if result.reconstruction is None:
             skipped.append(str(result.reason))
             continue
         kept.append(of_name[result.found.name])
         codecs.append(result.meta.codec if result.meta else "unknown")
+        num_windows.append(len(result.reconstruction.windows))
         for name, row in rows.items():
             row.append(measures[name](result.reconstruction))
     require_both_classes([image.label for image in kept], skipped)
@@ -79,5 +83,6 @@ def measure(
         images=tuple(kept[index] for index in order),
         codecs=tuple(codecs[index] for index in order),
         inputs={name: np.concatenate([row[index] for index in order]) for name, row in rows.items()},
+        num_windows=np.array([num_windows[index] for index in order]),
         skipped=tuple(sorted(skipped)),
     )
