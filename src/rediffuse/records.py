@@ -93,9 +93,10 @@ def parse(kind: type[T], fields: Mapping[str, Any], source: str) -> T:
 def digest(record: Any) -> str:
     """The first 16 hexadecimal digits of the SHA-256 of the record's canonical JSON: equal fields, equal digest.
 
-    Fields from `added_field` count where they differ from their default.
+    Fields from `added_field` count where they differ from their default. Fields that are not compared do not count.
     """
-    fields = dump(record)
+    compared = {field.name for field in dataclasses.fields(record) if field.compare}
+    fields = {name: value for name, value in dump(record).items() if name in compared}
     for name, default in added_defaults(type(record)).items():
         if getattr(record, name) == default:
             del fields[name]

@@ -52,6 +52,23 @@ def test_settings_of_whole_images_keep_the_digest_they_had_before_there_were_win
     assert [digest(center), digest(squash)] == ["38b196562ba4f8f1", "ebf3f759ef1e320d"]
 
 
+def test_the_commit_of_equal_weights_does_not_count() -> None:
+    here = replace(SETTINGS, model_revision="a" * 40, model_parts={"unet": "1"})
+    require_same(given=here, expected=SETTINGS, owner="the detector")
+    assert digest(here) == digest(SETTINGS)
+
+
+def test_another_model_is_named_by_its_commit_and_the_parts_that_differ() -> None:
+    here = replace(SETTINGS, model_revision="a" * 40, model_parts={"unet": "1", "vae": "2", "scheduler": "3"})
+    parts = {"unet": "4", "vae": "2", "text_encoder": "5"}
+    there = replace(SETTINGS, model_sha256="1" * 64, model_revision="b" * 40, model_parts=parts)
+    commits = rf"model_revision={'a' * 40} \(there {'b' * 40}\)"
+    with pytest.raises(SettingsMismatch, match=rf"{commits}, parts .* that differ: scheduler, text_encoder, unet$"):
+        require_same(given=here, expected=there, owner="the detector")
+    with pytest.raises(SettingsMismatch, match=rf"model_revision={'a' * 40} \(there None\)$"):  # an older detector
+        require_same(given=here, expected=replace(SETTINGS, model_sha256="1" * 64), owner="the detector")
+
+
 def test_every_setting_that_differs_is_named_with_both_values() -> None:
     require_same(given=replace(SETTINGS), expected=SETTINGS, owner="the detector")
     with pytest.raises(SettingsMismatch, match=r"^the detector has other settings: depth=3 \(there None\), clip=F"):

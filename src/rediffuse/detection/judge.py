@@ -9,7 +9,7 @@ from rediffuse.detection.detector import NO_NUMBER, Detector
 from rediffuse.detection.stability import MILD, copies_of, with_copies
 from rediffuse.detection.verdict import Evidence, JudgedCopy, Verdict
 from rediffuse.dire.job import FileResult, reconstruct_files
-from rediffuse.dire.settings import require_same
+from rediffuse.dire.settings import facts_of, require_same
 from rediffuse.images.changes import ChangedImage
 from rediffuse.images.find import FoundImage, MemoryImage
 from rediffuse.models.config import PrecisionChoice
@@ -92,8 +92,7 @@ def require_model(model: DiffusionModel, detector: Detector) -> None:
     Raises:
         SettingsMismatch: it was trained with another model or image size; names both.
     """
-    given = replace(detector.settings, image_size=model.image_size, model_sha256=model.provenance.sha256)
-    require_same(given=given, expected=detector.settings, owner="the detector")
+    require_same(given=replace(detector.settings, **facts_of(model)), expected=detector.settings, owner="the detector")
 
 
 def verdict(result: FileResult, detector: Detector, *, explain: bool = True, evidence: bool = False) -> Verdict:

@@ -11,7 +11,7 @@ from torch import Tensor
 from rediffuse.diffusion import trajectory
 from rediffuse.diffusion.process import SamplerOptions
 from rediffuse.dire.bands import BandProfile, band_profile, without_middle
-from rediffuse.dire.settings import AUTOENCODER, DireSettings, require_same
+from rediffuse.dire.settings import AUTOENCODER, DireSettings, facts_of, require_same
 from rediffuse.errors import ConfigError
 from rediffuse.images.windows import Window
 from rediffuse.zoo.labels import Labels, class_labels
@@ -232,8 +232,7 @@ def network_calls(model: DiffusionModel, settings: DireSettings) -> int:
 
 
 def _check_model(model: DiffusionModel, settings: DireSettings) -> None:
-    of_the_model = replace(settings, image_size=model.image_size, model_sha256=model.provenance.sha256)
-    require_same(given=settings, expected=of_the_model, owner="the model")
+    require_same(given=settings, expected=replace(settings, **facts_of(model)), owner="the model")
     model.require_rgb_unet("reconstruct images")
     if model.network.training:
         raise ConfigError("model.network is in training mode, where dropout is random: call .eval() first")

@@ -1,6 +1,7 @@
 """The settings of a reconstruction, which are stored with every map and detector."""
 
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from rediffuse.diffusion.config import EVEN, MOST_TIMESTEPS, check_guidance_scale, respacing
@@ -55,6 +56,10 @@ class DireSettings:
     """The text of inversion and sampling, for a model with prompts."""
     guidance_scale: float = added_field(1.0)
     """See `SamplingSettings.guidance_scale`; a scale other than 1 needs twice the network calls."""
+    model_revision: str | None = field(default=None, compare=False)
+    """The commit of a model of the hub. Equal weights are equal settings, whatever their commit."""
+    model_parts: Mapping[str, str] = field(default_factory=dict, compare=False)
+    """The SHA-256 of each part of a pipeline, by name; `model_sha256` is computed from them."""
 
     def __post_init__(self) -> None:
         require_range("steps", self.steps, 1, MOST_TIMESTEPS)
@@ -75,7 +80,7 @@ class DireSettings:
         """The settings of a reconstruction with `model`.
 
         Args:
-            model: gives `image_size` and `model_sha256`.
+            model: gives `image_size`, `model_sha256`, `model_revision` and `model_parts`.
             fields: other fields by name; each has a default.
 
         Raises:
@@ -83,7 +88,7 @@ class DireSettings:
                 `steps` timesteps of the model's chain.
         """
         model.require_rgb_unet("reconstruct images")
-        settings = cls(image_size=model.image_size, model_sha256=model.provenance.sha256, **fields)
+        settings = cls(**facts_of(model), **fields)
         if settings.solver != AUTOENCODER:  # these raise an error for what the model cannot do now, not during a job
             model.process(settings.respacing)
             model.denoiser(settings)
@@ -102,6 +107,17 @@ class DireSettings:
         return respacing(self.spacing, self.steps, f"ddim{self.steps}")
 
 
+def facts_of(model: "DiffusionModel") -> dict[str, Any]:
+    """The settings that a model determines, by name."""
+    provenance = model.provenance
+    return {
+        "image_size": model.image_size,
+        "model_sha256": provenance.sha256,
+        "model_revision": provenance.revision,
+        "model_parts": dict(provenance.parts),
+    }
+
+
 def require_same(*, given: DireSettings, expected: DireSettings, owner: str) -> None:
     """Check that two settings are equal in every field.
 
@@ -111,12 +127,20 @@ def require_same(*, given: DireSettings, expected: DireSettings, owner: str) -> 
         owner: the owner of `expected`, for the error, such as "the detector" or a folder.
 
     Raises:
-        SettingsMismatch: names every field that differs, with both values.
+        SettingsMismatch: names every field that differs, with both values; of other models also the commits, and the
+            parts that differ.
     """
+    if given == expected:
+        return
+    other_model = given.model_sha256 != expected.model_sha256
     differing = [
-        f"{field.name}={getattr(given, field.name)} (there {getattr(expected, field.name)})"
-        for field in fields(given)
-        if getattr(given, field.name) != getattr(expected, field.name)
+        f"{one.name}={getattr(given, one.name)} (there {getattr(expected, one.name)})"
+        for one in fields(given)
+        if getattr(given, one.name) != getattr(expected, one.name)
+        and (one.compare or (one.name == "model_revision" and other_model))
     ]
-    if differing:
-        raise SettingsMismatch(f"{owner} has other settings: {', '.join(differing)}")
+    parts, there = given.model_parts, expected.model_parts
+    if other_model and parts and there:
+        others = [name for name in sorted({*parts, *there}) if parts.get(name) != there.get(name)]
+        differing.append(f"parts of the model that differ: {', '.join(others)}")
+    raise SettingsMismatch(f"{owner} has other settings: {', '.join(differing)}")

@@ -5,6 +5,7 @@ A folder holds `model.safetensors`, a model card `README.md`, and `config.json`:
 """
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +25,8 @@ from rediffuse.zoo.card import CARD_FILE, is_generated, model_card
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
+_COMMIT = re.compile(r"@([0-9a-f]{40})(?=,|$)")
+"""The end of the name of a model of the hub, after its commit is known."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +39,11 @@ class Provenance:
     """SHA-256 of the file of weights, in hex; of a pipeline that of `parts`."""
     parts: Mapping[str, str] = field(default_factory=dict)
     """The SHA-256 of each part of a pipeline of diffusers, by name."""
+
+    @property
+    def revision(self) -> str | None:
+        """The commit of a model of the hub; of several models all commits, separated by commas."""
+        return ",".join(_COMMIT.findall(self.source)) or None
 
 
 @dataclass(frozen=True, kw_only=True)
