@@ -27,6 +27,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         "stable-diffusion-v1-5/stable-diffusion-v1-5": pipelines.stable_diffusion(),
         "stabilityai/stable-diffusion-xl-base-1.0": pipelines.sdxl(),
         "stabilityai/stable-diffusion-3-medium-diffusers": pipelines.sd3(),
+        "black-forest-labs/FLUX.1-dev": pipelines.flux(),
         "stabilityai/sd-vae-ft-mse": pipelines.autoencoder(),
         "stabilityai/sdxl-vae": pipelines.autoencoder(scaling_factor=0.13),
     }

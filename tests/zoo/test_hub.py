@@ -14,6 +14,7 @@ import pipelines
 import rediffuse
 from hub_server import HubServer, serve_hub
 from rediffuse.errors import FetchError, StorageError
+from rediffuse.zoo.folder import Provenance
 from rediffuse.zoo.hub import fetch_from_hub, push_folder
 from sampling.tiny import unet
 
@@ -47,6 +48,7 @@ def test_a_model_is_pushed_and_loaded_by_its_name(hub: HubServer, folder: Path, 
     address, *(local, loaded, again) = json.loads(ended.stdout)
     assert address == f"{hub.url}/owner/name/commit/{0:040x}"
     assert loaded == again == {"source": f"owner/name@{0:040x}", "sha256": local["sha256"], "parts": {}}
+    assert [Provenance(**given).revision for given in (local, loaded)] == [None, f"{0:040x}"]
     assert hub.visibility == "private"
     [files] = hub.commits
     assert files.keys() == {"README.md", "config.json", "model.safetensors"}
@@ -127,6 +129,24 @@ def test_a_pipeline_is_fetched_without_other_forms_of_its_weights_and_needs_no_n
     assert fetch_from_hub("owner/name", tmp_path / "cache", endpoint="http://127.0.0.1:1") == folder
     expected = rediffuse.load(tmp_path / "saved").provenance.sha256
     assert rediffuse.load(folder).provenance.sha256 == expected
+
+
+def test_the_autoencoder_of_a_pipeline_is_fetched_alone_and_has_its_commit(
+    hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipelines.ldm().save_pretrained(tmp_path / "saved")
+    saved = {str(path.relative_to(tmp_path / "saved")): path for path in (tmp_path / "saved").rglob("*.*")}
+    hub.commits.append({name: path.read_bytes() for name, path in saved.items()})
+    monkeypatch.setattr(constants, "ENDPOINT", hub.url)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", hub.url + "/{repo_id}/resolve/{revision}/{filename}")
+    model = rediffuse.load("owner/name/vqvae", cache=tmp_path / "cache")
+    assert model.provenance.source == f"owner/name/vqvae@{0:040x}"
+    settings = rediffuse.DireSettings.for_model(model, solver="autoencoder")
+    assert settings.model_revision == f"{0:040x}"
+    assert settings.model_parts == {"vae": rediffuse.load(pipelines.ldm()).provenance.parts["vqvae"]}
+    fetched = {path.name for path in (tmp_path / "cache").rglob("*.safetensors")}
+    assert fetched == {"diffusion_pytorch_model.safetensors"}
+    assert not [*(tmp_path / "cache").rglob("unet")]
 
 
 def test_a_gated_model_names_its_licence(hub: HubServer, tmp_path: Path) -> None:

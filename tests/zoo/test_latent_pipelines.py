@@ -1,24 +1,38 @@
 """Latent pipelines of diffusers as models: latents, prompts and guidance are those of diffusers' own pipelines."""
 
+import math
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
+from diffusers.pipelines.flux.pipeline_flux import FluxPipeline, calculate_shift
 from torch import Tensor, nn
 
 import pipelines
 import rediffuse
 from rediffuse.diffusion import trajectory
 from rediffuse.diffusion.process import SamplerOptions
+from rediffuse.dire.reconstruct import network_calls
 from rediffuse.errors import ConfigError
 from rediffuse.records import digest
+from rediffuse.zoo.pipelines.networks import PipelineNetwork
+from rediffuse.zoo.pipelines.scheduler import SchedulerProcess
 
 STEPS = 3
 UNCLIPPED = SamplerOptions(clip_denoised=False)
-TEXT = {"sd": pipelines.stable_diffusion, "sdxl": pipelines.sdxl, "sd3": pipelines.sd3}
+TEXT = {
+    "sd": pipelines.stable_diffusion,
+    "sdxl": pipelines.sdxl,
+    "sd3": pipelines.sd3,
+    "sd3_shifted_by_size": partial(pipelines.sd3, use_dynamic_shifting=True, base_image_seq_len=32),
+    "flux": pipelines.flux,
+    "flux_schnell": partial(pipelines.flux, is_distilled=False),
+}
 
 
 @pytest.fixture(scope="module", params=TEXT)
@@ -40,17 +54,39 @@ def close(given: Tensor, expected: Tensor) -> None:
     torch.testing.assert_close(given, expected, rtol=1e-5, atol=1e-5 * max(1.0, expected.abs().max().item()))
 
 
+@torch.no_grad()
+def theirs(pipeline: Any, prompt: str, scale: float) -> list[Tensor]:
+    """The latents after every step of the pipeline."""
+    latents: list[Tensor] = []
+
+    def keep(_: Any, step: int, timestep: Any, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        latents.append(tensors["latents"])
+        return {}
+
+    options: dict[str, Any] = {"latents": noise(), "guidance_scale": scale}
+    if isinstance(pipeline, FluxPipeline):
+        options |= {"latents": pipeline._pack_latents(noise(), 2, 4, 8, 8), "height": 16, "width": 16}
+        if not pipeline.transformer.config.guidance_embeds:
+            options |= {"true_cfg_scale": scale, "negative_prompt": [""] * 2}
+    pipeline([prompt] * 2, num_inference_steps=STEPS, output_type="latent", callback_on_step_end=keep, **options)
+    if isinstance(pipeline, FluxPipeline):
+        return [pipeline._unpack_latents(z, 16, 16, pipeline.vae_scale_factor) for z in latents]
+    return latents
+
+
 @pytest.mark.parametrize(("prompt", "scale"), [("", 1.0), ("abc", 1.0), ("abc", 3.0)])
 def test_sampling_under_a_prompt_is_that_of_the_pipeline(pipeline: Any, prompt: str, scale: float) -> None:
     model = rediffuse.load(pipeline)
     settings = rediffuse.SamplingSettings(steps=STEPS, prompt=prompt, guidance_scale=scale)
     process = model.process(settings.respacing)
     with torch.no_grad():
-        ours = trajectory.last(trajectory.sample("ddim", process, model.denoiser(settings), noise(), UNCLIPPED))
-        theirs = pipeline(
-            [prompt] * 2, guidance_scale=scale, num_inference_steps=STEPS, latents=noise(), output_type="latent"
-        )
-    close(ours, theirs.images)
+        ours = [step.x for step in trajectory.sample("ddim", process, model.denoiser(settings), noise(), UNCLIPPED)]
+    norms = [1.0] * STEPS
+    if model.process_config.prediction == "flow":  # x of a flow is x_t of rediffuse, times this norm
+        s = [*(process.schedule.timesteps[-2::-1] / 1000), 0.0]  # where the steps end
+        norms = [math.hypot(1 - level, level) for level in s]
+    for x, norm, z in zip(ours, norms, theirs(pipeline, prompt, scale), strict=True):
+        close(x * norm, z)
 
 
 def test_a_class_and_guidance_by_it_are_those_of_the_pipeline() -> None:
@@ -76,6 +112,42 @@ def test_latents_are_the_scaled_means_of_the_posterior() -> None:
     close(model.encode(images()), z)
     close(model.decode(z, clip=False), decoded)
     assert model.image_size == 16
+
+
+def test_the_levels_of_a_flow_shift_with_the_length_of_its_sequence() -> None:
+    shifts = []
+    for side in (8, 16):
+        pipeline = pipelines.sd3(use_dynamic_shifting=True)
+        pipeline.transformer.register_to_config(sample_size=side)
+        config = rediffuse.load(pipeline).process_config
+        assert isinstance(config, SchedulerProcess)
+        shifts.append((side * side, config.shift))
+    assert shifts == [(64, pytest.approx(calculate_shift(64))), (256, pytest.approx(calculate_shift(256)))]
+
+
+def test_guidance_that_a_network_embeds_needs_no_further_calls() -> None:
+    calls = []
+    for pipeline in (pipelines.flux(), pipelines.flux(is_distilled=False)):
+        model = rediffuse.load(pipeline)
+        settings = rediffuse.DireSettings.for_model(model, steps=STEPS, grid="aligned", guidance_scale=3.5)
+        calls.append(network_calls(model, settings))
+    assert calls == [2 * STEPS, 4 * STEPS]
+
+
+def test_a_latent_model_of_quantised_latents_is_that_of_the_pipeline() -> None:
+    pipeline = pipelines.ldm()
+    pipeline.set_progress_bar_config(disable=True)
+    model = rediffuse.load(pipeline)
+    assert (model.image_size, model.shape) == (16, (4, 8, 8))
+    x_T = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(0)
+    expected = pipeline(2, generator, num_inference_steps=STEPS, output_type="np").images
+    ours = rediffuse.decode(model, x_T, rediffuse.SamplingSettings(steps=STEPS))
+    close((ours + 1) / 2, torch.from_numpy(expected).permute(0, 3, 1, 2))
+    with torch.no_grad():
+        close(model.encode(images()), pipeline.vqvae.encode(images()).latents * 0.5)
+    settings = rediffuse.DireSettings.for_model(model, steps=STEPS, depth=2)
+    assert rediffuse.reconstruct(model, images(), settings).is_finite.all()
 
 
 def test_a_reconstruction_holds_images_and_latents_and_both_errors(pipeline: Any) -> None:
@@ -143,9 +215,15 @@ def test_a_straight_flow_is_inverted_exactly(sampler: str) -> None:
     close(returned, z_0)
 
 
-def test_an_autoencoder_alone_encodes_and_decodes(tmp_path: Path) -> None:
-    pipelines.autoencoder().save_pretrained(tmp_path / "one")
-    alone, whole = rediffuse.load(tmp_path / "one"), rediffuse.load(pipelines.stable_diffusion())
+@pytest.mark.parametrize(
+    ("autoencoder", "pipeline"),
+    [(pipelines.autoencoder, pipelines.stable_diffusion), (pipelines.quantised, pipelines.ldm)],
+)
+def test_an_autoencoder_alone_encodes_and_decodes(
+    autoencoder: Callable[[], Any], pipeline: Callable[[], Any], tmp_path: Path
+) -> None:
+    autoencoder().save_pretrained(tmp_path / "one")
+    alone, whole = rediffuse.load(tmp_path / "one"), rediffuse.load(pipeline())
     assert alone.image_size == whole.image_size == 16
     for model in (alone, whole):
         settings = rediffuse.DireSettings.for_model(model, solver="autoencoder")
@@ -234,7 +312,8 @@ def test_rediffuses_own_models_have_no_prompts() -> None:
         ("vae", pipelines.autoencoder(latents_mean=[0.0] * 4), "a scale by channel is not known"),
         ("text_encoder", None, "needs a text_encoder"),
         ("unet", pipelines.text_unet(in_channels=9), "has 9 channels and predicts 4"),
-        ("unet", pipelines.pixel().unet, "UNet2DModel with AutoencoderKL: not known"),
+        ("unet", pipelines.pixel().unet, "UNet2DModel: has 3 channels, but the latents have 4"),
+        ("vae", AutoencoderTiny(), "AutoencoderTiny: not a known autoencoder; AutoencoderKL, VQModel are known"),
         ("unet", None, "there is no unet and no transformer"),
     ],
 )
@@ -243,3 +322,42 @@ def test_what_cannot_be_a_latent_model_is_named(part: str, value: Any, message: 
     setattr(pipeline, part, value)
     with pytest.raises(ConfigError, match=f"^StableDiffusionPipeline: .*{message}"):
         rediffuse.load(pipeline)
+
+
+@pytest.mark.parametrize("device", ["offload", "offload:cpu"])
+def test_parts_in_main_memory_are_moved_when_they_compute_and_give_equal_results(device: str, tmp_path: Path) -> None:
+    pipelines.stable_diffusion().save_pretrained(tmp_path / "saved")
+    whole, model = rediffuse.load(tmp_path / "saved"), rediffuse.load(tmp_path / "saved", device=device)
+    network, z, t = model.network, noise(1), torch.tensor([5])
+    assert isinstance(network, PipelineNetwork)
+    assert network.offload is not None
+    assert model.autoencoder is not None
+    uses = [
+        (lambda: network.prompted("a", 1.0), network.text_encoders["text_encoder"]),
+        (lambda: model.encode(images()), model.autoencoder.network),
+        (lambda: network(z, t, prompt="a"), network.network),
+        (lambda: model.decode(z, clip=True), model.autoencoder.network),
+    ]
+    for use, part in uses:
+        use()
+        assert network.offload.active is part
+    settings = rediffuse.DireSettings.for_model(model, steps=STEPS, depth=2, prompt="ab", guidance_scale=2)
+    made, expected = (rediffuse.reconstruct(one, images(), settings) for one in (model, whole))
+    assert torch.equal(made.x_0_hat, expected.x_0_hat)
+
+
+def test_several_autoencoders_in_main_memory_are_moved_by_one_hook(tmp_path: Path) -> None:
+    pipelines.autoencoder().save_pretrained(tmp_path / "one")
+    pipelines.quantised().save_pretrained(tmp_path / "other")
+    model = rediffuse.load(f"{tmp_path / 'one'},{tmp_path / 'other'}", device="offload")
+    assert isinstance(model.network, PipelineNetwork)
+    rediffuse.reconstruct(model, images(), rediffuse.DireSettings.for_model(model, solver="autoencoder"))
+    assert model.network.offload is not None
+    assert model.network.offload.active is model.network.autoencoders[1].network
+
+
+def test_a_device_that_is_not_there_is_one_line() -> None:
+    with pytest.raises(ConfigError, match=r"^device=cuda:99: .*\S$"):
+        rediffuse.load(pipelines.pixel(), device="cuda:99")
+    with pytest.raises(ConfigError, match=r"^device=offload: only the parts of pipelines of diffusers"):
+        rediffuse.load(device="offload")

@@ -51,7 +51,8 @@ class DetectFlags(CommandFlags):
     workers: int = min(4, os.cpu_count() or 1)
     """Threads that decode images, and threads that make pictures of a report."""
     device: str = "auto"
-    """cpu, cuda, cuda:1 or mps; auto takes a GPU where there is one."""
+    """cpu, cuda, cuda:1 or mps; auto takes a GPU where there is one. offload, or offload:cuda:1, keeps the parts of a
+    pipeline of diffusers in main memory, and only the part that computes on the GPU."""
     max_pixels: int = Limits.max_pixels
     """Largest file that is decoded, in pixels. Each file may take 5 s of CPU time and 512 MiB of memory; with a larger
     number, proportionally more."""

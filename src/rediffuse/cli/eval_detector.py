@@ -52,7 +52,8 @@ class EvalDetectorFlags(CommandFlags):
     workers: int = min(4, os.cpu_count() or 1)
     """Threads that read images."""
     device: str = "auto"
-    """cpu, cuda, cuda:1 or mps; auto takes a GPU where there is one."""
+    """cpu, cuda, cuda:1 or mps; auto takes a GPU where there is one. offload, or offload:cuda:1, keeps the parts of a
+    pipeline of diffusers in main memory, and only the part that computes on the GPU."""
 
     def __post_init__(self) -> None:
         for name, number in (("batch-size", self.batch_size), ("workers", self.workers)):

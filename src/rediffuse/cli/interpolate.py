@@ -44,7 +44,8 @@ class InterpolateFlags(CommandFlags):
     batch_size: int = 16
     """Images per call of the network."""
     device: str = "auto"
-    """cpu, cuda, cuda:1 or mps; auto takes a GPU where there is one."""
+    """cpu, cuda, cuda:1 or mps; auto takes a GPU where there is one. offload, or offload:cuda:1, keeps the parts of a
+    pipeline of diffusers in main memory, and only the part that computes on the GPU."""
     force: bool = False
     """Replace frames that already exist."""
 

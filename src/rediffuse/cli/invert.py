@@ -48,7 +48,8 @@ class InvertFlags(CommandFlags):
     workers: int = min(4, os.cpu_count() or 1)
     """Threads that decode, and threads that write."""
     device: str = "auto"
-    """cpu, cuda, cuda:1 or mps; auto takes a GPU where there is one."""
+    """cpu, cuda, cuda:1 or mps; auto takes a GPU where there is one. offload, or offload:cuda:1, keeps the parts of a
+    pipeline of diffusers in main memory, and only the part that computes on the GPU."""
     force: bool = False
     """Process every file again."""
 

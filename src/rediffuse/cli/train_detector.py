@@ -38,7 +38,8 @@ class TrainDetectorFlags(DetectorTraining, CommandFlags):
     """Diffusion model: a model folder, a checkpoint, a published name, owner/name on the hub, or the embedded
     default."""
     device: str = "auto"
-    """cpu, cuda, cuda:1 or mps; auto takes a GPU where there is one."""
+    """cpu, cuda, cuda:1 or mps; auto takes a GPU where there is one. offload, or offload:cuda:1, keeps the parts of a
+    pipeline of diffusers in main memory, and only the part that computes on the GPU."""
     limits: Annotated[Limits, FLAT] = FIVE_PERCENT
     resnet: Annotated[LoopConfig, Argument(omit=("device",))] = RESNET
     """How a ResNet-50 is trained, on the device of the model."""

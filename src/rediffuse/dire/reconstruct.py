@@ -16,6 +16,7 @@ from rediffuse.errors import ConfigError
 from rediffuse.images.windows import Window
 from rediffuse.zoo.labels import Labels, class_labels
 from rediffuse.zoo.model import DiffusionModel
+from rediffuse.zoo.pipelines.networks import PipelineNetwork
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -227,7 +228,8 @@ def network_calls(model: DiffusionModel, settings: DireSettings) -> int:
             trajectory.sampling_path(process, settings.depth),
         )
         calls = sum(trajectory.num_network_calls(settings.solver, process, path) for path in paths)
-        calls *= 1 if settings.guidance_scale == 1 else 2
+        if isinstance(model.network, PipelineNetwork):
+            calls *= model.network.calls_per_step(settings.guidance_scale)
     return calls * (2 if settings.second_view else 1) * (settings.num_windows or 1)
 
 

@@ -51,6 +51,10 @@ class _LiveStorage(TorchDispatchMode):
         self.now -= num_bytes
 
 
+_OPERANDS = ((0, "query"), (2, "value"))
+"""Place and name of the arguments of attention on which the shape of its result depends."""
+
+
 class _FusedAttention(TorchFunctionMode):
     """Replaces attention on the meta device, which would store softmax(q k^T); the kernels of CPUs and GPUs do not."""
 
@@ -58,7 +62,8 @@ class _FusedAttention(TorchFunctionMode):
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         if func is F.scaled_dot_product_attention:
-            return args[0].new_empty(args[0].shape)
+            query, value = (args[place] if len(args) > place else (kwargs or {})[name] for place, name in _OPERANDS)
+            return query.new_empty(*query.shape[:-1], value.shape[-1])
         return func(*args, **(kwargs or {}))
 
 

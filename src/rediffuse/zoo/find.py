@@ -69,7 +69,9 @@ def _locate(source: str | Path, cache: Path | None) -> tuple[Path, str]:
         return Path(source), str(source)
     if isinstance(source, str) and hub.NAME.fullmatch(source):
         folder = hub.fetch_from_hub(source, cache and cache / "hub")
-        return folder, f"{source.partition('@')[0]}@{folder.name}"  # the folder's name in the hub's cache is the commit
+        name = source.partition("@")[0]
+        snapshot = folder.parent if name.count("/") == 2 else folder  # its name in the hub's cache is the commit
+        return folder, f"{name}@{snapshot.name}"
     hint = nearest(str(source), [DEFAULT, *PUBLISHED])
     raise InputError(f"{source}: no such folder or file, and no model of that name{hint}")
 

@@ -8,15 +8,17 @@ from rediffuse.errors import FetchError, StorageError
 from rediffuse.zoo.card import CARD_FILE, is_generated
 from rediffuse.zoo.pipelines.pipeline import INDEX_FILE, UNWANTED_FILES, is_pipeline, wanted_files
 
-NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*(@[\w./-]+)?")
-"""`owner/name`, optionally followed by `@` and a branch, a tag or a commit."""
+NAME = re.compile(r"(?P<repository>[\w-][\w.-]*/[\w-][\w.-]*)(/(?P<part>vae|vqvae|movq))?(@(?P<revision>[\w./-]+))?")
+"""`owner/name`, or `owner/name/vae` for the autoencoder of a pipeline alone, which has one of the three names.
+
+`@` and a branch, a tag or a commit may follow."""
 
 
 def fetch_from_hub(name: str, cache: Path | None = None, endpoint: str | None = None) -> Path:
     """Download a model of the Hugging Face hub and return its folder; without a connection use the last download.
 
     Args:
-        name: `owner/name`, or `owner/name@revision`.
+        name: see `NAME`; of a part of a pipeline only this part is downloaded, and its folder returned.
         cache: a folder to use instead of the hub's own cache.
         endpoint: the address of another server.
 
@@ -25,10 +27,14 @@ def fetch_from_hub(name: str, cache: Path | None = None, endpoint: str | None = 
     """
     from huggingface_hub import HfApi
 
-    repository, _, revision = name.partition("@")
-    api = HfApi(endpoint=endpoint)
-    fetch = partial(api.snapshot_download, repository, revision=revision or None, cache_dir=cache)
+    match = NAME.fullmatch(name)
+    assert match is not None, name
+    api, part = HfApi(endpoint=endpoint), match["part"]
+    fetch = partial(api.snapshot_download, match["repository"], revision=match["revision"], cache_dir=cache)
     try:
+        if part:
+            files = [f"{part}/*.json", f"{part}/*.safetensors"]
+            return Path(fetch(allow_patterns=files, ignore_patterns=UNWANTED_FILES)) / part
         folder = Path(fetch(allow_patterns=["config.json", "model.safetensors", INDEX_FILE]))
         if is_pipeline(folder):
             fetch(allow_patterns=wanted_files(folder), ignore_patterns=UNWANTED_FILES)

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 
 LOGGER = logging.getLogger(__name__)
+OFFLOAD = "offload"
 
 _NETWORKS: Mapping[Kind, type[Any]] = {
     "unet": UNetModel,
@@ -82,6 +83,8 @@ class TrainedModel(Generic[Network]):
 
     @property
     def device(self) -> torch.device:
+        if isinstance(self.network, PipelineNetwork):
+            return self.network.device
         return next(self.network.parameters()).device
 
     def process(self, respacing: str = "") -> GaussianDiffusion:
@@ -308,9 +311,12 @@ def load(
             finished training; a `.pt` or `.safetensors` file; or `owner/name` on the Hugging Face hub, which is
             downloaded (`owner/name@revision` for a branch, a tag or a commit). A published name has priority over an
             existing path, and a path over a name on the hub. A folder or a name on the hub may also be a pipeline of
-            diffusers; a pipeline object itself is allowed too (docs/models.md). Several names of latent models,
-            separated by commas, are autoencoders for `DireSettings.solver="autoencoder"`.
+            diffusers, or its autoencoder (`owner/name/vae`); a pipeline object itself is allowed too (docs/models.md).
+            Several names of latent models, separated by commas, are autoencoders for
+            `DireSettings.solver="autoencoder"`.
         device: the device of the network; `"auto"` is the machine's accelerator, or the CPU if it has none.
+            `"offload"` and `"offload:DEVICE"` keep the parts of a pipeline of diffusers in main memory, and move each
+            to the device while it computes, which needs less memory there and more time.
         network: only for a file of weights: the fields of `UNetConfig`, and `kind`, that its tensors do not determine
             (`models.layout.infer`). A file with the name of a published file needs none. The field `frequency` adds
             spectral gates, which have no effect until they are trained.
@@ -371,6 +377,8 @@ def resolve_device(device: torch.device | str) -> torch.device:
 
     Raises ConfigError if torch does not support the device.
     """
+    if str(device).partition(":")[0] == OFFLOAD:
+        raise ConfigError(f"device={device}: only the parts of pipelines of diffusers can be moved while they are used")
     if device == "auto":
         return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     try:
@@ -380,7 +388,9 @@ def resolve_device(device: torch.device | str) -> torch.device:
 
 
 def _from_pipeline(source: "Path | DiffusionPipeline", name: str, device: torch.device | str) -> DiffusionModel:
-    pipeline = read_pipeline(source, name, resolve_device(device))
+    kind, _, place = str(device).partition(":")
+    offloads = kind == OFFLOAD
+    pipeline = read_pipeline(source, name, resolve_device(place or "auto" if offloads else device), offloads=offloads)
     return DiffusionModel(network=pipeline.network, process_config=pipeline.process, provenance=pipeline.provenance)
 
 

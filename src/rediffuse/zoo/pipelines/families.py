@@ -5,9 +5,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from rediffuse.errors import ConfigError, nearest
+from rediffuse.zoo.pipelines.autoencoder import Autoencoder
 
 Conditioning = Mapping[str, Tensor]
 """What a prompt becomes: tensors (1, ...) by name."""
@@ -21,7 +23,6 @@ class Family:
     """The class of the network in diffusers, and its earlier names."""
     call: Callable[[Any, Tensor, Tensor, Tensor | None, Conditioning], Tensor]
     """(network, x_t (N, C, S, S), timesteps (N,), y (N,), conditioning with N rows) -> prediction."""
-    is_latent: bool = True
     needs: tuple[str, ...] = ()
     """The parts beside the network and the scheduler."""
     num_classes: Callable[[Any], int | None] = lambda config: None
@@ -32,6 +33,20 @@ class Family:
     """(pipeline, prompt, device, side of the image) -> conditioning; no prompt (None) is that of guidance."""
     has_null_class: bool = False
     """Whether class `num_classes` means no class, for guidance."""
+    packing: int = 1
+    """The side of the squares of a latent that the pipeline makes one token of the network's input."""
+    has_levels: bool = False
+    """Whether the pipeline, and not its scheduler, chooses the levels of N steps of a flow: N/N, ..., 1/N, before their
+    shift."""
+
+    def shape(self, config: Any, autoencoder: Autoencoder | None) -> tuple[int, int]:
+        """Channels and side of x_t, from the configuration of the network; the side may be None or no number."""
+        side = config.get("sample_size") or (autoencoder and autoencoder.side)
+        return config.in_channels // self.packing**2, side
+
+    def num_tokens(self, config: Any, side: int) -> int:
+        """The length of the sequence that a transformer makes of an x_t with this side."""
+        return (side // (self.packing * (config.get("patch_size") or 1))) ** 2
 
 
 def family_of(network: Any) -> Family:
@@ -105,17 +120,38 @@ def _encode_sd3(pipeline: Any, prompt: str | None, device: torch.device, side: i
     return {"prompt": embeds, "pooled": pooled}
 
 
+def _flux(network: Any, x_t: Tensor, timesteps: Tensor, y: Tensor | None, given: Conditioning) -> Tensor:
+    packed = F.pixel_unshuffle(x_t, 2)  # (N, 4C, S/2, S/2)
+    rows, columns = (torch.arange(side, device=x_t.device) for side in packed.shape[2:])
+    places = torch.cartesian_prod(torch.zeros_like(rows[:1]), rows, columns)  # (tokens, 3)
+    output = network(
+        packed.flatten(2).transpose(1, 2),
+        encoder_hidden_states=given["prompt"],
+        pooled_projections=given["pooled"],
+        timestep=timesteps / 1000,
+        guidance=given.get("guidance"),
+        txt_ids=places.new_zeros(given["prompt"].shape[1], 3),
+        img_ids=places,
+    ).sample  # (N, tokens, 4C)
+    return F.pixel_shuffle(output.transpose(1, 2).unflatten(2, packed.shape[2:]), 2)
+
+
+def _encode_flux(pipeline: Any, prompt: str | None, device: torch.device, side: int) -> Conditioning:
+    embeds, pooled, _ = pipeline.encode_prompt(prompt or "", None, device=device)
+    return {"prompt": embeds, "pooled": pooled}
+
+
 def _none(network: Any, x_t: Tensor, timesteps: Tensor, y: Tensor | None, given: Conditioning) -> Tensor:
     raise AssertionError("an autoencoder alone has no denoising network")
 
 
 _TWO_ENCODERS = ("text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2")
 
-AUTOENCODERS = Family(network=("AutoencoderKL",), call=_none)
+AUTOENCODERS = Family(network=("AutoencoderKL", "VQModel"), call=_none)
 """Autoencoders without a diffusion model."""
 
 FAMILIES = (
-    Family(network=("UNet2DModel",), call=_unet, is_latent=False, num_classes=_num_classes),
+    Family(network=("UNet2DModel",), call=_unet, num_classes=_num_classes),
     Family(
         network=("DiTTransformer2DModel", "Transformer2DModel"),
         call=_dit,
@@ -145,5 +181,14 @@ FAMILIES = (
         needs=("vae", *_TWO_ENCODERS),
         pipeline="StableDiffusion3Pipeline",
         encode=_encode_sd3,
+    ),
+    Family(
+        network=("FluxTransformer2DModel",),
+        call=_flux,
+        needs=("vae", *_TWO_ENCODERS),
+        pipeline="FluxPipeline",
+        encode=_encode_flux,
+        packing=2,
+        has_levels=True,
     ),
 )

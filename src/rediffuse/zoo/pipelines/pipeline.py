@@ -47,9 +47,9 @@ def is_pipeline(folder: Path) -> bool:
 
 
 def _is_autoencoder(folder: Path) -> bool:
-    """Whether a folder holds an `AutoencoderKL` alone."""
+    """Whether a folder holds an autoencoder alone."""
     try:
-        return read_json(folder / "config.json").get("_class_name") == AUTOENCODERS.network[0]
+        return read_json(folder / "config.json").get("_class_name") in AUTOENCODERS.network
     except ConfigError:
         return False
 
@@ -74,7 +74,7 @@ def wanted_files(folder: Path) -> list[str]:
     ]
 
 
-def read_pipeline(source: Any, name: str, device: torch.device | str = "cpu") -> Pipeline:
+def read_pipeline(source: Any, name: str, device: torch.device, *, offloads: bool = False) -> Pipeline:
     """Read a pipeline.
 
     Args:
@@ -82,13 +82,16 @@ def read_pipeline(source: Any, name: str, device: torch.device | str = "cpu") ->
             are used as they are, in eval mode.
         name: its name in errors and in the provenance.
         device: the device of the networks.
+        offloads: keep the networks in main memory, and move each to the device while it computes.
 
     Raises:
-        ConfigError: diffusers is not installed; a network or scheduler is not known, or they do not fit.
+        ConfigError: diffusers is not installed; a network or scheduler is not known, or they do not fit; or the device
+            cannot be used.
         CheckpointError: a part is missing, damaged, or pickled.
     """
     if isinstance(source, Path) and not (source / INDEX_FILE).is_file():
-        options, parts = {}, {"vae": _load(source, "vae", "diffusers", AUTOENCODERS.network[0])}
+        options, kind = {}, read_json(source / "config.json")["_class_name"]
+        parts = {"vae": _load(source, "vae", "diffusers", kind)}
     elif isinstance(source, Path):
         options = read_json(source / INDEX_FILE)
         parts = {part: _load(source, part, *kind) for part, kind in _classes(options, source).items()}
@@ -101,8 +104,15 @@ def read_pipeline(source: Any, name: str, device: torch.device | str = "cpu") ->
         raise ConfigError(f"{name}: {error}") from None
     digests = {part: _digest(loaded, process) for part, loaded in sorted(parts.items())}
     lines = "".join(f"{digest} {part}\n" for part, digest in digests.items())
+    try:
+        if offloads:
+            denoiser.to("cpu").offload_to(device)
+        else:
+            denoiser.to(device)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"device={device}: {str(error).splitlines()[0]}") from None
     return Pipeline(
-        network=denoiser.to(device).eval(),
+        network=denoiser.eval(),
         process=process,
         provenance=Provenance(source=name, sha256=hashlib.sha256(lines.encode()).hexdigest(), parts=digests),
     )
@@ -120,19 +130,26 @@ def _assemble(parts: Mapping[str, Any], options: Mapping[str, Any]) -> tuple[Pip
     for part in ("scheduler", *family.needs):
         if part not in parts:
             raise ConfigError(f"{type(network).__name__} needs a {part}, and the pipeline has none")
-    autoencoder = parts.get("vae", parts.get("vqvae"))
-    if autoencoder is not None and (type(autoencoder).__name__ != "AutoencoderKL" or not family.is_latent):
-        raise ConfigError(f"{type(network).__name__} with {type(autoencoder).__name__}: not known")
-    scheduler = parts["scheduler"]
+    coder, scheduler = parts.get("vae", parts.get("vqvae")), parts["scheduler"]
+    if coder is not None and type(coder).__name__ not in AUTOENCODERS.network:
+        known = ", ".join(AUTOENCODERS.network)
+        raise ConfigError(f"{type(coder).__name__}: not a known autoencoder; {known} are known")
+    autoencoder = None if coder is None else Autoencoder(coder)
     # As in diffusers, a variance that the network predicts is used only by a scheduler that is told so.
     predicts_variance = network.config.get("out_channels") == 2 * network.config.in_channels
     has_variance = predicts_variance and "learned" in (scheduler.config.get("variance_type") or "")
-    process = process_of(scheduler, has_variance=has_variance)
+    _, side = family.shape(network.config, autoencoder)
+    process = process_of(
+        scheduler,
+        has_variance=has_variance,
+        num_tokens=family.num_tokens(network.config, side) if isinstance(side, int) else 0,
+        has_levels=family.has_levels,
+    )
     denoiser = PipelineNetwork(
         network,
         family,
         pipeline=_prompted(family, parts, options),
-        autoencoder=None if autoencoder is None else Autoencoder(autoencoder),
+        autoencoder=autoencoder,
         flow_timesteps=process.config["num_train_timesteps"] if process.is_flow else None,
         has_variance=has_variance,
     )
@@ -143,7 +160,8 @@ def _prompted(family: Family, parts: Mapping[str, Any], options: Mapping[str, An
     """A pipeline of diffusers that encodes prompts; None for a family without prompts."""
     if family.pipeline is None:
         return None
-    kind = getattr(library("diffusers"), family.pipeline)
+    with _without_notes():
+        kind = getattr(library("diffusers"), family.pipeline)
     arguments = inspect.signature(kind.__init__).parameters
     absent = {name: None for name, argument in arguments.items() if argument.default is argument.empty}
     absent.pop("self")
@@ -180,6 +198,18 @@ def _load(folder: Path, part: str, origin: str, kind: str) -> Any:
             return loader.from_pretrained(place, local_files_only=True, **options)
     except Exception as error:  # those of diffusers, transformers, safetensors and torch have no common class
         raise CheckpointError(f"{place}: cannot be loaded as {kind}: {' '.join(str(error).split())}") from error
+
+
+@contextmanager
+def _without_notes() -> Iterator[None]:
+    """Let transformers say nothing of torchvision while the block imports a pipeline, which can process images."""
+    logging = library("transformers").utils.logging
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
 
 
 @contextmanager

@@ -57,6 +57,11 @@ class SchedulerProcess:
     variance: Variance
     config: Mapping[str, Any]
     """The scheduler's configuration."""
+    shift: float | None = None
+    """The shift of the levels of a flow by the size of x_t (mu of arXiv:2403.03206, Sec. 5.3.2, as diffusers computes
+    it), if the scheduler has `use_dynamic_shifting`."""
+    has_levels: bool = False
+    """See `families.Family.has_levels`."""
 
     @property
     def learns_variance(self) -> bool:
@@ -103,12 +108,16 @@ def library(name: str) -> Any:
         raise ConfigError(f"{name} is not installed; pipelines need it: pip install 'rediffuse[diffusers]'") from None
 
 
-def process_of(scheduler: Any, *, has_variance: bool) -> SchedulerProcess:
+def process_of(
+    scheduler: Any, *, has_variance: bool, num_tokens: int = 0, has_levels: bool = False
+) -> SchedulerProcess:
     """The process of a scheduler.
 
     Args:
         scheduler: a scheduler of diffusers.
         has_variance: whether the network's output has channels of a variance.
+        num_tokens: the length of the network's sequence, on which the shift of a flow may depend.
+        has_levels: see `families.Family.has_levels`.
 
     Raises:
         ConfigError: the class of the scheduler, or its kind of prediction, is not known.
@@ -119,7 +128,7 @@ def process_of(scheduler: Any, *, has_variance: bool) -> SchedulerProcess:
         raise ConfigError(f"{name}: not a known scheduler; {', '.join(known)} are known{nearest(name, known)}")
     kept = {key: value for key, value in config.items() if not key.startswith("_")}
     if name == FLOW:
-        return _flow_of(kept)
+        return _flow_of(kept, num_tokens, has_levels)
     prediction = config.get("prediction_type", "epsilon")
     if prediction not in _PREDICTIONS:
         raise ConfigError(f"{name}: prediction_type={prediction}; {', '.join(_PREDICTIONS)} are known")
@@ -141,7 +150,8 @@ def process_of(scheduler: Any, *, has_variance: bool) -> SchedulerProcess:
 @lru_cache(maxsize=64)  # as for `ProcessConfig`
 def _build(process: SchedulerProcess, respacing: str) -> GaussianDiffusion:
     steps = re.fullmatch(r"(?:ddim)?(\d+)", respacing)
-    chain = (_flow_chain if process.is_flow else _chain)(process.config, int(steps[1]) if steps else None)
+    num_steps = int(steps[1]) if steps else None
+    chain = _flow_chain(process, num_steps) if process.is_flow else _chain(process.config, num_steps)
     if respacing and not steps:
         chain = chain.respace(respacing)
     return GaussianDiffusion(schedule=chain, prediction=process.prediction, variance=process.variance)
@@ -158,11 +168,14 @@ def _chain(config: Mapping[str, Any], steps: int | None) -> NoiseSchedule:
     return chain.keep(scheduler.timesteps.tolist())
 
 
-def _flow_chain(config: Mapping[str, Any], steps: int | None) -> NoiseSchedule:
+def _flow_chain(process: SchedulerProcess, steps: int | None) -> NoiseSchedule:
     """The levels s of a flow as those of the equal variance-preserving process (`networks.PipelineNetwork.forward`)."""
-    scheduler = library("diffusers").FlowMatchEulerDiscreteScheduler.from_config(dict(config))
+    scheduler = library("diffusers").FlowMatchEulerDiscreteScheduler.from_config(dict(process.config))
+    if process.shift is not None:
+        steps = steps or scheduler.config.num_train_timesteps  # a new scheduler has levels without their shift
     if steps is not None:
-        _set_steps(scheduler, steps)
+        levels = np.linspace(1, 1 / steps, steps) if process.has_levels else None
+        _set_steps(scheduler, steps, sigmas=levels, mu=process.shift)
     timesteps = scheduler.timesteps.double().numpy()[::-1].copy()
     s = timesteps / scheduler.config.num_train_timesteps
     alpha_bar = (1 - s) ** 2 / ((1 - s) ** 2 + s**2)
@@ -173,15 +186,23 @@ def _flow_chain(config: Mapping[str, Any], steps: int | None) -> NoiseSchedule:
     )
 
 
-def _flow_of(config: Mapping[str, Any]) -> SchedulerProcess:
-    for option in ("use_dynamic_shifting", "invert_sigmas", "stochastic_sampling"):
+def _flow_of(config: Mapping[str, Any], num_tokens: int, has_levels: bool) -> SchedulerProcess:
+    for option in ("invert_sigmas", "stochastic_sampling"):
         if config.get(option):
             raise ConfigError(f"{FLOW}: {option} is not known")
-    return SchedulerProcess(scheduler=FLOW, prediction="flow", variance="fixed_small", config=config)
+    shift = None
+    if config.get("use_dynamic_shifting"):
+        # A line through two points: the shift at the shortest and the longest sequence of the training.
+        short, long = config["base_image_seq_len"], config["max_image_seq_len"]
+        slope = (config["max_shift"] - config["base_shift"]) / (long - short)
+        shift = config["base_shift"] + slope * (num_tokens - short)
+    return SchedulerProcess(
+        scheduler=FLOW, prediction="flow", variance="fixed_small", config=config, shift=shift, has_levels=has_levels
+    )
 
 
-def _set_steps(scheduler: Any, steps: int) -> None:
+def _set_steps(scheduler: Any, steps: int, **options: Any) -> None:
     num_timesteps = scheduler.config.num_train_timesteps
     if not 1 <= steps <= num_timesteps:
         raise ConfigError(f"steps={steps}: from 1 to {num_timesteps}, the timesteps of the scheduler, are allowed")
-    scheduler.set_timesteps(steps)
+    scheduler.set_timesteps(steps, **options)
