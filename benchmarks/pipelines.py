@@ -11,7 +11,7 @@ from typing import Any
 
 import diffusers
 import torch
-from diffusers import AutoencoderKL, SD3Transformer2DModel, UNet2DConditionModel, UNet2DModel
+from diffusers import AutoencoderKL, FluxTransformer2DModel, SD3Transformer2DModel, UNet2DConditionModel, UNet2DModel
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -77,6 +77,21 @@ def families() -> Iterator[tuple[str, int, nn.Module, Callable[[Any], object]]]:
             timestep=torch.empty(1),
         ),
     )
+    flux = FluxTransformer2DModel(guidance_embeds=True)
+    yield (
+        "FLUX.1 dev",
+        1024,
+        flux,
+        lambda network: network(
+            torch.empty(1, 4096, 64),
+            encoder_hidden_states=torch.empty(1, 512, 4096),
+            pooled_projections=torch.empty(1, 768),
+            timestep=torch.empty(1),
+            guidance=torch.empty(1),
+            txt_ids=torch.empty(512, 3),
+            img_ids=torch.empty(4096, 3),
+        ),
+    )
 
 
 def text(side: int, width: int, **conditioning: dict[str, Tensor]) -> Callable[[Any], object]:
@@ -91,7 +106,7 @@ def vae(name: str) -> AutoencoderKL:
         down_block_types=("DownEncoderBlock2D",) * 4,
         up_block_types=("UpDecoderBlock2D",) * 4,
         layers_per_block=2,
-        latent_channels=16 if "3" in name else 4,
+        latent_channels=16 if name.startswith(("Stable Diffusion 3", "FLUX")) else 4,
     )
 
 

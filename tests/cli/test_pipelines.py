@@ -11,7 +11,9 @@ import safetensors.torch
 from PIL import Image
 
 import pipelines
+import rediffuse.dire.manifest
 from labelled_images import write_class, write_data
+from lpips_weights import write_lpips
 from rediffuse.cli.main import main
 
 PAGE = Path(__file__).parents[2] / "docs" / "models.md"
@@ -30,10 +32,15 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         "black-forest-labs/FLUX.1-dev": pipelines.flux(),
         "stabilityai/sd-vae-ft-mse": pipelines.autoencoder(),
         "stabilityai/sdxl-vae": pipelines.autoencoder(scaling_factor=0.13),
+        "CompVis/stable-diffusion-v1-1/vae": pipelines.autoencoder(),
+        "stabilityai/stable-diffusion-2-base/vae": pipelines.autoencoder(),
+        "kandinsky-community/kandinsky-2-1/movq": pipelines.quantised(norm_type="spatial"),
     }
     for name, saved in made.items():
         saved.save_pretrained(folder / name)
-    return {name: str(folder / name) for name in made}
+    (folder / "weights").mkdir()
+    write_lpips(folder / "weights")
+    return {name: str(folder / name) for name in made} | {"lpips:weights": f"lpips:{folder / 'weights'}"}
 
 
 @pytest.fixture
@@ -65,6 +72,15 @@ def test_the_prompt_of_a_command_is_recorded(run: Callable[[str], int]) -> None:
     assert safetensors.torch.load_file(latent)["x_T"].shape == (4, 8, 8)
 
 
+def test_the_distance_of_aeroblade_is_in_the_manifest(run: Callable[[str], int]) -> None:
+    write_class(Path("photos"), 2000, 1)
+    [command] = [command for command in COMMANDS if "lpips" in command]
+    assert run(command) == 0
+    [row] = rediffuse.dire.manifest.read(Path("maps/aeroblade"))
+    assert row.lpips is not None
+    assert row.lpips > 0
+
+
 def test_a_detector_is_trained_calibrated_and_used(
     run: Callable[[str], int], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -76,6 +92,7 @@ def test_a_detector_is_trained_calibrated_and_used(
         assert run(command) == 0, command
     record = json.loads(Path("runs/calibrated/detector.json").read_text())
     assert record["settings"]["solver"] == "autoencoder"
+    assert record["settings"]["model_parts"].keys() == {"vae"}
     assert record["training"]["model"]["parts"].keys() == {"vae"}
 
 

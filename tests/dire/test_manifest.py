@@ -137,11 +137,12 @@ def test_file_that_is_no_manifest_is_refused_by_name(tmp_path: Path) -> None:
         Manifest(tmp_path)
 
 
-def test_table_written_before_there_were_windows_is_read(tmp_path: Path) -> None:
+@pytest.mark.parametrize("absent", [["windows", "lpips"], ["lpips"]])
+def test_table_written_before_there_were_windows_or_lpips_is_read(absent: list[str], tmp_path: Path) -> None:
     with Manifest(tmp_path) as manifest:
         manifest.add(DONE)
     table = pq.read_table(tmp_path / "manifest.parquet")
-    pq.write_table(table.drop_columns(["windows"]), tmp_path / "manifest.parquet")
+    pq.write_table(table.drop_columns(absent), tmp_path / "manifest.parquet")
     with Manifest(tmp_path) as manifest:
         manifest.add(replace(DONE, name="b.jpg", windows="0,8 32,64"))
     assert read(tmp_path) == [DONE, replace(DONE, name="b.jpg", windows="0,8 32,64")]

@@ -15,10 +15,13 @@ from torch import Tensor, nn
 
 import pipelines
 import rediffuse
+from lpips_weights import write_lpips
+from rediffuse.detection.features import FEATURES
 from rediffuse.diffusion import trajectory
 from rediffuse.diffusion.process import SamplerOptions
 from rediffuse.dire.reconstruct import network_calls
 from rediffuse.errors import ConfigError
+from rediffuse.models.lpips import read_lpips
 from rediffuse.records import digest
 from rediffuse.zoo.pipelines.networks import PipelineNetwork
 from rediffuse.zoo.pipelines.scheduler import SchedulerProcess
@@ -257,6 +260,39 @@ def test_of_several_autoencoders_each_image_keeps_the_smallest_error(tmp_path: P
     each = torch.stack([errors(model) for model in single])
     assert each.argmin(dim=0).tolist() == [0, 1]
     close(errors(both), each.amin(dim=0))
+
+
+def test_lpips_chooses_among_autoencoders_and_is_a_part_of_the_model_and_the_reconstruction(tmp_path: Path) -> None:
+    pipelines.autoencoder().save_pretrained(tmp_path / "one")
+    pipelines.quantised().save_pretrained(tmp_path / "other")
+    weights = write_lpips(tmp_path)
+    names = [str(tmp_path / "one"), str(tmp_path / "other")]
+    single = [rediffuse.load(f"{name},lpips:{weights}") for name in names]
+    both, plain = rediffuse.load(f"{names[0]},lpips:{weights},{names[1]}"), rediffuse.load(",".join(names))
+    assert both.provenance.sha256 != plain.provenance.sha256
+    assert both.provenance.parts.keys() == {*names, "lpips"}
+
+    def made(model: rediffuse.DiffusionModel) -> rediffuse.Reconstruction:
+        settings = rediffuse.DireSettings.for_model(model, solver="autoencoder")
+        return rediffuse.reconstruct(model, images(8), settings)
+
+    lpips, _ = read_lpips(weights)
+    chosen = made(both)
+    assert chosen.lpips is not None
+    close(chosen.lpips, lpips(images(8), chosen.x_0_hat))
+    each = torch.stack([lpips(images(8), made(model).x_0_hat)[:, 1] for model in single])  # (2, N)
+    close(chosen.lpips[:, 1], each.amin(dim=0))
+    close(torch.from_numpy(FEATURES["lpips"].measure(chosen)).float(), (chosen.lpips + 1e-6).log())
+    assert made(plain).lpips is None
+    with pytest.raises(ConfigError, match="features=lpips: the model has no LPIPS; add lpips:FOLDER"):
+        FEATURES["lpips"].measure(made(plain))
+
+
+@pytest.mark.parametrize("names", ["lpips:a,lpips:b", "lpips:a,lpips:b,{one}"])
+def test_one_lpips_and_a_latent_model_are_needed(names: str, tmp_path: Path) -> None:
+    pipelines.autoencoder().save_pretrained(tmp_path / "one")
+    with pytest.raises(ConfigError, match="one lpips:FOLDER and at least one latent model are needed"):
+        rediffuse.load(names.format(one=tmp_path / "one"))
 
 
 def test_several_models_must_be_latent_and_fit(tmp_path: Path) -> None:

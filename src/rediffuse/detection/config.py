@@ -5,7 +5,7 @@ from typing import Literal
 
 from rediffuse.errors import ConfigError
 
-FeatureName = Literal["bands", "bands_mean", "bands_ycc", "bands_image", "views", "image", "image_ycc"]
+FeatureName = Literal["bands", "bands_mean", "bands_ycc", "bands_image", "views", "lpips", "image", "image_ycc"]
 """Inputs of the logistic regression: numbers per image (`features.FeatureSet`)."""
 MapName = Literal["map", "map_8bit", "map_bands", "pixels"]
 """Inputs of the ResNet-50: maps (`features.MapInput`)."""

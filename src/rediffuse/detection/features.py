@@ -142,6 +142,12 @@ def _views(reconstruction: Reconstruction) -> Tensor:
     return torch.cat([_bands(reconstruction), second.energies, second.coherences], dim=1)  # (N, 4K)
 
 
+def _lpips(reconstruction: Reconstruction) -> Tensor:
+    if reconstruction.lpips is None:
+        raise ConfigError("features=lpips: the model has no LPIPS; add lpips:FOLDER to the names of --model")
+    return torch.log(reconstruction.lpips + 1e-6)  # (N, 5)
+
+
 def _image(reconstruction: Reconstruction) -> Tensor:
     return log_band_energies(reconstruction.x_0)  # (N, K)
 
@@ -202,6 +208,12 @@ _FEATURE_SETS = (
         compute=_views,
         control="image",
         needs_second_view=True,
+    ),
+    FeatureSet(
+        name="lpips",
+        features=tuple(Feature(name=f"LPIPS in layer {layer} of VGG16", band=None) for layer in range(1, 6)),
+        compute=_lpips,
+        control="image",
     ),
     FeatureSet(name="image", features=_SPECTRUM, compute=_image, control="image"),
     FeatureSet(

@@ -79,6 +79,7 @@ def fill(
 
 
 def _row(result: FileResult, settings: DireSettings) -> Row:
+    lpips = result.reconstruction.lpips if result.reconstruction else None
     width, height = result.meta.size if result.meta else (None, None)
     done = result.reconstruction is not None
     return Row(
@@ -93,6 +94,7 @@ def _row(result: FileResult, settings: DireSettings) -> Row:
         mean_error=result.reconstruction.map.values.mean().item() if result.reconstruction else None,
         status="done" if done else "failed",
         reason=result.reason,
+        lpips=None if lpips is None else lpips[:, 1].mean().item(),
         windows=_places(result.reconstruction.windows) if result.reconstruction else None,
     )
 

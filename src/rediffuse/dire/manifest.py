@@ -52,6 +52,8 @@ class Row:
     """The error in one line; None if there was none."""
     windows: str | None = None
     """First row and column of each window, "0,16 24,8"; None if the whole image was reconstructed."""
+    lpips: float | None = None
+    """Mean LPIPS in the second layer of VGG16, AEROBLADE's distance; None if the model has no LPIPS."""
 
 
 _SCHEMA = pa.schema(
@@ -68,6 +70,7 @@ _SCHEMA = pa.schema(
         ("status", pa.string()),
         ("reason", pa.string()),
         ("windows", pa.string()),
+        ("lpips", pa.float64()),
     ]
 )
 assert _SCHEMA.names == [field.name for field in dataclasses.fields(Row)]
@@ -184,11 +187,14 @@ def _read_table(path: Path) -> list[Row]:
     except (pa.ArrowException, OSError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"{path}: is not a manifest ({reason}); remove it or choose another folder") from error
-    if table.schema.names == _SCHEMA.names[:-1]:  # written before there were windows
-        table = table.append_column(_SCHEMA.field("windows"), pa.nulls(len(table), pa.string()))
+    given = table.schema.names
+    if given in (_SCHEMA.names[:-2], _SCHEMA.names[:-1]):  # of earlier versions, without windows or LPIPS
+        for field in [*_SCHEMA][len(given) :]:
+            table = table.append_column(field, pa.nulls(len(table), field.type))
     if not table.schema.equals(_SCHEMA):
-        given = ", ".join(table.schema.names)
-        raise InputError(f"{path}: is not a manifest (its columns are {given}); remove it or choose another folder")
+        raise InputError(
+            f"{path}: is not a manifest (its columns are {', '.join(given)}); remove it or choose another folder"
+        )
     return [Row(**fields) for fields in table.to_pylist()]
 
 

@@ -60,6 +60,8 @@ class Reconstruction:
     z_0_hat: Tensor | None = None
     """(N, C, s, s): the reconstructed latents, of which `x_0_hat` is decoded; with `solver="autoencoder"` equal to
     `z_0`, those of the first autoencoder."""
+    lpips: Tensor | None = None
+    """(N, 5): the distances of the reconstructions by layer (`models.lpips`); None for a model without LPIPS."""
 
     def __post_init__(self) -> None:
         assert len(self.windows) in (0, len(self.x_0))
@@ -87,7 +89,7 @@ class Reconstruction:
     @property
     def tensors(self) -> dict[str, Tensor]:
         """Those that it has, by the names of their fields."""
-        names = ("x_0", "x_T", "x_0_hat", "second", "z_0", "z_0_hat")
+        names = ("x_0", "x_T", "x_0_hat", "second", "z_0", "z_0_hat", "lpips")
         return {name: tensor for name in names if (tensor := getattr(self, name)) is not None}
 
     @property
@@ -183,6 +185,7 @@ class Reconstructor:
         conditioning = {} if y is None else {"y": y}
         options = SamplerOptions(clip_denoised=settings.clip and model.autoencoder is None, conditioning=conditioning)
         made: dict[str, Any] = self._reconstruct(x_0, options)
+        made["lpips"] = model.lpips(x_0, made["x_0_hat"])
         second = self._reconstruct(without_middle(x_0), options)["x_0_hat"] if settings.second_view else None
         return Reconstruction(x_0=x_0, settings=settings, second=second, **made)
 

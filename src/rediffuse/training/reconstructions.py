@@ -93,7 +93,7 @@ def _read(image: FoundImage, path: Path, settings: DireSettings) -> FileResult:
         raise InputError(f"{path}: does not hold a reconstruction of {settings.image_size} px; remove it")
     if loaded.windows and not torch.equal(tensors.get(_WINDOWS, torch.empty(0)), _places(loaded.windows)):
         raise InputError(f"{path}: holds other windows of the image than this version chooses; remove it")
-    kept: dict[str, Any] = {name: tensors[name] for name in (*needed, "z_0", "z_0_hat") if name in tensors}
+    kept: dict[str, Any] = {name: tensors[name] for name in (*needed, "z_0", "z_0_hat", "lpips") if name in tensors}
     reconstruction = Reconstruction(x_0=loaded.x_0, settings=settings, windows=loaded.windows, **kept)
     return FileResult(found=image, meta=loaded.meta, reconstruction=reconstruction)
 

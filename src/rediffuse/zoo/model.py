@@ -20,6 +20,7 @@ from rediffuse.models.config import AS_TRAINED, EncoderConfig, Kind, Precision, 
 from rediffuse.models.encoder import EncoderUNetModel
 from rediffuse.models.frequency import GATES, FrequencyGate
 from rediffuse.models.layout import Layout
+from rediffuse.models.lpips import LEAST_SIDE, read_lpips
 from rediffuse.models.superres import SuperResModel
 from rediffuse.models.unet import UNetModel
 from rediffuse.zoo.find import find, find_pipeline
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 
 LOGGER = logging.getLogger(__name__)
 OFFLOAD = "offload"
+LPIPS = "lpips:"
+"""Before the folder of the weights of LPIPS, in a list of models."""
 
 _NETWORKS: Mapping[Kind, type[Any]] = {
     "unet": UNetModel,
@@ -203,7 +206,8 @@ class DiffusionModel(TrainedModel[UNetModel | SuperResModel | PipelineNetwork]):
     def autoencode(self, images: Tensor, *, clip: bool) -> tuple[Tensor, Tensor]:
         """Images after encoding and decoding, and their latents by the first autoencoder.
 
-        Of several autoencoders each image keeps the result with the smallest mean error (arXiv:2401.17879, Eq. 3).
+        Of several autoencoders each image keeps the result with the smallest distance (arXiv:2401.17879, Eq. 3): LPIPS
+        in the second layer of VGG16, or the mean absolute error where the model has no LPIPS.
 
         Args:
             images: (N, 3, S, S) in [-1, 1], on the model's device.
@@ -214,8 +218,18 @@ class DiffusionModel(TrainedModel[UNetModel | SuperResModel | PipelineNetwork]):
         pairs = zip(self.network.autoencoders, latents, strict=True)
         decoded = torch.stack([autoencoder.decode(z) for autoencoder, z in pairs])  # (K, N, 3, S, S)
         decoded = decoded.clamp(-1, 1) if clip else decoded
-        best = (decoded - images).abs().flatten(2).mean(dim=2).argmin(dim=0)  # (N,)
+        lpips = self.network.lpips
+        if lpips is None:
+            distances = (decoded - images).abs().flatten(2).mean(dim=2)  # (K, N)
+        else:
+            distances = torch.stack([lpips(images, one)[:, 1] for one in decoded])
+        best = distances.argmin(dim=0)  # (N,)
         return decoded[best, torch.arange(len(images), device=images.device)], latents[0]
+
+    def lpips(self, images: Tensor, others: Tensor) -> Tensor | None:
+        """The distances of images by layer (`models.lpips.Lpips`), (N, 5); None for a model without LPIPS."""
+        lpips = self.network.lpips if isinstance(self.network, PipelineNetwork) else None
+        return None if lpips is None else lpips(images, others)
 
     def require_rgb_unet(self, purpose: str) -> None:
         """Raise ConfigError unless the network is a U-Net of RGB images.
@@ -313,7 +327,7 @@ def load(
             existing path, and a path over a name on the hub. A folder or a name on the hub may also be a pipeline of
             diffusers, or its autoencoder (`owner/name/vae`); a pipeline object itself is allowed too (docs/models.md).
             Several names of latent models, separated by commas, are autoencoders for
-            `DireSettings.solver="autoencoder"`.
+            `DireSettings.solver="autoencoder"`; one of the names may be `lpips:FOLDER` (`models.lpips.read_lpips`).
         device: the device of the network; `"auto"` is the machine's accelerator, or the CPU if it has none.
             `"offload"` and `"offload:DEVICE"` keep the parts of a pipeline of diffusers in main memory, and move each
             to the device while it computes, which needs less memory there and more time.
@@ -333,7 +347,7 @@ def load(
     if not isinstance(source, str | Path):
         return _from_pipeline(source, type(source).__name__, device)
     if "," in str(source) and not Path(source).exists():
-        return _joined([load(one, device=device, cache=cache) for one in str(source).split(",")])
+        return _joined_of(str(source).split(","), device, cache)
     located = find_pipeline(source, cache)
     if located:
         if network or process or frequency:
@@ -392,6 +406,29 @@ def _from_pipeline(source: "Path | DiffusionPipeline", name: str, device: torch.
     offloads = kind == OFFLOAD
     pipeline = read_pipeline(source, name, resolve_device(place or "auto" if offloads else device), offloads=offloads)
     return DiffusionModel(network=pipeline.network, process_config=pipeline.process, provenance=pipeline.provenance)
+
+
+def _joined_of(names: Sequence[str], device: torch.device | str, cache: Path | None) -> DiffusionModel:
+    """Several latent models, and LPIPS if it is one of the names."""
+    folders = [name.removeprefix(LPIPS) for name in names if name.startswith(LPIPS)]
+    models = [load(name, device=device, cache=cache) for name in names if not name.startswith(LPIPS)]
+    if len(folders) > 1 or not models:
+        raise ConfigError(f"{','.join(names)}: one {LPIPS}FOLDER and at least one latent model are needed")
+    joined = _joined(models)
+    if not folders:
+        return joined
+    network, sha256 = read_lpips(Path(folders[0]))
+    if joined.image_size < LEAST_SIDE:
+        raise ConfigError(f"{LPIPS}{folders[0]}: at least {LEAST_SIDE} px are needed; images have {joined.image_size}")
+    assert isinstance(joined.network, PipelineNetwork)
+    joined.network.lpips = network.to(joined.device)
+    both = f"{joined.provenance.sha256}\n{sha256}\n"
+    provenance = Provenance(
+        source=",".join([joined.provenance.source, f"{LPIPS}{folders[0]}"]),
+        sha256=hashlib.sha256(both.encode()).hexdigest(),
+        parts={**joined.provenance.parts, "lpips": sha256},
+    )
+    return replace(joined, provenance=provenance)
 
 
 def _joined(models: Sequence[DiffusionModel]) -> DiffusionModel:

@@ -39,7 +39,7 @@ class Family:
     """Whether the pipeline, and not its scheduler, chooses the levels of N steps of a flow: N/N, ..., 1/N, before their
     shift."""
 
-    def shape(self, config: Any, autoencoder: Autoencoder | None) -> tuple[int, int]:
+    def shape(self, config: Any, autoencoder: Autoencoder | None) -> tuple[int, Any]:
         """Channels and side of x_t, from the configuration of the network; the side may be None or no number."""
         side = config.get("sample_size") or (autoencoder and autoencoder.side)
         return config.in_channels // self.packing**2, side

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from rediffuse.errors import ConfigError
+from rediffuse.models.lpips import Lpips
 from rediffuse.zoo.pipelines.autoencoder import Autoencoder
 from rediffuse.zoo.pipelines.families import AUTOENCODERS, Conditioning, Family
 
@@ -80,6 +81,8 @@ class PipelineNetwork(nn.Module):
         self._embeds_guidance: bool = config.get("guidance_embeds") or False
         self.text_encoders = nn.ModuleDict({name: part for name, part in parts.items() if name.startswith("text_")})
         self._conditioning: dict[str | None, Conditioning] = {}
+        self.lpips: Lpips | None = None
+        """The distance by which the best of several autoencoders is chosen; None for the mean absolute error."""
         self.offload: Offload | None = None
         """Moves the parts to a device and back, if they are in main memory; see `offload_to`."""
         self.config = PipelineNetworkConfig(
