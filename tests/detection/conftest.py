@@ -32,4 +32,7 @@ def make_reconstruction(
     amplitude = 1 + labels[:, None] * (torch.arange(noise.shape[1]) >= 5)  # (N, K)
     error = (noise * amplitude[:, :, None, None, None]).sum(dim=1)
     second = x_0 - 2 * error if second_view else None
-    return Reconstruction(x_0=x_0, x_T=torch.zeros(shape), x_0_hat=x_0 - error, settings=settings, second=second)
+    lpips = error.abs().mean(dim=(1, 2, 3))[:, None] * torch.arange(1, 6)
+    return Reconstruction(
+        x_0=x_0, x_T=torch.zeros(shape), x_0_hat=x_0 - error, settings=settings, second=second, lpips=lpips
+    )
