@@ -1,4 +1,7 @@
-"""A server on this machine that speaks the Hugging Face hub's protocol, as far as models are pushed and loaded."""
+"""A server on this machine that speaks the Hugging Face hub's protocol, as far as the tests need it.
+
+Models are pushed and loaded, and the files of data sets are listed and read.
+"""
 
 import base64
 import hashlib
@@ -67,7 +70,8 @@ class _Handler(BaseHTTPRequestHandler):
         if self.server.is_gated:
             refusal = {"X-Error-Code": "GatedRepo", "X-Error-Message": "Access to model owner/name is restricted."}
             return self._answer({"error": refusal["X-Error-Message"]}, status=403, headers=refusal)
-        match self.path.partition("?")[0].strip("/").split("/"):
+        path, _, query = self.path.partition("?")
+        match path.strip("/").removeprefix("datasets/").replace("api/datasets/", "api/models/").split("/"):
             case ["owner", "name", "resolve", revision, *parts] if found := self.server.find(revision):
                 (commit, files), path = found, "/".join(parts)
                 if path not in files:
@@ -76,9 +80,18 @@ class _Handler(BaseHTTPRequestHandler):
             case ["api", "models", "owner", "name", "revision", revision] if found := self.server.find(revision):
                 commit, files = found
                 return self._answer({"id": "owner/name", "sha": commit, "siblings": [{"rfilename": p} for p in files]})
-            case ["api", "models", "owner", "name", "tree", revision] if found := self.server.find(revision):
+            case ["api", "models", "owner", "name"]:
+                return self._answer({"id": "owner/name"})
+            case ["api", "models", "owner", "name", "tree", revision, *parts] if found := self.server.find(revision):
                 _, files = found
-                entries = [{"type": "file", "path": p, "size": len(files[p]), "oid": _etag(files[p])} for p in files]
+                below = "".join(f"{part}/" for part in parts)
+                inside = {p: p.removeprefix(below).partition("/")[0] for p in files if p.startswith(below)}
+                if "recursive=false" in query:
+                    folders = {below + name for p, name in inside.items() if below + name != p}
+                    entries = [{"type": "directory", "path": p, "oid": ""} for p in sorted(folders)]
+                    entries += [_entry(p, files[p]) for p, name in inside.items() if below + name == p]
+                else:
+                    entries = [_entry(p, files[p]) for p in inside]
                 return self._answer(entries)
             case _:
                 return self._answer({}, status=404, headers={"X-Error-Code": "RevisionNotFound"})
@@ -96,6 +109,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: object) -> None:
         pass
+
+
+def _entry(path: str, content: bytes) -> dict[str, Any]:
+    return {"type": "file", "path": path, "size": len(content), "oid": _etag(content)}
 
 
 def _etag(content: bytes) -> str:

@@ -10,8 +10,10 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
+from typing import overload
 
 from rediffuse.errors import InputError, StorageError
+from rediffuse.stores import StoreFolder
 
 _LONGEST_PART = 200
 """Most bytes of one part of a name. File systems allow 255; suffixes of results and temporary files need the rest."""
@@ -29,7 +31,13 @@ os.register_at_fork(after_in_child=lambda: [os.close(lock) for lock in _held])
 
 
 @contextlib.contextmanager
-def claim(folder: Path, *, shared: bool = False, prepare: Callable[[bool], None] | None = None) -> Iterator[None]:
+def claim(
+    folder: Path,
+    *,
+    shared: bool = False,
+    prepare: Callable[[bool], None] | None = None,
+    finish: Callable[[], None] | None = None,
+) -> Iterator[None]:
     """Hold `folder` for this process during the block; the system releases it also when the process is killed.
 
     Temporary files that a killed process left in the folder are removed first.
@@ -39,6 +47,7 @@ def claim(folder: Path, *, shared: bool = False, prepare: Callable[[bool], None]
         shared: share it with other processes that claim it as shared, such as those of torchrun.
         prepare: called first, to write the folder's record or to compare it. Its argument is whether no other process
             has the folder meanwhile; it is false if others share the folder already.
+        finish: called at the end by the last process that has the folder, which no other one gets meanwhile.
 
     Raises:
         StorageError: another process has the folder, or it cannot be written to.
@@ -62,17 +71,21 @@ def claim(folder: Path, *, shared: bool = False, prepare: Callable[[bool], None]
             fcntl.flock(lock, fcntl.LOCK_SH)
         yield
     finally:
-        with contextlib.suppress(OSError):  # others still have it
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.fstat(lock).st_size:  # there were several, some of which may have been killed
-                remove_partial(folder)
-            (folder / CLAIM).unlink(missing_ok=True)
-            if not existed:
-                folder.rmdir()  # fails unless it is empty
-        _held.discard(lock)
-        with contextlib.suppress(OSError):
-            fcntl.flock(lock, fcntl.LOCK_UN)  # also for a child process that has a copy
-        os.close(lock)
+        try:
+            with contextlib.suppress(OSError):  # others still have it
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if finish:
+                    finish()
+                if os.fstat(lock).st_size:  # there were several, some of which may have been killed
+                    remove_partial(folder)
+                (folder / CLAIM).unlink(missing_ok=True)
+                if not existed:
+                    folder.rmdir()  # fails unless it is empty
+        finally:
+            _held.discard(lock)
+            with contextlib.suppress(OSError):
+                fcntl.flock(lock, fcntl.LOCK_UN)  # also for a child process that has a copy
+            os.close(lock)
 
 
 def _lock(folder: Path, shared: bool) -> tuple[int, bool]:
@@ -191,13 +204,20 @@ def remove_partial(folder: Path) -> None:
             remove(path)
 
 
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write `content` to `path` atomically (see `atomic_write`)."""
-    with atomic_write(path) as partial:
-        partial.write_bytes(content)
+def write_bytes(path: Path | StoreFolder, content: bytes) -> None:
+    """Write `content` to `path` atomically (see `atomic_write`); in a store as one object."""
+    if isinstance(path, StoreFolder):
+        path.write_bytes(content)
+    else:
+        with atomic_write(path) as partial:
+            partial.write_bytes(content)
 
 
-def result_path(folder: Path, name: str, suffix: str) -> Path:
+@overload
+def result_path(folder: Path, name: str, suffix: str) -> Path: ...
+@overload
+def result_path(folder: StoreFolder, name: str, suffix: str) -> StoreFolder: ...
+def result_path(folder: Path | StoreFolder, name: str, suffix: str) -> Path | StoreFolder:
     """The path in `folder` of a result of the image `name`.
 
     Args:
@@ -212,12 +232,15 @@ def result_path(folder: Path, name: str, suffix: str) -> Path:
     return folder.joinpath(*parts[:-1], parts[-1] + suffix)
 
 
-def remove(path: Path) -> None:
+def remove(path: Path | StoreFolder) -> None:
     """Remove a file if it exists.
 
     Raises:
         StorageError: the file exists and cannot be removed.
     """
+    if isinstance(path, StoreFolder):
+        path.remove()
+        return
     try:
         path.unlink(missing_ok=True)
     except OSError as error:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from rediffuse.errors import ConfigError, nearest, shown
+from rediffuse.stores import StoreFolder
 
 T = TypeVar("T")
 
@@ -43,7 +44,7 @@ def require_range(name: str, value: float, least: float, most: float = 2**63 - 1
     raise ConfigError(f"{name}={shown(value)}: {allowed}")
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path | StoreFolder) -> dict[str, Any]:
     """The JSON object in a file.
 
     Raises:

@@ -10,7 +10,9 @@ import sys
 import time
 from pathlib import Path
 
+import fsspec
 import numpy as np
+import pyarrow.parquet
 import pytest
 import torch
 from PIL import Image
@@ -273,3 +275,22 @@ def test_limits_move_the_thresholds_within_what_the_detector_supports(
     assert detect(weights, images / "a", "--max-false-alarms", "0.01") == 2
     line = capsys.readouterr().err.splitlines()[-1]
     assert "max_false_alarms=0.01: needs 99 images of photographs that were left out; there are 2 images in 1" in line
+
+
+def test_a_list_is_judged_with_one_line_for_what_is_missing_and_the_table_put_into_a_store(
+    weights: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "list.csv").write_text(f"path,label\nimages/a/x.png,generated\nnone.png,real\n{images}/b/x.png,\n")
+    out = f"memory:///{tmp_path.name}/verdicts.parquet"
+    assert detect(weights, tmp_path / "list.csv", "--out", out) == 1
+    printed = capsys.readouterr().out
+    assert f"{tmp_path}/none.png: cannot be read: No such file or directory" in printed
+    assert f"table: {out}" in printed
+    with fsspec.open(out) as file:
+        rows = pyarrow.parquet.read_table(file).to_pylist()
+    assert [row["file"] for row in rows] == ["images/a/x.png", "none.png", f"{images}/b/x.png"[1:]]
+    assert [row["decision"] for row in rows] == ["unsure", None, "unsure"]
+    assert detect(weights, tmp_path / "list.csv", "--out", out) == 2
+    assert "verdicts.parquet: exists already; --force replaces it" in capsys.readouterr().err
+    assert detect(weights, tmp_path / "list.csv", "--out", "s4://a/b.csv") == 2
+    assert "s4://a/b.csv: s4 is not a protocol of fsspec" in capsys.readouterr().err

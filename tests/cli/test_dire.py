@@ -1,5 +1,6 @@
 """`rediffuse dire` as it is called: on real files, killed, run again, and called wrongly."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -7,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import fsspec
 import numpy as np
 import pytest
 import torch
@@ -20,7 +22,9 @@ from rediffuse.dire.maps import MapStore
 from rediffuse.images.windows import textured_windows
 from rediffuse.models.config import UNetConfig
 from rediffuse.models.unet import UNetModel
+from rediffuse.stores import folder_of
 from rediffuse.zoo.model import DiffusionModel, Provenance
+from s3_server import serve_s3
 
 
 def save_model(folder: Path, num_classes: int | None = None) -> str:
@@ -64,8 +68,7 @@ def test_killed_run_is_taken_up_where_it_was_and_a_third_does_nothing(
     out, flags = tmp_path / "out", ("--batch-size", "1", "--steps", "20")
     words = ["dire", str(pictures), "--out", str(out), "--model", model, "--device", "cpu", *flags]
     run = subprocess.Popen([sys.executable, "-m", "rediffuse", *words], stderr=subprocess.DEVNULL)
-    journal = out / "manifest.journal.jsonl"
-    while run.poll() is None and (not journal.exists() or journal.read_bytes().count(b"\n") < 1):
+    while run.poll() is None and not read(out):
         time.sleep(0.005)
     os.kill(run.pid, signal.SIGKILL)
     run.wait()
@@ -186,3 +189,33 @@ def test_a_preset_changes_maps_and_is_recorded(
     assert call(pictures, tmp_path / "none", model, "--frequency", "lowpas") == 2
     assert "frequency=lowpas: trained, off, freeu, sharpen, lowpass and freeu:B" in capsys.readouterr().err
     assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize("kind", ["memory", "s3"])
+def test_results_in_a_store_are_whole_and_taken_up(
+    kind: str,
+    pictures: Path,
+    tmp_path: Path,
+    model: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HOME", str(tmp_path / "cache"))
+    with serve_s3("maps") if kind == "s3" else contextlib.nullcontext():
+        out = "s3://maps/out" if kind == "s3" else f"memory:///{tmp_path.name}/out"
+        (pictures / "sub").mkdir()
+        (pictures / "sub" / "broken.png").write_bytes(b"no image")
+        words = ["dire", str(pictures), "--out", out, "--model", model, "--device", "cpu", "--steps", "2"]
+        assert main(words) == 1
+        assert f"8 done, 1 failed, 0 done before: {out}" in capsys.readouterr().out
+        store, path = fsspec.url_to_fs(out)
+        kept = sorted(name.partition("/out/")[2] for name in store.find(path))
+        assert kept[:2] == ["manifest.parquet", "maps/0.png.png"]
+        assert len(kept) == 2 * 8 + 2
+        assert MapStore.open(folder_of(out)).read("0.png").values.shape == (1, 3, 16, 16)
+        store.rm_file(f"{path}/maps/3.png.png")
+        assert main(words) == 1
+        assert "1 done, 1 failed, 7 done before" in capsys.readouterr().out
+        assert main([*words[:-1], "4"]) == 2
+        assert f"{out} has other settings: steps=4 (there 2)" in capsys.readouterr().err
+    assert not list((tmp_path / "cache").rglob("*.sqlite"))

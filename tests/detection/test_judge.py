@@ -124,14 +124,17 @@ def test_every_file_is_judged_in_order_with_the_class_that_it_was_given(tmp_path
         provenance=Provenance(source="test", sha256="0" * 64),
     )
     one = detector(DireSettings.for_model(model, steps=2))
-    files, labels = find_images([tmp_path]), {"0.png": 2, "1.png": 0, "2.png": 1}
-    verdicts = list(judge(model, files, one, batch_size=1, labels=labels, workers=1))
+    labels = (2, 0, 1)
+    files = [
+        dataclasses.replace(found, label=label) for found, label in zip(find_images([tmp_path]), labels, strict=True)
+    ]
+    verdicts = list(judge(model, files, one, batch_size=1, workers=1))
     assert [(said.file, said.judged) for said in verdicts] == [("0.png", True), ("1.png", False), ("2.png", True)]
     for said, found in zip(verdicts, files, strict=True):
         if said.judged:
             x_0 = load_file(found, one.settings).x_0
             assert x_0 is not None
-            alone = reconstruct(model, x_0, one.settings, labels=[labels[found.name]])
+            alone = reconstruct(model, x_0, one.settings, labels=[found.label or 0])
             assert said.mean_dire == pytest.approx(alone.error.abs().mean().item(), rel=1e-5)
     for wrong in ({"model_sha256": "1" * 64}, {"image_size": 8}):
         with pytest.raises(SettingsMismatch, match=f"^the detector has other settings: {next(iter(wrong))}="):

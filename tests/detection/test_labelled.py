@@ -89,7 +89,9 @@ def test_missing_class_is_named_with_its_folder(tmp_path: Path):
     )
     with pytest.raises(InputError, match=message):
         find_labelled(tmp_path)
-    with pytest.raises(InputError, match=f"^{tmp_path}/y: does not exist; a folder or a CSV file is needed$"):
+    with pytest.raises(
+        InputError, match=f"^{tmp_path}/y: does not exist; a folder, or a CSV or Parquet file, is needed$"
+    ):
         find_labelled(tmp_path / "y")
 
 
@@ -116,9 +118,12 @@ def test_a_csv_file_names_files_beside_it_with_their_classes_and_groups(tmp_path
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("path,label\na,0\n", "the columns file and label are needed, given path, label"),
-        ("file,label\na,0\nb,fake\n", "line 3: the label of b is 'fake'; real, 0, generated, 1 are allowed"),
-        ("file,label\na\n", "line 2: the label of a is ''; real, 0, generated, 1 are allowed"),
+        ("name,label\na,0\n", "the column path or file is needed, given name, label"),
+        (
+            "file,label\na,0\nb,fake\n",
+            "line 3: the label of b is 'fake'; a number of 0 or more, real or generated is needed",
+        ),
+        ("file,label\na\n", "line 2: a has no label; real, 0, generated, 1 are allowed"),
         ("file,label\n,0\n", "line 2: names no file"),
         ("file,label\na,0\na,1\n", "line 3: a occurs twice"),
         ("file,label\na,0\n", "has no generated images; both classes are needed"),

@@ -142,11 +142,11 @@ def test_an_unreadable_file_has_its_reason_and_no_copies(
 def test_copies_get_the_class_of_their_image() -> None:
     model = unet(num_classes=3)
     detector = unsure_detector(model)
-    labels = {"image 0": 2, "image 1": 0}
-    for image, verdict in zip(IMAGES, judge_with_copies(model, IMAGES, detector, labels=labels), strict=True):
+    images = [replace(image, label=label) for image, label in zip(IMAGES, (2, 0), strict=True)]
+    for image, verdict in zip(images, judge_with_copies(model, images, detector), strict=True):
         assert isinstance(image.image, np.ndarray)
-        changed = MemoryImage(JPEG.apply(image.image), image.name)
-        [expected] = judge(model, [changed], detector, labels=labels)
+        changed = replace(image, image=JPEG.apply(image.image))
+        [expected] = judge(model, [changed], detector)
         assert verdict.copies[0].probability == pytest.approx(expected.probability, abs=1e-5)
 
 

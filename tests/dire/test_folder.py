@@ -11,6 +11,7 @@ from PIL import Image
 
 from rediffuse.dire.folder import fill, unfinished
 from rediffuse.dire.job import reconstruct_files
+from rediffuse.dire.labels import with_classes
 from rediffuse.dire.manifest import Manifest, Row, read
 from rediffuse.dire.maps import MapStore
 from rediffuse.dire.settings import DireSettings
@@ -25,8 +26,9 @@ def fill_folder(pictures: Path, out: Path, model: DiffusionModel, kinds=("maps",
     settings = DireSettings.for_model(model, steps=2)
     store = MapStore(out, settings, kinds=kinds)
     with Manifest(out) as manifest:
-        todo = unfinished(find_images([pictures]), store, manifest, labels=labels)
-        results = reconstruct_files(model, todo, settings, batch_size=4, labels=labels)
+        files = list(with_classes(find_images([pictures]), model.num_classes, labels))
+        todo = unfinished(files, store, manifest)
+        results = reconstruct_files(model, todo, settings, batch_size=4, num_files=len(files))
         return list(fill(results, store, manifest))
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from rediffuse.dire.job import check_labels, in_threads, load_file, reconstruct_files
+from rediffuse.dire.job import in_threads, load_file, reconstruct_files
 from rediffuse.dire.reconstruct import reconstruct
 from rediffuse.dire.settings import DireSettings
 from rediffuse.errors import ConfigError
@@ -100,56 +100,51 @@ def test_windows_are_reconstructed_in_order_whatever_the_batch(
 
 def test_every_window_is_told_the_class_of_its_file(class_model: DiffusionModel, photographs: Path) -> None:
     settings = DireSettings.for_model(class_model, steps=2, crop="windows:3")
-    files = find_images([photographs])
-    labels = {found.name: index % 3 for index, found in enumerate(files)}
-    for result in reconstruct_files(class_model, files, settings, batch_size=2, labels=labels):
+    files = [replace(found, label=index % 3) for index, found in enumerate(find_images([photographs]))]
+    for result in reconstruct_files(class_model, files, settings, batch_size=2):
         if result.reconstruction is not None:
-            label = labels[result.found.name]
+            label = result.found.label
+            assert label is not None
             x_0 = result.reconstruction.x_0
             alone = reconstruct(class_model, x_0, settings, labels=[label] * len(x_0))
-            assert result.label == label
             assert torch.allclose(result.reconstruction.x_T, alone.x_T, atol=1e-4)
 
 
 def test_reconstruction_that_overflows_is_a_failed_file(class_model: DiffusionModel, pictures: Path) -> None:
     settings = DireSettings.for_model(class_model, steps=2)
-    loaded = load_file(FoundImage(pictures / "photo.png", "photo.png"), settings)
+    loaded = load_file(FoundImage(pictures / "photo.png", "photo.png", label=2), settings)
     bias = class_model.network.out[2].bias
     with torch.no_grad():
         before = bias.clone()
         bias.fill_(torch.nan)
     try:
-        [result] = reconstruct_files(class_model, [loaded.found], settings, batch_size=1, labels={"photo.png": 2})
+        [result] = reconstruct_files(class_model, [loaded.found], settings, batch_size=1)
     finally:
         with torch.no_grad():
             bias.copy_(before)
     assert result.reconstruction is None
-    assert (result.found, result.meta, result.label) == (loaded.found, loaded.meta, 2)
+    assert (result.found, result.meta) == (loaded.found, loaded.meta)
     assert "photo.png: the reconstruction is not finite: the model diverges on this image" in (result.reason or "")
 
 
 def test_classes_reach_their_files(class_model: DiffusionModel, pictures: Path) -> None:
     files, settings = find_images([pictures]), DireSettings.for_model(class_model, steps=2)
-    labels = {found.name: index % 3 for index, found in enumerate(files)}
-    for result in reconstruct_files(class_model, files, settings, batch_size=4, labels=labels):
+    files = [replace(found, label=index % 3) for index, found in enumerate(files)]
+    for result in reconstruct_files(class_model, files, settings, batch_size=4):
         if result.reconstruction is not None:
-            label = labels[result.found.name]
+            label = result.found.label
+            assert label is not None
             alone = reconstruct(class_model, result.reconstruction.x_0, settings, labels=[label])
-            assert result.label == label
             assert torch.allclose(result.reconstruction.x_T, alone.x_T, atol=1e-4)
 
 
-def test_labels_are_checked_before_any_work(model: DiffusionModel, class_model: DiffusionModel) -> None:
-    files = [FoundImage(Path("a.png"), "a.png")]
-    check_labels(model, files, None)
-    for label in (0, 2):
-        check_labels(class_model, files, {"a.png": label})
-    with pytest.raises(ConfigError, match="not class-conditional"):
-        check_labels(model, files, {"a.png": 0})
-    none, high, low = "no class", "class 3", "class -1"
-    for labels, given in ((None, none), ({"b.png": 0}, none), ({"a.png": 3}, high), ({"a.png": -1}, low)):
-        with pytest.raises(ConfigError, match=rf"a\.png: {given} is given; .* from 0 to 2 per file$"):
-            check_labels(class_model, files, labels)
+def test_the_labels_of_a_list_do_not_reach_a_model_without_classes(model: DiffusionModel, pictures: Path) -> None:
+    given, settings = FoundImage(pictures / "photo.png", "photo.png"), DireSettings.for_model(model, steps=2)
+    files = [given, replace(given, label=1)]
+    one, other = (result.reconstruction for result in reconstruct_files(model, files, settings, batch_size=2))
+    assert one is not None
+    assert other is not None
+    assert torch.equal(one.x_0_hat, other.x_0_hat)
 
 
 @pytest.mark.parametrize("name", ["batch_size", "workers"])

@@ -105,17 +105,18 @@ def test_link_to_nothing_is_left_for_decoding_to_report(tmp_path: Path) -> None:
     assert names(tmp_path) == names(tmp_path / "gone.png") == ["gone.png"]
 
 
-def test_equal_names_get_their_folder_then_a_number(tmp_path: Path) -> None:
+def test_a_name_that_is_taken_gets_its_folder_then_a_number(tmp_path: Path) -> None:
     plant(tmp_path, "a/1.png", "b/1.png", "b/2.png", "x/b/1.png")
-    assert names(tmp_path / "a", tmp_path / "b") == ["a/1.png", "b/1.png", "2.png"]
-    assert names(tmp_path / "a/1.png", tmp_path / "b/1.png") == ["a/1.png", "b/1.png"]
-    assert names(tmp_path / "b", tmp_path / "x/b") == ["b/1.png", "2.png", "b/1-2.png"]
+    assert names(tmp_path / "a", tmp_path / "b") == ["1.png", "b/1.png", "2.png"]
+    assert names(tmp_path / "a/1.png", tmp_path / "b/1.png") == ["1.png", "b/1.png"]
+    assert names(tmp_path / "b", tmp_path / "x/b", tmp_path / "a") == ["1.png", "2.png", "b/1.png", "a/1.png"]
+    assert names(tmp_path / "a", tmp_path / "b", tmp_path / "x/b") == ["1.png", "b/1.png", "2.png", "b/1-2.png"]
 
 
 def test_folder_given_as_dots_still_names_safely(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plant(tmp_path, "a/1.png", "b/1.png")
     monkeypatch.chdir(tmp_path / "a")
-    assert names(".", "../b") == ["a/1.png", "b/1.png"]
+    assert names(".", "../b") == ["1.png", "b/1.png"]
     assert names("..") == ["a/1.png", "b/1.png"]
 
 
@@ -149,7 +150,7 @@ def test_images_in_memory_are_named_by_their_place_among_files(tmp_path: Path) -
     plant(tmp_path, "a.png", "image 0", "folder/b.png")
     pixels = np.zeros((8, 8, 3), np.uint8)
     found = gather_images([pixels, tmp_path / "image 0", tmp_path / "folder", Image.fromarray(pixels)])
-    assert [image.name for image in found] == ["memory/image 0", f"{tmp_path.name}/image 0", "b.png", "image 3"]
+    assert [image.name for image in found] == ["image 0", f"{tmp_path.name}/image 0", "b.png", "image 3"]
     assert [isinstance(image, MemoryImage) for image in found] == [True, False, False, True]
     assert found[3].source == "image 3"
     assert [image.name for image in gather_images(np.stack([pixels, pixels]))] == ["image 0", "image 1"]

@@ -8,14 +8,14 @@ import pytest
 from rediffuse.detection.verdict import JudgedCopy
 from rediffuse.images.changes import Change
 from rediffuse.report.details import details
-from rediffuse.report.words import headline_of, meanings, sentences, settings_facts, share_in_words, summary
+from rediffuse.report.words import counts_of, headline_of, meanings, sentences, settings_facts, share_in_words, summary
 from report.verdicts import judged, unjudged
 
 
 def test_the_summary_counts_decisions() -> None:
     verdicts = [judged("a"), judged("b", "real"), judged("c", "real"), judged("d", "unsure"), unjudged("e")]
-    assert summary(verdicts) == "5 files: 1 generated, 1 unsure, 2 real, 1 not judged"
-    assert summary(verdicts[:1]) == "1 file: 1 generated, 0 unsure, 0 real"
+    assert summary(counts_of(verdicts)) == "5 files: 1 generated, 1 unsure, 2 real, 1 not judged"
+    assert summary(counts_of(verdicts[:1])) == "1 file: 1 generated, 0 unsure, 0 real"
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,7 @@ def bar(**options: Any) -> "tqdm[Any]":
     return tqdm(file=sys.stderr, disable=not is_wanted, **options)
 
 
-def track(items: Iterable[T], total: int, unit: str = "image") -> Iterator[T]:
+def track(items: Iterable[T], total: int | None, unit: str = "image") -> Iterator[T]:
     """Yield the items, with a progress bar."""
     with bar(total=total, unit=unit) as shown:
         for item in items:

@@ -3,19 +3,25 @@
 import contextlib
 import logging
 import os
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
 from rediffuse.cli.console import track
-from rediffuse.cli.flags import MODEL, PATHS, CommandFlags
-from rediffuse.cli.paths import check_free, check_report, expand_stdin
+from rediffuse.cli.flags import MODEL, PATHS, Argument, CommandFlags
+from rediffuse.cli.paths import COUNTED, check_free, check_free_file, check_report, expand_stdin
 from rediffuse.cli.result import Result
 from rediffuse.errors import InputError
 from rediffuse.images.limits import Limits
 from rediffuse.models.config import PrecisionChoice
+from rediffuse.records import require_range
 
-STDOUT = Path("-")
+STDOUT = "-"
+MOST_SHOWN = 10_000
+"""Rows of the table in the terminal."""
 LOGGER = logging.getLogger(__name__)
 
 
@@ -27,9 +33,11 @@ class DetectFlags(CommandFlags):
     """
 
     paths: Annotated[tuple[str, ...], PATHS]
-    """Image files, folders (searched recursively) or glob patterns; - reads paths from standard input."""
-    out: Path | None = None
-    """Write the verdicts to this .csv, .json or .parquet file; - writes CSV to standard output instead of the table."""
+    """Image files, folders (searched recursively), glob patterns, lists (.csv, .parquet) or tar files, also as URLs such
+    as s3://bucket/photos; - reads paths from standard input."""
+    out: Annotated[str | None, Argument(metavar="PATH")] = None
+    """Write the verdicts to this .csv, .json or .parquet file, or URL such as s3://bucket/verdicts.csv; - writes CSV to
+    standard output instead of the table."""
     report: Path | None = None
     """Write a page with the evidence for every verdict to this .html file, which holds its pictures."""
     evidence: Path | None = None
@@ -68,23 +76,29 @@ def run(args: DetectFlags) -> Result:
     from rediffuse.files import claim
 
     _check_outputs(args)
-    with contextlib.nullcontext() if args.evidence is None else claim(args.evidence):
-        return _judge(args)
+    claimed = contextlib.nullcontext() if args.evidence is None else claim(args.evidence)
+    with claimed, contextlib.ExitStack() as kept:
+        return replace(_judge(args, kept), kept=kept.pop_all())
 
 
-def _judge(args: DetectFlags) -> Result:
-    from rediffuse.images.find import find_images
-    from rediffuse.report.tables import csv_text, text_table, write_table
-    from rediffuse.report.words import summary
+def _judge(args: DetectFlags, kept: contextlib.ExitStack) -> Result:
+    from rediffuse.images.find import counted_up_to, each_image
+    from rediffuse.journal import Journal
+    from rediffuse.report.tables import TableRows, csv_lines, text_table, write_table
+    from rediffuse.report.words import kind_of, summary
 
-    files = find_images(expand_stdin(args.paths), Limits.for_pixels(args.max_pixels))
+    require_range("batch_size", args.batch_size, 1)
+    most_counted = max(COUNTED, args.batch_size**2)  # more do not change the size of the batches
+    found = each_image(expand_stdin(args.paths), Limits.for_pixels(args.max_pixels))
+    files, num_files = counted_up_to(most_counted, found)
 
     from rediffuse.detection.detect import detect_each
     from rediffuse.report.page import Report
 
     has_report = args.report is not None or args.evidence is not None
-    found = detect_each(
+    verdicts = detect_each(
         files,
+        num_files=num_files,
         model=args.model,
         detector=args.detector,
         max_false_alarms=args.max_false_alarms,
@@ -97,32 +111,40 @@ def _judge(args: DetectFlags) -> Result:
         explain=has_report or args.json or args.out is not None,
         evidence=has_report,
     )
-    verdicts, notes, stopped = [], [], None
+    journal = kept.enter_context(
+        contextlib.closing(Journal(Path(kept.enter_context(tempfile.TemporaryDirectory())) / "rows.sqlite"))
+    )
+    rows, counts, notes, stopped = TableRows([journal]), Counter[str](), [], None
+    is_counted = num_files < most_counted
     with Report(file=args.report, folder=args.evidence, workers=args.workers) as report:
         try:
-            for verdict in track(found, len(files)):
-                verdicts.append(replace(verdict, evidence=None))
+            for verdict in track(verdicts, num_files if is_counted else None):
+                journal.add(f"{counts.total():012}", verdict.to_row())
+                counts[kind_of(verdict)] += 1
                 report.add(verdict)
         except KeyboardInterrupt as error:  # the verdicts until then are not lost
             stopped = error
-            notes = [f"The work was interrupted: {len(verdicts)} of {len(files)} images were judged."]
+            number = f"{num_files}" if is_counted else f"at least {num_files}"
+            notes = [f"The work was interrupted: {counts.total()} of {number} images were judged."]
         pages = report.write(notes=notes)
     for failure in report.failures:
         LOGGER.error("%s", failure)
 
-    lines = [text_table(verdicts), "", summary(verdicts)]
-    written: dict[str, Path] = {}
+    written: dict[str, Path | str] = {}
     if args.out not in (None, STDOUT):
-        write_table(args.out, verdicts)
+        write_table(args.out, rows)
         written["table"] = args.out
     written |= pages
-    lines += [f"{name}: {path}" for name, path in written.items()]
     if args.out == STDOUT:
-        LOGGER.info("%s", summary(verdicts))
+        LOGGER.info("%s", summary(counts))
+        text: str | Iterator[str] = csv_lines(rows)
+    else:
+        shown = text_table(list(rows)) if len(rows) <= MOST_SHOWN else "The table is long; --out writes it to a file."
+        text = "\n".join([shown, "", summary(counts), *(f"{name}: {path}" for name, path in written.items())])
     return Result(
-        text=csv_text(verdicts).removesuffix("\n") if args.out == STDOUT else "\n".join(lines),
-        record={"verdicts": [verdict.to_row() for verdict in verdicts], **written},
-        status=1 if report.failures or not all(verdict.judged for verdict in verdicts) else 0,
+        text=text,
+        record={"verdicts": list(rows) if args.json else [], **written},
+        status=1 if report.failures or counts["unjudged"] else 0,
         stopped_by=stopped,
     )
 
@@ -133,9 +155,7 @@ def _check_outputs(args: DetectFlags) -> None:
 
     if args.out not in (None, STDOUT):
         check_table_path(args.out)
-        if args.out.is_dir():
-            raise InputError(f"--out {args.out}: is a folder; give a file in it")
-        check_free("--out", args.out, args.out, args.force)
+        check_free_file("--out", args.out, args.force)
     check_report(args.report, args.force)
     if args.evidence is not None:
         if args.evidence.exists() and not args.evidence.is_dir():

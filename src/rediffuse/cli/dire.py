@@ -2,26 +2,25 @@
 
 import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from rediffuse.cli.console import bar
 from rediffuse.cli.flags import FLAT, MODEL, PATHS, Argument, CommandFlags
-from rediffuse.cli.paths import expand_stdin
+from rediffuse.cli.paths import COUNTED, expand_stdin
 from rediffuse.cli.reconstruction import ReconstructionFlags
 from rediffuse.cli.result import Result
 from rediffuse.dire.settings import Kind, MapFormat
 from rediffuse.errors import ConfigError, nearest
 from rediffuse.images.limits import Limits
 from rediffuse.models.config import PrecisionChoice
-
-if TYPE_CHECKING:
-    from rediffuse.dire.manifest import Row
-
+from rediffuse.records import require_range
 
 LOGGER = logging.getLogger(__name__)
+MOST_LISTED = 1000
+"""Failures that `--json` lists; all are in the manifest."""
 
 GROUPS = {
     "Reconstruction": ("--model", "--steps", "--depth", "--class", "--labels"),
@@ -40,10 +39,10 @@ class DireFlags(CommandFlags):
     groups = GROUPS
 
     paths: Annotated[tuple[str, ...], PATHS]
-    """Image files, folders (searched recursively, structure kept) or glob patterns; - reads paths from standard
-    input."""
-    out: Path
-    """Folder for the maps, the manifest and the settings."""
+    """Image files, folders (searched recursively, structure kept), glob patterns, lists (.csv, .parquet) or tar files,
+    also as URLs such as s3://bucket/photos; - reads paths from standard input."""
+    out: Annotated[str, Argument(metavar="FOLDER")]
+    """Folder for the maps, the manifest and the settings, or a URL of one such as s3://bucket/maps."""
     model: Annotated[str, MODEL] = "default"
     """A model folder, a checkpoint, a published name, owner/name on the hub, or the embedded default."""
     save: str = "maps"
@@ -53,7 +52,7 @@ class DireFlags(CommandFlags):
     class_: Annotated[int | None, Argument(name="class")] = None
     """The class of every image, for a class-conditional model."""
     labels: Path | None = None
-    """CSV file with the columns path and label: the class of each image, for a class-conditional model."""
+    """CSV or Parquet file with the columns path and label: the class of each image, for a class-conditional model."""
     reconstruction: Annotated[ReconstructionFlags, FLAT] = field(default_factory=ReconstructionFlags)
     precision: PrecisionChoice = "auto"
     """Number format inside the network. auto is that of the results in --out, if there are any; else bf16 if the
@@ -74,44 +73,74 @@ class DireFlags(CommandFlags):
 
 def run(args: DireFlags) -> Result:
     """Fill the folder and count the files; status 1 if one of them failed."""
-    from rediffuse.images.find import find_images
+    from rediffuse.images.find import counted_up_to, each_image
 
-    kinds = _kinds(args.save)
-    files = find_images(expand_stdin(args.paths), Limits.for_pixels(args.max_pixels))
+    kinds, classes = _kinds(args.save), choose_classes(args.class_, args.labels)
+    require_range("batch_size", args.batch_size, 1)
+    most_counted = max(COUNTED, args.batch_size**2)  # more do not change the size of the batches
+    found = each_image(expand_stdin(args.paths), Limits.for_pixels(args.max_pixels))
+    files, num_files = counted_up_to(most_counted, found)
 
     from rediffuse.dire.folder import fill, unfinished
-    from rediffuse.dire.job import check_labels, reconstruct_files
-    from rediffuse.dire.manifest import Manifest
+    from rediffuse.dire.job import reconstruct_files
+    from rediffuse.dire.labels import with_classes
     from rediffuse.dire.maps import MapStore, stored_precision
+    from rediffuse.dire.remote import open_manifest
+    from rediffuse.stores import folder_of
+    from rediffuse.zoo.fetch import default_cache
     from rediffuse.zoo.model import load
     from rediffuse.zoo.precision import choose_precision
 
-    labels = choose_labels(args.class_, args.labels, [found.name for found in files])
+    out = folder_of(args.out)
     model = load(args.model, device=args.device)
-    check_labels(model, files, labels)
-    stored = stored_precision(args.out) if args.precision == "auto" else None
+    files, _ = counted_up_to(num_files, with_classes(files, model.num_classes, classes))
+    stored = stored_precision(out) if args.precision == "auto" else None
     settings = args.reconstruction.settings(model, stored or choose_precision(args.precision, model.device))
-    with Manifest(args.out) as manifest:
-        store = MapStore(args.out, settings, kinds=kinds, map_format=args.map_format)
-        todo = files if args.force else unfinished(files, store, manifest, labels=labels, workers=args.workers)
+    total = num_files if num_files < most_counted else None
+    num_before, num_done, failures = 0, 0, _Failures()
+    with open_manifest(out, default_cache()) as manifest, bar(total=total, unit="image") as shown:
+
+        def skip() -> None:
+            nonlocal num_before
+            num_before += 1
+            shown.update()
+
+        store = MapStore(out, settings, kinds=kinds, map_format=args.map_format)
+        todo = files if args.force else unfinished(files, store, manifest, workers=args.workers, done=skip)
         results = reconstruct_files(
-            model,
-            todo,
-            settings,
-            batch_size=args.batch_size,
-            labels=labels,
-            workers=args.workers,
-            num_files=len(files),
+            model, todo, settings, batch_size=args.batch_size, workers=args.workers, num_files=num_files
         )
-        rows = fill(results, store, manifest, workers=args.workers)
-        num_before = len(files) - len(todo)
-        failures = _finish(rows, num_files=len(files), num_before=num_before)
-    num_done = len(todo) - len(failures)
+        for row in fill(results, store, manifest, workers=args.workers):
+            if row.status == "failed":
+                failures.add(str(row.reason))
+            else:
+                num_done += 1
+            shown.update()
     return Result(
-        text=f"{num_done} done, {len(failures)} failed, {num_before} done before: {args.out}",
-        record={"num_done": num_done, "num_done_before": num_before, "failures": failures, "out": args.out},
-        status=1 if failures else 0,
+        text=f"{num_done} done, {failures.number} failed, {num_before} done before: {args.out}",
+        record={
+            "num_done": num_done,
+            "num_done_before": num_before,
+            "num_failed": failures.number,
+            "failures": failures.first,
+            "out": args.out,
+        },
+        status=1 if failures.number else 0,
     )
+
+
+class _Failures:
+    """Logs the reasons of files that failed, and keeps the first ones for the result."""
+
+    def __init__(self) -> None:
+        self.number = 0
+        self.first: list[str] = []
+
+    def add(self, reason: str) -> None:
+        LOGGER.error("%s", reason)
+        self.number += 1
+        if self.number <= MOST_LISTED:
+            self.first.append(reason)
 
 
 def _kinds(save: str) -> tuple[Kind, ...]:
@@ -123,24 +152,10 @@ def _kinds(save: str) -> tuple[Kind, ...]:
     return tuple(allowed[kind] for kind in given)
 
 
-def choose_labels(label: int | None, labels: Path | None, names: list[str]) -> dict[str, int] | None:
-    """The class of every file, from `--class` or from `--labels`; None if neither is given."""
+def choose_classes(label: int | None, labels: Path | None) -> "int | Mapping[str, int] | None":
+    """The class of all files, from `--class`, or of every file, from `--labels`; None if neither is given."""
     from rediffuse.dire.labels import read_labels
 
     if label is not None and labels is not None:
         raise ConfigError("--class and --labels: only one of them can be given")
-    if labels is not None:
-        return read_labels(labels)
-    return None if label is None else dict.fromkeys(names, label)
-
-
-def _finish(rows: "Iterable[Row]", *, num_files: int, num_before: int) -> list[str]:
-    """Process all files, with a bar; returns the reasons for those that failed."""
-    failures = []
-    with bar(total=num_files, initial=num_before, unit="image") as shown:
-        for row in rows:
-            if row.status == "failed":
-                failures.append(str(row.reason))
-                LOGGER.error("%s", row.reason)
-            shown.update()
-    return failures
+    return label if labels is None else read_labels(labels)

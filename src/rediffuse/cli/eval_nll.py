@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 from rediffuse.cli.console import bar
-from rediffuse.cli.dire import choose_labels
+from rediffuse.cli.dire import choose_classes
 from rediffuse.cli.flags import MODEL, PATHS, Argument, CommandFlags
 from rediffuse.cli.paths import expand_stdin
 from rediffuse.cli.result import Result
@@ -51,16 +51,16 @@ def run(args: EvalNllFlags) -> Result:
     if args.out is not None and args.out.exists() and not args.force:
         raise InputError(f"{args.out}: exists already; --force replaces it")
 
-    from rediffuse.dire.job import check_labels
+    from rediffuse.dire.labels import with_classes
     from rediffuse.evaluation.likelihood import likelihoods
-    from rediffuse.images.find import find_images
+    from rediffuse.images.find import each_image
     from rediffuse.zoo.model import load
 
-    files = find_images(expand_stdin(args.paths))
-    labels = choose_labels(args.class_, args.labels, [found.name for found in files])
+    found = list(each_image(expand_stdin(args.paths)))
+    classes = choose_classes(args.class_, args.labels)
     model = load(args.model, device=args.device)
     model.require_rgb_unet("give a likelihood of images")
-    check_labels(model, files, labels)
+    files = list(with_classes(found, model.num_classes, classes))
     with bar(total=len(files), unit="image") as shown:
         found = likelihoods(
             model,
@@ -68,7 +68,6 @@ def run(args: EvalNllFlags) -> Result:
             steps=args.steps,
             seed=args.seed,
             batch_size=args.batch_size,
-            labels=labels,
             progress=shown.update,
         )
     for reason in found.failures:

@@ -2,7 +2,6 @@
 
 import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated
 
 from rediffuse.cli import dire
@@ -22,7 +21,7 @@ class InvertFlags(CommandFlags):
     paths: Annotated[tuple[str, ...], PATHS]
     """Image files, folders (searched recursively, structure kept) or glob patterns; - reads paths from standard
     input."""
-    out: Path
+    out: Annotated[str, Argument(metavar="FOLDER")]
     """Folder for latents/NAME.safetensors, the manifest and the settings."""
     model: Annotated[str, MODEL] = "default"
     """A model folder, a checkpoint, a published name, owner/name on the hub, or the embedded default."""
@@ -59,7 +58,7 @@ def run(args: InvertFlags) -> Result:
     return dire.run(
         dire.DireFlags(
             paths=args.paths,
-            out=args.out,
+            out=str(args.out),
             model=args.model,
             reconstruction=ReconstructionFlags(
                 solver=args.sampler,

@@ -162,9 +162,10 @@ def _call(name: str, words: list[str]) -> int:
     with log_to_stderr(quiet=args.quiet, verbose=args.verbose):
         with contextlib.redirect_stdout(sys.stderr):
             result = function(args)
-        text = result.json() if args.json else result.text
-        if text:
-            print(text)
+        with result.kept:
+            text = result.json() if args.json else result.text
+            for line in filter(None, [text] if isinstance(text, str) else text):
+                print(line)
         if result.stopped_by is not None:
             raise result.stopped_by
     return result.status

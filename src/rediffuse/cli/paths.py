@@ -2,24 +2,32 @@
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from rediffuse import stores
 from rediffuse.errors import ConfigError, InputError
 
+COUNTED = 10_000
+"""Files that are counted before the work, so that the progress bar shows the remaining time."""
+_LONGEST_PATH = 1 << 16
+"""Bytes of standard input that are read together; a path is shorter."""
 
-def expand_stdin(paths: Sequence[str]) -> list[str]:
-    """Replace `-` by the paths from standard input.
+
+def expand_stdin(paths: Sequence[str]) -> Iterable[str]:
+    """The paths, or an iterator of them in which `-` is replaced by the paths from standard input as they are read.
 
     Standard input has one path per line, or paths separated by NUL as from `find -print0`. A file with the name `-` is
     given as `./-`.
 
     Raises:
-        InputError: standard input is empty, or `-` is given twice.
+        InputError: `-` is given twice; or, from the iterator, standard input is empty.
     """
+    if "-" not in paths:
+        return paths
     if list(paths).count("-") > 1:
         raise InputError("-: standard input can be read only once; give one -")
-    return [path for given in paths for path in (_read_stdin() if given == "-" else [given])]
+    return (path for given in paths for path in (_read_stdin() if given == "-" else [given]))
 
 
 def check_figure(path: Path | None, force: bool) -> None:
@@ -47,6 +55,16 @@ def check_report(path: Path | None, force: bool) -> None:
     check_free("--report", path, path, force)
 
 
+def check_free_file(flag: str, given: str, force: bool) -> None:
+    """Raise InputError where a file, local or behind a URL, cannot be written or must not be replaced."""
+    if not stores.is_url(given):
+        if Path(given).is_dir():
+            raise InputError(f"{flag} {given}: is a folder; give a file in it")
+        check_free(flag, Path(given), Path(given), force)
+    elif stores.exists(given) and not force:
+        raise InputError(f"{flag} {given}: exists already; --force replaces it")
+
+
 def check_free(flag: str, given: Path, result: Path, force: bool) -> None:
     """Raise InputError where a result exists already and must not be replaced, or its folder cannot be written to."""
     if result.exists() and not force:
@@ -56,10 +74,23 @@ def check_free(flag: str, given: Path, result: Path, force: bool) -> None:
         raise InputError(f"{flag} {given}: {above} is not a folder that can be written to")
 
 
-def _read_stdin() -> list[str]:
-    text = sys.stdin.buffer.read()
-    separated = text.split(b"\0") if b"\0" in text else [line.removesuffix(b"\r") for line in text.split(b"\n")]
-    paths = [os.fsdecode(path) for path in separated if path]
-    if not paths:
+def _read_stdin() -> Iterator[str]:
+    begin = sys.stdin.buffer.read(_LONGEST_PATH)
+    end, rest, is_empty = b"\0" if b"\0" in begin else b"\n", b"", True
+    while begin:
+        *paths, rest = (rest + begin).split(end)
+        for path in _given(paths, end):
+            is_empty = False
+            yield path
+        begin = sys.stdin.buffer.read(_LONGEST_PATH)
+    for path in _given([rest], end):
+        is_empty = False
+        yield path
+    if is_empty:
         raise InputError("-: standard input is empty; one path per line is needed")
-    return paths
+
+
+def _given(paths: Sequence[bytes], end: bytes) -> Iterator[str]:
+    for path in paths:
+        if name := path.removesuffix(b"\r") if end == b"\n" else path:
+            yield os.fsdecode(name)

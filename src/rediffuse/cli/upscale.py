@@ -118,7 +118,7 @@ def _read(args: UpscaleFlags, model: "DiffusionModel", size: int) -> "tuple[list
     from rediffuse.images.find import find_images
     from rediffuse.sampling.small import from_files, from_npz
 
-    paths = expand_stdin(args.paths)
+    paths = list(expand_stdin(args.paths))
     if [Path(path).suffix for path in paths] == [".npz"]:
         return from_npz(Path(paths[0]), size, args.class_, model.num_classes), []
     return from_files(find_images(paths), size, args.crop, args.class_)

@@ -5,7 +5,6 @@ photographs. Then `generated` means: a higher score than all but a share `max_fa
 (conformal prediction, see `left_out`). The classifier and its probabilities do not change.
 """
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -88,9 +87,7 @@ def find_own(folders: Sequence[Path | str], label: Label) -> list[LabelledImage]
         for found in find_images([folder]):
             below = PurePosixPath(name) / found.name
             image = FoundImage(found.path, f"{label}/{below}")
-            images.setdefault(
-                os.path.realpath(found.path), LabelledImage(image, CLASSES.index(label), below.parent.as_posix())
-            )
+            images.setdefault(found.place, LabelledImage(image, CLASSES.index(label), below.parent.as_posix()))
     return list(images.values())
 
 
@@ -195,5 +192,5 @@ def share(count: int, total: int) -> Interval:
 def _require_one_class(images: Sequence[LabelledImage]) -> None:
     labels: dict[str, int] = {}
     for image in images:
-        if labels.setdefault(os.path.realpath(image.found.path), image.label) != image.label:
+        if labels.setdefault(image.found.place, image.label) != image.label:
             raise InputError(f"{image.found.source}: is in folders of both classes; one class is allowed")

@@ -1,6 +1,6 @@
 """Judge images with a model and a detector: `rediffuse.detect`."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -85,7 +85,7 @@ def detect(
 
 
 def detect_each(
-    found: Sequence[FoundImage | MemoryImage],
+    found: Iterable[FoundImage | MemoryImage],
     *,
     model: str | Path | DiffusionModel,
     detector: str | Path | Detector,
@@ -98,10 +98,12 @@ def detect_each(
     precision: PrecisionChoice,
     explain: bool,
     evidence: bool,
+    num_files: int | None = None,
 ) -> Iterator[Verdict]:
-    """As `detect`, for images of `gather_images`: yields verdicts as they are computed.
+    """As `detect`, for images of `images.find`: yields verdicts as they are computed.
 
-    Without `explain` they have no contributions of bands and windows, which a table or a report shows.
+    An iterator of images needs `num_files`: see `dire.job.reconstruct_files`. Without `explain` the verdicts have no
+    contributions of bands and windows, which a table or a report shows.
 
     The model and the detector are loaded and checked before the first verdict.
     """
@@ -121,4 +123,5 @@ def detect_each(
         precision=precision,
         explain=explain,
         evidence=evidence,
+        num_files=num_files,
     )

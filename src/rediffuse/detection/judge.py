@@ -1,7 +1,7 @@
 """Reconstruct images, and judge the reconstructions."""
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sized
 from dataclasses import replace
 from itertools import islice
 
@@ -20,12 +20,12 @@ LOGGER = logging.getLogger(__name__)
 
 def judge(
     model: DiffusionModel,
-    files: Sequence[FoundImage | MemoryImage | ChangedImage],
+    files: Iterable[FoundImage | MemoryImage | ChangedImage],
     detector: Detector,
     *,
     batch_size: int = 16,
-    labels: Mapping[str, int] | None = None,
     workers: int = 2,
+    num_files: int | None = None,
     precision: PrecisionChoice = "auto",
     explain: bool = True,
     evidence: bool = False,
@@ -37,8 +37,8 @@ def judge(
         files: from `images.find.find_images` or `gather_images`, or changed copies of these.
         detector: the detector; its settings are used for the reconstructions, except for an equal precision.
         batch_size: see `dire.job.reconstruct_files`.
-        labels: see `dire.job.reconstruct_files`.
         workers: see `dire.job.reconstruct_files`.
+        num_files: see `dire.job.reconstruct_files`.
         precision: see `Detector.settings_on`.
         explain: compute the contributions of bands and windows; a detector with a ResNet-50 needs nine times the
             passes for them.
@@ -54,19 +54,25 @@ def judge(
     require_model(model, detector)
     settings = detector.settings_on(model.device, precision)
     results = reconstruct_files(
-        model, files, settings, batch_size=batch_size, labels=labels, workers=workers, with_originals=evidence
+        model,
+        files,
+        settings,
+        batch_size=batch_size,
+        workers=workers,
+        num_files=num_files,
+        with_originals=evidence,
     )
     return (verdict(result, detector, explain=explain, evidence=evidence) for result in results)
 
 
 def judge_with_copies(
     model: DiffusionModel,
-    files: Sequence[FoundImage | MemoryImage],
+    files: Iterable[FoundImage | MemoryImage],
     detector: Detector,
     *,
     batch_size: int = 16,
-    labels: Mapping[str, int] | None = None,
     workers: int = 2,
+    num_files: int | None = None,
     precision: PrecisionChoice = "auto",
     explain: bool = True,
     evidence: bool = False,
@@ -78,10 +84,18 @@ def judge_with_copies(
     1 + len(MILD) times as many network calls. Arguments and errors are those of `judge`.
     """
     require_model(model, detector)
-    each = [one for found in files for one in (found, *copies_of(found))]
+    if num_files is None and isinstance(files, Sized):
+        num_files = len(files)
+    each = (one for found in files for one in (found, *copies_of(found)))
     settings = detector.settings_on(model.device, precision)
     results = reconstruct_files(
-        model, each, settings, batch_size=batch_size, labels=labels, workers=workers, with_originals=evidence
+        model,
+        each,
+        settings,
+        batch_size=batch_size,
+        workers=workers,
+        num_files=None if num_files is None else num_files * (1 + len(MILD)),
+        with_originals=evidence,
     )
     return _with_copies(results, detector, explain, evidence)
 

@@ -1,4 +1,4 @@
-"""Find images of known class, in the folders of a data set or in a CSV file, with the group that each came from.
+"""Find images of known class, in the folders of a data set or in a list, with the group that each came from.
 
 Every folder whose name is in `CLASS_FOLDERS`, in lower or upper case and at any depth, holds images of one class: so
 data sets in the layouts of DIRE's DiffusionForensics, CNNDetection and GenImage are read as they are. Beside a folder
@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from rediffuse.detection.left_out import NOUNS, Label, LeftOut, by_group, collection_of
-from rediffuse.dire.labels import read_rows
 from rediffuse.errors import InputError
 from rediffuse.images.decode import printable
 from rediffuse.images.find import FoundImage, find_images
+from rediffuse.images.lists import listed_files
 
 CLASSES = ("real", "generated")
 """The names of the classes, in the order of the labels 0 and 1."""
@@ -23,7 +23,6 @@ CLASS_FOLDERS = (("real", "0_real", "nature"), ("generated", "fake", "1_fake", "
 """The names of folders of each class."""
 LOGGER = logging.getLogger(__name__)
 _LABELS = {name: label for label, names in enumerate(CLASS_FOLDERS) for name in names}
-_LABELS_OF_ROWS = {"real": 0, "0": 0, "generated": 1, "1": 1}
 
 
 @dataclass(frozen=True)
@@ -57,25 +56,25 @@ class _ClassFolder:
 
 
 def find_labelled(data: Path) -> list[LabelledImage]:
-    """The images of known class in a folder or in a CSV file.
+    """The images of known class in a folder or in a list.
 
     Args:
         data: a folder with folders of `CLASS_FOLDERS` at any depth. Folders that are above all of these are no part of
-            a group. Or a CSV file with the columns file (relative to the folder of the CSV file), label (real or 0,
-            generated or 1) and, optionally, group.
+            a group. Or a CSV or Parquet file with the columns file or path (see `lists.listed_files`), label (real or
+            0, generated or 1) and, optionally, group.
 
     Returns:
-        The images; their names are relative to the folder, or those of the CSV file. Of a folder, real images come
-        first.
+        The images; their names are relative to the folder, or those of the list. Of a folder, real images come first.
 
     Raises:
         InputError: `data` does not exist, there are no images of one of the two classes, a row is wrong, or a group of
-            the CSV file, or a folder below those of the classes, has images of both classes.
+            the list, or a folder below those of the classes, has images of both classes.
+        StorageError: the list cannot be read.
     """
     if data.is_file():
-        return _read_csv(data)
+        return _read_list(data)
     if not data.is_dir():
-        raise InputError(f"{printable(data)}: does not exist; a folder or a CSV file is needed")
+        raise InputError(f"{printable(data)}: does not exist; a folder, or a CSV or Parquet file, is needed")
     folders = sorted(_class_folders(data, (), frozenset()), key=lambda folder: folder.label)
     for label, names in enumerate(CLASS_FOLDERS):
         if label not in {folder.label for folder in folders}:
@@ -150,19 +149,16 @@ def _common(paths: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
     return first[: (*same, False).index(False)]
 
 
-def _read_csv(path: Path) -> list[LabelledImage]:
+def _read_list(path: Path) -> list[LabelledImage]:
     images: dict[str, LabelledImage] = {}
-    for line, row in read_rows(path, ("file", "label")):
-        if not row["file"]:
-            raise InputError(f"{path}: line {line}: names no file")
-        name, label = printable(row["file"]), _LABELS_OF_ROWS.get(row["label"].strip())
+    for listed in listed_files(str(path)):
+        name, label = listed.name, listed.label
         if name in images:
-            raise InputError(f"{path}: line {line}: {name} occurs twice")
-        if label is None:
-            allowed = ", ".join(_LABELS_OF_ROWS)
-            raise InputError(f"{path}: line {line}: the label of {name} is {row['label']!r}; {allowed} are allowed")
-        group = row.get("group", "").strip("/ ") or CLASSES[label]
-        images[name] = LabelledImage(FoundImage(path.parent / row["file"], name), label, group)
+            raise InputError(f"{listed.place}: {name} occurs twice")
+        if label not in (0, 1):
+            given = "no label" if label is None else f"the label {label}"
+            raise InputError(f"{listed.place}: {name} has {given}; real, 0, generated, 1 are allowed")
+        images[name] = LabelledImage(FoundImage(listed.path, name), label, listed.group or CLASSES[label])
     for label, name in enumerate(CLASSES):
         if label not in {image.label for image in images.values()}:
             raise InputError(f"{path}: has no {name} images; both classes are needed")

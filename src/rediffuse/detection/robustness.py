@@ -20,11 +20,10 @@ from rediffuse.detection.evaluate import aligned, decision_shares, require_both_
 from rediffuse.detection.judge import judge
 from rediffuse.detection.labelled import LabelledImage
 from rediffuse.detection.metrics import roc_auc
-from rediffuse.errors import ImageError, InputError
+from rediffuse.errors import InputError
 from rediffuse.files import write_bytes
 from rediffuse.images.changes import Change, ChangedImage
 from rediffuse.images.config import ChangeName
-from rediffuse.images.decode import read_file
 from rediffuse.progress import Progress, counted, unobserved
 from rediffuse.records import digest, parse
 from rediffuse.zoo.model import DiffusionModel
@@ -101,7 +100,7 @@ def digest_of(detector: Detector, images: Sequence[LabelledImage]) -> str:
     for name, array in arrays.items():
         content.update(f"{name} {array.shape}".encode() + array.tobytes())
     for image in images:
-        content.update(f"\n{image.label} {image.found.name} {_digest_of_file(image.found.path)}".encode())
+        content.update(f"\n{image.label} {image.found.name} {image.found.sha256() or 'unreadable'}".encode())
     return content.hexdigest()[:16]
 
 
@@ -227,10 +226,3 @@ def _cells(row: RobustnessRow) -> tuple[str, ...]:
         "-" if row.auc is None else f"{row.auc:.3f}",
         *("-" if share is None else f"{share:.1%}" for share in shares),
     )
-
-
-def _digest_of_file(path: Path) -> str:
-    try:
-        return hashlib.sha256(read_file(path)).hexdigest()
-    except ImageError:
-        return "unreadable"

@@ -1,8 +1,7 @@
 """Find the files of a job that are not done yet, and write results to a folder while the model computes."""
 
 import contextlib
-import hashlib
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 
 from rediffuse.dire.job import FileResult, in_threads
 from rediffuse.dire.manifest import Manifest, Row
@@ -17,38 +16,48 @@ from rediffuse.records import digest
 
 
 def unfinished(
-    found: Sequence[FoundImage],
+    found: Iterable[FoundImage],
     store: MapStore,
     manifest: Manifest,
     *,
-    labels: Mapping[str, int] | None = None,
     workers: int = 2,
-) -> list[FoundImage]:
-    """The files that are not done yet, in their order.
+    done: Callable[[], object] = lambda: None,
+) -> Generator[FoundImage, None, None]:
+    """The files that are not done yet, one after the other in their order.
 
     A file is done if the manifest has a row without an error for its name, content (SHA-256), settings and class, and
     if all its files in `store` are whole. A file that failed before is tried again, since the cause may be corrected.
+
+    Args:
+        found: from `images.find`, with their classes.
+        store: where the results are.
+        manifest: the manifest of its folder.
+        workers: threads that read the files, at least 1.
+        done: called for each file that is done.
 
     Raises:
         InputError: the folder holds the results of another file, of another path and content, under the same name.
     """
     settings = digest(store.settings)
 
-    def is_done(image: FoundImage) -> bool:
+    def is_done(image: FoundImage) -> tuple[FoundImage, bool]:
         row = manifest.get(image.name)
-        label = None if labels is None else labels[image.name]
         if row is None or row.status != "done":
-            return False
-        is_same = row.sha256 == _sha256(image)
+            return image, False
+        is_same = row.sha256 == image.sha256()
         if not is_same and row.path != _path(image):
             raise InputError(
                 f"{image.source}: {store.folder} holds the results of another file of this name, {row.path}; "
                 "give another folder, or --force to replace them"
             )
-        return is_same and (row.settings, row.label) == (settings, label) and store.holds(image.name)
+        return image, is_same and (row.settings, row.label) == (settings, image.label) and store.holds(image.name)
 
-    done = in_threads(is_done, found, workers, ahead=64)
-    return [image for image, is_one in zip(found, done, strict=True) if not is_one]
+    with contextlib.closing(in_threads(is_done, found, workers, ahead=64)) as checked:
+        for image, is_one in checked:
+            if is_one:
+                done()
+            else:
+                yield image
 
 
 def fill(
@@ -64,18 +73,32 @@ def fill(
         RediffuseError: an error that `results` raises.
     """
 
-    def keep(result: FileResult) -> Row:
-        row = _row(result, store.settings)
-        previous = manifest.get(row.name)
-        if previous is not None and (previous.sha256, previous.label) != (row.sha256, row.label):
-            store.remove(row.name)  # results of the file's earlier content
-        if result.reconstruction is not None:
-            store.write(row.name, result.reconstruction)
+    def written(result: FileResult) -> Row:
+        row = keep(result, store, manifest.get(result.found.name))
         manifest.add(row)
         return row
 
     with contextlib.closing(results):
-        yield from in_threads(keep, results, workers, ahead=workers)
+        yield from in_threads(written, results, workers, ahead=workers)
+
+
+def keep(result: FileResult, store: MapStore, previous: Row | None) -> Row:
+    """Write the files of one result, and return its row for the manifest.
+
+    Args:
+        result: from `reconstruct_files`.
+        store: where the files are written.
+        previous: the row that the manifest has for this name; files of earlier content are removed.
+
+    Raises:
+        StorageError: they could not be written.
+    """
+    row = _row(result, store.settings)
+    if previous is not None and (previous.sha256, previous.label) != (row.sha256, row.label):
+        store.remove(row.name)
+    if result.reconstruction is not None:
+        store.write(row.name, result.reconstruction)
+    return row
 
 
 def _row(result: FileResult, settings: DireSettings) -> Row:
@@ -89,7 +112,7 @@ def _row(result: FileResult, settings: DireSettings) -> Row:
         width=width,
         height=height,
         codec=result.meta.codec if result.meta else None,
-        label=result.label,
+        label=result.found.label if done else None,
         settings=digest(settings),
         mean_error=result.reconstruction.map.values.mean().item() if result.reconstruction else None,
         status="done" if done else "failed",
@@ -105,12 +128,4 @@ def _places(windows: Sequence[Window]) -> str | None:
 
 def _path(image: FoundImage | MemoryImage | ChangedImage) -> str:
     """The path of a file, which does not depend on the working directory."""
-    return printable(image.path.absolute()) if isinstance(image, FoundImage) else image.source
-
-
-def _sha256(image: FoundImage) -> str | None:
-    try:
-        with image.path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError:
-        return None  # so it is not done, and decoding it reports the error
+    return printable(image.absolute().path) if isinstance(image, FoundImage) else image.source

@@ -1,7 +1,7 @@
 """Reconstruct many files: threads decode ahead of the model; the result of a file that cannot be read is a reason."""
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence, Sized
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
@@ -12,9 +12,9 @@ from torch import Tensor
 
 from rediffuse.dire.reconstruct import Reconstruction, Reconstructor, joined
 from rediffuse.dire.settings import DireSettings
-from rediffuse.errors import ConfigError, ImageError
+from rediffuse.errors import ImageError
 from rediffuse.images.changes import ChangedImage
-from rediffuse.images.decode import decode, decode_bytes, pixels_of, read_file
+from rediffuse.images.decode import decode, decode_bytes, pixels_of
 from rediffuse.images.even import even_batch_size
 from rediffuse.images.find import FoundImage, MemoryImage
 from rediffuse.images.limits import Limits
@@ -68,8 +68,6 @@ class FileResult:
     found: FoundImage | MemoryImage | ChangedImage
     meta: FileMeta | None = None
     """None where the file could not be decoded, and for images in memory and changed copies, which are no files."""
-    label: int | None = None
-    """The class that was given to a class-conditional model."""
     reconstruction: Reconstruction | None = None
     """The reconstruction of one image, on the CPU: N = 1, or the number of its windows."""
     original: Original | None = None
@@ -85,7 +83,7 @@ def load_file(
     meta, content = None, None
     try:
         if isinstance(found, FoundImage):
-            content = read_file(found.path, found.limits)
+            content = found.read()
             image = decode_bytes(content, found.source, found.limits)
             pixels, meta = image.pixels, FileMeta(sha256=image.sha256, codec=image.codec, size=image.size)
         else:
@@ -99,11 +97,10 @@ def load_file(
 
 def reconstruct_files(
     model: DiffusionModel,
-    files: Sequence[FoundImage | MemoryImage | ChangedImage],
+    files: Iterable[FoundImage | MemoryImage | ChangedImage],
     settings: DireSettings,
     *,
     batch_size: int,
-    labels: Mapping[str, int] | None = None,
     workers: int = 2,
     num_files: int | None = None,
     with_originals: bool = False,
@@ -115,13 +112,13 @@ def reconstruct_files(
     Args:
         model: see `reconstruct`.
         settings: see `reconstruct`.
-        files: from `images.find.find_images` or `gather_images`, or changed copies of these.
+        files: from `images.find`, or changed copies of these; with their classes for a class-conditional model.
         batch_size: most images, or windows of images, per call of the network, at least 1. It affects results only by
             rounding. If they do not fit in the device's memory, it is halved.
-        labels: the class of each file by `FoundImage.name`, for a class-conditional model.
         workers: threads that decode ahead, at least 1.
         num_files: number of files in the whole job, of which `files` are left, so that a resumed job has the same
-            batch size (see `images.even`); None for `files` that are the whole job.
+            batch size (see `images.even`). Any number from `batch_size`^2 on gives the same, so longer jobs need not be
+            counted. None for a sequence of `files` that is the whole job.
         with_originals: also keep a small copy of each image, and the facts of its file, for a report. Changed copies
             have none.
 
@@ -134,6 +131,7 @@ def reconstruct_files(
     """
     require_range("workers", workers, 1)
     if num_files is None:
+        assert isinstance(files, Sized), "an iterator of files needs their number"
         num_files = len(files)
     batch_size = even_batch_size(batch_size, num_files * (settings.num_windows or 1))
 
@@ -143,28 +141,10 @@ def reconstruct_files(
 
     ahead = max(workers, 2 * batch_size // (settings.num_windows or 1))  # files for two batches
     loaded = in_threads(load, files, workers, ahead)
-    return _results(model, loaded, settings, batch_size, labels)
+    return _results(model, loaded, settings, batch_size)
 
 
-def check_labels(model: DiffusionModel, files: Iterable[FoundImage], labels: Mapping[str, int] | None) -> None:
-    """Check that there is a class for every file if the model is class-conditional, and otherwise none.
-
-    Raises:
-        ConfigError: labels are missing, not allowed or outside the model's classes; names the first file.
-    """
-    if model.num_classes is None:
-        if labels is not None:
-            raise ConfigError("labels: this model is not class-conditional; leave them out")
-        return
-    allowed = f"this class-conditional model needs a class from 0 to {model.num_classes - 1} per file"
-    for found in files:
-        label = None if labels is None else labels.get(found.name)
-        if label is None or not 0 <= label < model.num_classes:
-            given = "no class is given" if label is None else f"class {label} is given"
-            raise ConfigError(f"{found.name}: {given}; {allowed}")
-
-
-def in_threads(function: Callable[[S], R], items: Iterable[S], workers: int, ahead: int) -> Iterator[R]:
+def in_threads(function: Callable[[S], R], items: Iterable[S], workers: int, ahead: int) -> Generator[R, None, None]:
     """`map(function, items)` in threads; results come in order, and up to `ahead` items are computed in advance.
 
     An error of `function` is raised in the place of its item's result. After an error, or when the iterator is closed,
@@ -210,16 +190,15 @@ def _results(
     loaded: Iterable[LoadedFile],
     settings: DireSettings,
     batch_size: int,
-    labels: Mapping[str, int] | None,
 ) -> Generator[FileResult, None, None]:
     reconstruct, in_parts = Reconstructor(model, settings), Parts(batch_size, model.device)
     begun: list[Reconstruction] = []  # the parts of a file that goes on in the next batch
     for batch in _full_batches(loaded, batch_size):
-        parts = _reconstructed(reconstruct, in_parts, batch, labels, batch_size)
+        parts = _reconstructed(reconstruct, in_parts, batch, batch_size, model.num_classes is not None)
         for part, reconstruction in zip(batch, parts, strict=True):
             begun += [] if reconstruction is None else [reconstruction]
             if part.ends:
-                yield _result(part.file, begun, settings, labels)
+                yield _result(part.file, begun, settings)
                 begun = []
 
 
@@ -250,8 +229,8 @@ def _reconstructed(
     reconstruct: Reconstructor,
     in_parts: Parts,
     batch: Sequence[_Part],
-    labels: Mapping[str, int] | None,
     batch_size: int,
+    has_classes: bool,
 ) -> list[Reconstruction | None]:
     """One reconstruction per part, on the CPU; None for a file without an image."""
     rows = [part.file.x_0[part.rows] for part in batch if part.file.x_0 is not None]
@@ -259,15 +238,13 @@ def _reconstructed(
         return [None] * len(batch)
     num_missing = batch_size - sum(map(len, rows))
     rows.append(rows[0][:1].expand(num_missing, -1, -1, -1))
-    classes = None
-    if labels is not None:
-        names = [part.file.found.name for part in batch for _ in range(part.rows.stop - part.rows.start)]
-        classes = [labels[name] for name in names]
-        classes += classes[:1] * num_missing
+    labels = [part.file.found.label for part in batch for _ in range(part.rows.stop - part.rows.start)]
+    labels += labels[:1] * num_missing
+    classes = [label for label in labels if label is not None] if has_classes else []
     x_0 = torch.cat(rows)
 
     def compute(some: slice) -> Reconstruction:
-        return reconstruct(x_0[some], None if classes is None else classes[some]).to("cpu")
+        return reconstruct(x_0[some], classes[some] or None).to("cpu")
 
     together = joined([reconstruction for _, reconstruction in in_parts(compute, len(x_0))])
     reconstructions, begin = [], 0
@@ -278,12 +255,9 @@ def _reconstructed(
     return reconstructions
 
 
-def _result(
-    file: LoadedFile, parts: Sequence[Reconstruction], settings: DireSettings, labels: Mapping[str, int] | None
-) -> FileResult:
+def _result(file: LoadedFile, parts: Sequence[Reconstruction], settings: DireSettings) -> FileResult:
     if file.x_0 is None:
         return FileResult(found=file.found, meta=file.meta, reason=file.reason)
-    label = None if labels is None else labels[file.found.name]
     reconstruction = joined(parts, file.windows)
     if not reconstruction.is_finite.all():
         cause = (
@@ -292,7 +266,5 @@ def _result(
             else f"precision={settings.precision} may not suffice; fp32 has more"
         )
         reason = f"{file.found.source}: the reconstruction is not finite: {cause}"
-        return FileResult(found=file.found, meta=file.meta, label=label, reason=reason)
-    return FileResult(
-        found=file.found, meta=file.meta, label=label, reconstruction=reconstruction, original=file.original
-    )
+        return FileResult(found=file.found, meta=file.meta, reason=reason)
+    return FileResult(found=file.found, meta=file.meta, reconstruction=reconstruction, original=file.original)

@@ -1,13 +1,18 @@
-"""The manifest of a job: a Parquet table with one row per file, and a journal that keeps the rows of a killed job."""
+"""The manifest of a job: a Parquet table with one row per file, and journals that keep the rows of a killed job.
+
+The table is sorted by name, and the statistics of its row groups say where a name is; the journals are SQLite files. So
+neither a look-up nor the merging of them, when the job ends, holds more than one group in memory.
+"""
 
 import contextlib
 import dataclasses
+import heapq
+import itertools
 import json
 import logging
-import os
 import threading
-import time
-from collections.abc import Iterator
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -17,13 +22,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rediffuse import files
-from rediffuse.errors import InputError, RediffuseError, StorageError
+from rediffuse.errors import InputError, RediffuseError
+from rediffuse.journal import SUFFIX, Journal
 from rediffuse.records import parse
 
 LOGGER = logging.getLogger(__name__)
 
-_SYNC_SECONDS = 1.0
-"""Time between two calls that write the journal through to the disk."""
+_GROUP = 4096
+"""Rows of a row group of the table."""
+TABLE = "manifest.parquet"
+_JOURNAL = "manifest.journal"
+_OF_EARLIER_VERSIONS = "manifest.journal.jsonl"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,33 +82,48 @@ _SCHEMA = pa.schema(
         ("lpips", pa.float64()),
     ]
 )
+_FIRST_COLUMNS = 11
+"""Columns of the tables of the first version."""
 assert _SCHEMA.names == [field.name for field in dataclasses.fields(Row)]
 
 
 class Manifest:
-    """`manifest.parquet` in a folder, open for adding rows by one process at a time, from any of its threads.
+    """`manifest.parquet` in a folder, open for adding rows, from any thread.
 
-    `add` appends a row to `manifest.journal.jsonl`; `close` writes the complete table and removes the journal. A killed
-    job leaves the journal; the next one to open the folder reads both files. A power cut loses the rows of at most the
-    last second, whose files are computed again.
+    `add` writes a row to a journal; `close` merges the journals into the table and removes them. A killed job leaves
+    its journal; the next one to open the folder reads it. A power cut loses the rows of at most the last second, whose
+    files are computed again.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, part: str = "", prepare: Callable[[bool], None] | None = None) -> None:
         """Open the manifest of `folder`, which is created if missing.
 
+        Args:
+            folder: the folder of the results.
+            part: the part of the work that this process does, such as "0-of-2"; several processes may then have the
+                folder, each with another part. Without a part, one process has it.
+            prepare: see `files.claim`.
+
         Raises:
-            StorageError: the folder cannot be written to, or another process has its manifest open.
+            StorageError: the folder cannot be written to, or another process has it.
             InputError: the table is damaged, and names the file; or the folder is a file.
         """
-        self._adding = threading.Lock()
-        self._synced = time.monotonic()
-        self._table = folder / "manifest.parquet"
-        self._journal = folder / "manifest.journal.jsonl"
+        self._folder = folder
+        self._getting = threading.Lock()
         with contextlib.ExitStack() as claimed:
-            claimed.enter_context(files.claim(folder))
-            self._rows = {row.name: row for row in read(folder)}
-            self._truncate_torn_line()
-            self._appending = self._journal.open("a", encoding="utf-8")
+            claimed.enter_context(
+                files.claim(folder, shared=bool(part), prepare=prepare, finish=lambda: _compact(folder))
+            )
+            self._table = _Table(folder / TABLE)
+            self._early = {row.name: row for row in _read_early_journal(folder)}
+            own = folder / f"{_JOURNAL}{'.' if part else ''}{part}{SUFFIX}"
+            of_this_job = part.partition("-of-")[2]
+            self._left = [
+                claimed.enter_context(contextlib.closing(Journal(path)))
+                for path in _journals(folder)
+                if path != own and not (part and path.stem.endswith(f"-of-{of_this_job}"))
+            ]
+            self._journal = claimed.enter_context(contextlib.closing(Journal(own)))
             self._claimed = claimed.pop_all()
 
     def __enter__(self) -> "Manifest":
@@ -110,14 +134,13 @@ class Manifest:
     ) -> None:
         self.close()
 
-    def __iter__(self) -> Iterator[Row]:
-        return iter(self._rows.values())
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
     def get(self, name: str) -> Row | None:
-        return self._rows.get(name)
+        """The row of this name, unless another process has added it."""
+        with self._getting:
+            for journal in (self._journal, *self._left):
+                if (found := journal.get(name)) is not None:
+                    return Row(**found)
+            return self._early.get(name) or self._table.get(name)
 
     def add(self, row: Row) -> None:
         """Set the row of `row.name`, and write it to the disk.
@@ -125,80 +148,134 @@ class Manifest:
         Raises:
             StorageError: the disk is full.
         """
-        try:
-            with self._adding:
-                self._appending.write(json.dumps(dataclasses.asdict(row)) + "\n")
-                self._appending.flush()
-                if time.monotonic() > self._synced + _SYNC_SECONDS:
-                    os.fsync(self._appending.fileno())
-                    self._synced = time.monotonic()
-                self._rows[row.name] = row
-        except OSError as error:
-            raise StorageError(f"{self._journal}: could not be written: {error.strerror or error}") from error
+        self._journal.add(row.name, dataclasses.asdict(row))
 
     def close(self) -> None:
-        """Write the complete table, sorted by name, remove the journal, and release the lock for other processes."""
-        try:
-            self._appending.close()
-            if self._journal.stat().st_size:
-                write(self._table, sorted(self._rows.values(), key=lambda row: row.name))
-            self._journal.unlink()
-        except OSError as error:
-            raise StorageError(f"{self._journal}: could not be written: {error.strerror or error}") from error
-        finally:
-            self._claimed.close()
+        """Release the folder; the last process that has it merges all journals into the table.
 
-    def _truncate_torn_line(self) -> None:
-        """Remove an incomplete last line that a killed process wrote, so that the next row starts on a new line."""
-        if self._journal.exists():
-            content = self._journal.read_bytes()
-            os.truncate(self._journal, content.rfind(b"\n") + 1)
+        Raises:
+            StorageError: the disk is full.
+        """
+        self._table.close()
+        self._claimed.close()
 
 
 def read(folder: Path) -> list[Row]:
-    """The rows of a folder's manifest, the latest for each name, also those of a killed job.
+    """The rows of `each_row` as a list."""
+    return list(each_row(folder))
 
-    Damaged lines of the journal, which a power cut may leave, are left out with a warning: their files count as not
-    done.
+
+def each_row(folder: Path) -> Iterator[Row]:
+    """The rows of a folder's manifest, the latest for each name, sorted by name; also those of a killed job.
 
     Raises:
         InputError: the table is damaged; names the file.
     """
-    rows = {row.name: row for row in _read_table(folder / "manifest.parquet")}
-    rows.update((row.name, row) for row in _read_journal(folder / "manifest.journal.jsonl"))
-    return list(rows.values())
+    with contextlib.ExitStack() as opened:
+        table = opened.enter_context(contextlib.closing(_Table(folder / TABLE)))
+        journals = [opened.enter_context(contextlib.closing(Journal(path))) for path in _journals(folder)]
+        early = sorted(_read_early_journal(folder), key=lambda row: row.name)
+        sources = [*map(_of_journal, journals), ((row.name, row) for row in early), ((row.name, row) for row in table)]
+        last = None
+        for name, row in heapq.merge(*sources, key=lambda named: named[0]):  # of equal names, the first source's first
+            if name != last:
+                yield row
+            last = name
 
 
-def write(path: Path, rows: list[Row]) -> None:
+def _of_journal(journal: Journal) -> Iterator[tuple[str, Row]]:
+    return ((name, Row(**row)) for name, row in journal)
+
+
+def _journals(folder: Path) -> list[Path]:
+    return sorted(folder.glob(f"{_JOURNAL}*{SUFFIX}"))
+
+
+def _compact(folder: Path) -> None:
+    """Merge all journals into the table, which is written again only if they have rows."""
+    journals = [Journal(path) for path in _journals(folder)]
+    num_rows = sum(map(len, journals))
+    for journal in journals:
+        journal.close()
+    early = folder / _OF_EARLIER_VERSIONS
+    if num_rows or early.exists():
+        _write(folder / TABLE, each_row(folder))
+    for journal in journals:
+        journal.remove()
+    files.remove(early)
+
+
+def _write(path: Path, rows: Iterable[Row]) -> None:
     """Write rows as a Parquet file, atomically.
 
     Raises:
         StorageError: see `files.atomic_write`.
     """
-    with files.atomic_write(path) as partial:
-        pq.write_table(pa.Table.from_pylist([dataclasses.asdict(row) for row in rows], schema=_SCHEMA), partial)
+    rows = iter(rows)
+    with files.atomic_write(path) as partial, pq.ParquetWriter(partial, _SCHEMA) as writer:
+        while group := [dataclasses.asdict(row) for row in itertools.islice(rows, _GROUP)]:
+            writer.write_table(pa.Table.from_pylist(group, schema=_SCHEMA))
 
 
-def _read_table(path: Path) -> list[Row]:
-    if not path.exists():
-        return []
-    try:
-        table = pq.read_table(path)
-    except (pa.ArrowException, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"{path}: is not a manifest ({reason}); remove it or choose another folder") from error
-    given = table.schema.names
-    if given in (_SCHEMA.names[:-2], _SCHEMA.names[:-1]):  # of earlier versions, without windows or LPIPS
-        for field in [*_SCHEMA][len(given) :]:
-            table = table.append_column(field, pa.nulls(len(table), field.type))
-    if not table.schema.equals(_SCHEMA):
-        raise InputError(
-            f"{path}: is not a manifest (its columns are {', '.join(given)}); remove it or choose another folder"
-        )
-    return [Row(**fields) for fields in table.to_pylist()]
+class _Table:
+    """A table of rows that is sorted by name, of which one row group at a time is in memory; empty if missing."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._first_names: list[str] = []
+        self._file: pq.ParquetFile | None = None
+        self._group: tuple[int, pa.Table, dict[str, int]] | None = None
+        if not path.exists():
+            return
+        with self._described():
+            self._file = pq.ParquetFile(path, pre_buffer=False)
+        names = self._file.schema_arrow.names
+        # Tables of earlier versions lack the last columns.
+        if not (names == _SCHEMA.names[: len(names)] and len(names) >= _FIRST_COLUMNS):
+            self._file.close()
+            given = ", ".join(names)
+            raise InputError(f"{path}: is not a manifest (its columns are {given}); remove it or choose another folder")
+        groups = map(self._file.metadata.row_group, range(self._file.num_row_groups))
+        self._first_names = [group.column(0).statistics.min for group in groups]
+
+    def get(self, name: str) -> Row | None:
+        index = bisect_right(self._first_names, name) - 1
+        if index < 0:
+            return None
+        if self._group is None or self._group[0] != index:
+            group = self._read(index)
+            self._group = index, group, {name: place for place, name in enumerate(group.column(0).to_pylist())}
+        _, group, places = self._group
+        return None if name not in places else Row(**group.slice(places[name], 1).to_pylist()[0])
+
+    def __iter__(self) -> Iterator[Row]:
+        for index in range(len(self._first_names)):
+            for fields in self._read(index).to_pylist():
+                yield Row(**fields)
+
+    def close(self) -> None:
+        if self._file:
+            self._file.close()
+
+    def _read(self, group: int) -> pa.Table:
+        assert self._file
+        with self._described():
+            return self._file.read_row_group(group)
+
+    @contextlib.contextmanager
+    def _described(self) -> Iterator[None]:
+        try:
+            yield
+        except (pa.ArrowException, OSError) as error:
+            reason = str(error).splitlines()[0]
+            raise InputError(
+                f"{self._path}: is not a manifest ({reason}); remove it or choose another folder"
+            ) from error
 
 
-def _read_journal(path: Path) -> list[Row]:
+def _read_early_journal(folder: Path) -> list[Row]:
+    """The rows of a job of an earlier version that was killed. Damaged lines are left out, with a warning."""
+    path = folder / _OF_EARLIER_VERSIONS
     if not path.exists():
         return []
     lines = path.read_bytes().split(b"\n")[:-1]  # the text after the last newline is incomplete
@@ -209,4 +286,4 @@ def _read_journal(path: Path) -> list[Row]:
     if len(rows) < len(lines):
         damaged = len(lines) - len(rows)
         LOGGER.warning("%s: %d of %d lines are damaged; their files are processed again", path, damaged, len(lines))
-    return rows
+    return list({row.name: row for row in rows}.values())

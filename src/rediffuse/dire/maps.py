@@ -1,4 +1,4 @@
-"""Store reconstructions as files in one folder.
+"""Store reconstructions as files in one folder, on the disk or in a store such as S3.
 
     settings.json                 the `DireSettings` of everything in the folder
     maps/NAME.png                 |x_0 - x_0_hat| in 16 bits, or NAME.safetensors: float32, exact
@@ -29,6 +29,7 @@ from rediffuse.errors import ConfigError, ImageError, InputError
 from rediffuse.images.encode import is_whole, png16_bytes, png_bytes, read_png16
 from rediffuse.images.tensors import map_to_uint8_floor, to_uint8_floor
 from rediffuse.models.config import Precision
+from rediffuse.stores import StoreFolder
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class MapStore:
 
     def __init__(
         self,
-        folder: Path,
+        folder: Path | StoreFolder,
         settings: DireSettings,
         *,
         kinds: tuple[Kind, ...] = ("maps",),
@@ -71,7 +72,7 @@ class MapStore:
             require_same(given=settings, expected=_read_settings(folder), owner=str(folder))
 
     @classmethod
-    def open(cls, folder: Path) -> "MapStore":
+    def open(cls, folder: Path | StoreFolder) -> "MapStore":
         """Open an existing folder of results for reading.
 
         Raises:
@@ -129,7 +130,7 @@ class MapStore:
         except (OSError, ImageError, ConfigError, SafetensorError, KeyError) as error:
             raise InputError(f"{path}: cannot be read: {error}") from error
 
-    def _path(self, output: _Output, name: str) -> Path:
+    def _path(self, output: _Output, name: str) -> Path | StoreFolder:
         return files.result_path(self.folder / output.folder, name, output.suffix)
 
 
@@ -184,7 +185,7 @@ def _outputs(kind: Kind, map_format: MapFormat) -> tuple[_Output, ...]:
             return (_LATENT,)
 
 
-def stored_precision(folder: Path) -> Precision | None:
+def stored_precision(folder: Path | StoreFolder) -> Precision | None:
     """The precision of the results in a folder; None if it has none.
 
     Raises:
@@ -193,11 +194,11 @@ def stored_precision(folder: Path) -> Precision | None:
     return _read_settings(folder).precision if _settings_file(folder).exists() else None
 
 
-def _settings_file(folder: Path) -> Path:
+def _settings_file(folder: Path | StoreFolder) -> Path | StoreFolder:
     return folder / "settings.json"
 
 
-def _read_settings(folder: Path) -> DireSettings:
+def _read_settings(folder: Path | StoreFolder) -> DireSettings:
     path = _settings_file(folder)
     if not path.exists():
         raise InputError(f"{path}: does not exist; a folder of results of `rediffuse dire` is needed")

@@ -88,8 +88,7 @@ class ImageFiles:
         """Hash of the files' names and bytes, and of the crop."""
         sha256 = hashlib.sha256(f"size={self.size}\n".encode())
         for file in self.files:
-            content = sha256_of(file.path) if file.path.is_file() else "unreadable"
-            sha256.update(f"{file.name}\t{content}\n".encode())
+            sha256.update(f"{file.name}\t{file.sha256() or 'unreadable'}\n".encode())
         return sha256.hexdigest()
 
     def batches(self, batch_size: int) -> Iterator[np.ndarray]:

@@ -1,6 +1,6 @@
 """Bits per dimension of images under a model, with the terms of the bound, as in guided-diffusion's `image_nll.py`."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +14,10 @@ from rediffuse.diffusion.likelihood import BitsPerDimension, bits_per_dimension
 from rediffuse.diffusion.noise import PerSampleNoise
 from rediffuse.errors import ConfigError, ImageError, InputError
 from rediffuse.files import atomic_write
+from rediffuse.images.decode import decode
 from rediffuse.images.find import FoundImage
-from rediffuse.images.tensors import read_image
+from rediffuse.images.tensors import to_tensor
+from rediffuse.images.windows import network_inputs
 from rediffuse.zoo.labels import class_labels
 from rediffuse.zoo.model import DiffusionModel
 
@@ -64,18 +66,16 @@ def likelihoods(
     steps: int | None = None,
     seed: int = 0,
     batch_size: int = 16,
-    labels: Mapping[str, int] | None = None,
     progress: Progress | None = None,
 ) -> Likelihoods:
     """Estimate the variational bound for every file, scaled and cropped to the model's input size as in training.
 
     Args:
         model: a U-Net of RGB images.
-        files: from `images.find.find_images`.
+        files: from `images.find.find_images`; for a class-conditional model with their classes.
         steps: number of timesteps to use, evenly spread over the chain; None uses all of them.
         seed: the noise of file i has the seed `seed + i`, so it does not depend on the batch.
         batch_size: images per call of the network, at least 1.
-        labels: the class of each file by `FoundImage.name`, for a class-conditional model; every file must have one.
         progress: called after each batch with its number of files.
 
     Raises:
@@ -95,7 +95,8 @@ def likelihoods(
         failures += reasons
         if indices:
             read = [files[index].name for index in indices]
-            y = class_labels(model, None if labels is None else [labels[name] for name in read], len(read))
+            labels = [label for index in indices if (label := files[index].label) is not None]
+            y = class_labels(model, labels or None, len(read))
             conditioning = {} if y is None else {"y": y}
             noise = PerSampleNoise([seed + index for index in indices])
             x_0 = torch.stack(images).to(model.device)
@@ -128,6 +129,6 @@ def _batches(
 
 def _x_0(file: FoundImage, size: int) -> Tensor | ImageError:
     try:
-        return read_image(file.path, size)[0]
+        return to_tensor(network_inputs(decode(file.path).pixels, size, "center", file.source)[0])[0]
     except ImageError as error:
         return error

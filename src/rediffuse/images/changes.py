@@ -89,6 +89,11 @@ class ChangedImage:
         return self.original.name
 
     @property
+    def label(self) -> int | None:
+        """The class of the original."""
+        return self.original.label
+
+    @property
     def source(self) -> str:
         """The copy's name in messages."""
         return f"{self.original.source} after {self.change}"

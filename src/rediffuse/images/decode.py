@@ -21,6 +21,7 @@ from rediffuse.errors import ImageError
 from rediffuse.images.headers import Stored, is_cheap
 from rediffuse.images.isolation import decode_isolated
 from rediffuse.images.limits import Limits
+from rediffuse.images.stored import StoredFile
 
 CODECS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "AVIF", "JPEG2000", "HEIF")
 """The formats that are read, by Pillow's names; HEIF needs the package pillow-heif. No others: some of Pillow's readers
@@ -57,7 +58,7 @@ class DecodedImage:
     """SHA-256 of the file's bytes, in hex."""
 
 
-def decode(path: Path, limits: Limits = Limits()) -> DecodedImage:
+def decode(path: Path | StoredFile, limits: Limits = Limits()) -> DecodedImage:
     """Read one image file.
 
     The EXIF orientation is applied. Gray, palette, CMYK and 1-bit images become RGB. Alpha is dropped without blending,
@@ -83,7 +84,7 @@ def decode_bytes(content: bytes, name: str, limits: Limits = Limits()) -> Decode
     )
 
 
-def first_frame(path: Path, limits: Limits = Limits()) -> np.ndarray:
+def first_frame(path: Path | StoredFile, limits: Limits = Limits()) -> np.ndarray:
     """The pixels of a file as stored, without the EXIF orientation, and of several frames or pages the first.
 
     Returns:
@@ -150,7 +151,7 @@ def pixels_of(image: Image.Image | np.ndarray, name: str, limits: Limits = Limit
         return _upright(np.concatenate(list(_rows(image, name))), _orientation(image))
 
 
-def printable(path: Path | str) -> str:
+def printable(path: Path | StoredFile | str) -> str:
     """`path` for a message or a table: one line of valid Unicode, also if the file's name is not."""
     if str(path).isprintable():
         return str(path)
@@ -158,13 +159,15 @@ def printable(path: Path | str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
-def read_file(path: Path, limits: Limits = Limits()) -> bytes:
+def read_file(path: Path | StoredFile, limits: Limits = Limits()) -> bytes:
     """The bytes of a file, for `decode_bytes`.
 
     Raises:
         ImageError: it cannot be read, is no regular file, or is larger than `limits` allow.
     """
     name = printable(path)
+    if isinstance(path, StoredFile):
+        return path.read(limits.max_bytes, name)
     try:
         if path.is_dir():
             raise ImageError(f"{name}: is a folder, not an image file")

@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from rediffuse.errors import ImageError
+from rediffuse.stores import StoreFolder
 
 Subsampling = Literal["4:4:4", "4:2:2", "4:2:0"]
 """Resolution of the two chroma planes of a JPEG: full, half in width, half in both directions."""
@@ -31,8 +32,13 @@ _ENDS = {".png": b"IEND\xaeB`\x82", ".gif": b";"}
 """The last bytes of a file, by its suffix."""
 
 
-def is_whole(path: Path) -> bool:
-    """Whether a PNG or GIF, or another file that is not empty, is there and was not cut off. It is not decoded."""
+def is_whole(path: Path | StoreFolder) -> bool:
+    """Whether a PNG or GIF, or another file that is not empty, is there and was not cut off. It is not decoded.
+
+    Stores put whole files, so there it is enough that the file is not empty.
+    """
+    if isinstance(path, StoreFolder):
+        return path.num_bytes() > 0
     try:
         with path.open("rb") as file:
             end = _ENDS.get(path.suffix, b"")

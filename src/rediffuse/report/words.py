@@ -41,12 +41,11 @@ def counts_of(verdicts: Sequence[Verdict]) -> Counter[str]:
     return Counter(map(kind_of, verdicts))
 
 
-def summary(verdicts: Sequence[Verdict]) -> str:
-    """How many of each decision, in one line: `3 files: 1 generated, 0 unsure, 2 real`."""
-    counts = counts_of(verdicts)
+def summary(counts: Counter[str]) -> str:
+    """How many of each kind, in one line: `3 files: 1 generated, 0 unsure, 2 real`."""
     parts = [f"{counts[kind]} {kind}" for kind in KINDS[:3]]
     parts += [f"{counts['unjudged']} not judged"] * bool(counts["unjudged"])
-    return f"{len(verdicts)} {'file' if len(verdicts) == 1 else 'files'}: {', '.join(parts)}"
+    return f"{counts.total()} {'file' if counts.total() == 1 else 'files'}: {', '.join(parts)}"
 
 
 def headline_of(counts: Counter[str]) -> str:

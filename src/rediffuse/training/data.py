@@ -2,7 +2,7 @@
 
 import csv
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -16,6 +16,7 @@ from rediffuse.errors import ImageError, InputError, nearest
 from rediffuse.images.crop import center_crop, random_crop
 from rediffuse.images.decode import decode
 from rediffuse.images.find import find_images
+from rediffuse.images.stored import StoredFile
 from rediffuse.images.tensors import to_tensor
 from rediffuse.progress import Progress, counted, unobserved
 from rediffuse.training.config import ImageConfig
@@ -27,7 +28,7 @@ from rediffuse.training.task import Batch
 class Listing:
     """Image files and their classes; the files have not been read yet."""
 
-    paths: tuple[Path, ...]
+    paths: tuple[Path | StoredFile, ...]
     names: tuple[str, ...]
     """Relative to the folder, with forward slashes."""
     classes: tuple[str, ...]
@@ -194,7 +195,7 @@ def _subfolders(names: Sequence[str]) -> dict[str, str]:
     return of_file if len(of_file) == len(names) else {}
 
 
-def _read_labels(path: Path, found: dict[str, Path], folder: Path) -> dict[str, str]:
+def _read_labels(path: Path, found: Collection[str], folder: Path) -> dict[str, str]:
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:  # spreadsheet programs write a byte order mark
             reader = csv.DictReader(file)

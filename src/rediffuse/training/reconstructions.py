@@ -1,6 +1,5 @@
 """A cache of reconstructions on disk, for a search that uses them several times and may be killed and resumed."""
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,10 +63,8 @@ class ReconstructionCache:
 
     def _path(self, image: FoundImage, settings: DireSettings) -> Path | None:
         """The path of a file's result in the cache; None if the file cannot be read."""
-        try:
-            with image.path.open("rb") as file:
-                content = hashlib.file_digest(file, "sha256").hexdigest()
-        except OSError:
+        content = image.sha256()
+        if content is None:
             return None
         return self.folder / digest(settings) / content[:2] / f"{content}.safetensors"
 

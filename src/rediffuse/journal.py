@@ -1,0 +1,110 @@
+"""Rows of a long job on disk: nothing is held in memory, and a killed process damages none of them."""
+
+import json
+import logging
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from rediffuse.errors import StorageError
+
+LOGGER = logging.getLogger(__name__)
+
+SUFFIX = ".sqlite"
+_SYNC_SECONDS = 1.0
+"""Time between two calls that write the rows through to the disk."""
+_BESIDE = ("", "-wal", "-shm")
+"""What is appended to the name of a database, for the files that belong to it."""
+
+
+class Journal:
+    """Rows by key in an SQLite file, for one process that writes, from any of its threads.
+
+    Each row is kept once `add` returns, also if the process is killed then. A power cut loses those of the last second.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Open a journal, which is created if missing; a damaged one is begun again, with a warning.
+
+        Raises:
+            StorageError: it cannot be read or written.
+        """
+        self.path = path
+        self._lock = threading.Lock()
+        self._synced = time.monotonic()
+        try:
+            self._rows = self._opened()
+        except sqlite3.OperationalError as error:
+            raise self._failed(error) from error
+        except sqlite3.DatabaseError as error:
+            LOGGER.warning("%s: is damaged (%s); what it recorded is processed again", path, error)
+            self.remove()
+            self._rows = self._opened()
+
+    def add(self, key: str, row: Mapping[str, Any]) -> None:
+        """Set the row of a key: plain values by name.
+
+        Raises:
+            StorageError: the disk is full.
+        """
+        text = json.dumps(row)
+        try:
+            with self._lock:
+                is_due = time.monotonic() > self._synced + _SYNC_SECONDS
+                if is_due:
+                    self._rows.execute("PRAGMA synchronous=FULL")
+                self._rows.execute("INSERT OR REPLACE INTO rows VALUES (?, ?)", (key, text))
+                if is_due:
+                    self._rows.execute("PRAGMA synchronous=NORMAL")
+                    self._synced = time.monotonic()
+        except sqlite3.Error as error:
+            raise self._failed(error) from error
+
+    def get(self, key: str) -> dict[str, Any] | None:
+        """The row of a key."""
+        with self._lock:
+            found = self._rows.execute("SELECT row FROM rows WHERE key = ?", (key,)).fetchone()
+        return None if found is None else json.loads(found[0])
+
+    def __iter__(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Keys and rows, sorted by key; none may be added meanwhile."""
+        for key, row in self._rows.execute("SELECT key, row FROM rows ORDER BY key"):
+            yield key, json.loads(row)
+
+    def __len__(self) -> int:
+        return self._rows.execute("SELECT count(*) FROM rows").fetchone()[0]
+
+    def close(self) -> None:
+        """Close the file, which stays."""
+        self._rows.close()
+
+    def remove(self) -> None:
+        """Remove the file of a journal that is closed.
+
+        Raises:
+            StorageError: it cannot be removed.
+        """
+        for end in _BESIDE:
+            try:
+                self.path.with_name(self.path.name + end).unlink(missing_ok=True)
+            except OSError as error:
+                raise StorageError(f"{self.path}: could not be removed: {error.strerror or error}") from error
+
+    def _opened(self) -> sqlite3.Connection:
+        rows = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
+        try:
+            # A killed process leaves whole rows in every mode; in this one a row does not wait for the disk.
+            rows.execute("PRAGMA journal_mode=WAL")
+            rows.execute("PRAGMA synchronous=NORMAL")
+            rows.execute("CREATE TABLE IF NOT EXISTS rows (key TEXT PRIMARY KEY, row TEXT NOT NULL) WITHOUT ROWID")
+            rows.execute("SELECT key, row FROM rows LIMIT 1")
+        except sqlite3.Error:
+            rows.close()
+            raise
+        return rows
+
+    def _failed(self, error: sqlite3.Error) -> StorageError:
+        return StorageError(f"{self.path}: could not be written: {error}")
