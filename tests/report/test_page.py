@@ -260,6 +260,30 @@ def test_the_same_verdicts_make_the_same_page(tmp_path: Path) -> None:
     assert "&lt;interrupted&gt;" in (tmp_path / "a.html").read_text()
 
 
+def test_many_images_are_split_into_pages_that_link_to_one_another(
+    browser: Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rediffuse.report.page.MOST_ON_PAGE", 2)
+    for number in (5, 3):  # the second report is shorter, and leaves no page of the first
+        with Report(file=tmp_path / "a b.html") as report:
+            for verdict in verdicts()[:number]:
+                report.add(verdict)
+            path = report.write(sections=[Section(title="Figures", anchor="f")])["report"]
+        pages = [tmp_path / name for name in ("a b.html", "a b-2.html", "a b-3.html")]
+        assert sorted(tmp_path.glob("*.html")) == sorted(pages[: -(-number // 2)])
+        if number == 5:
+            for tab in watched(browser, path):
+                assert shown(tab) == ORDER[:2]
+                assert "Images 1 to 2 of 5" in tab.get_by_role("navigation", name="Pages", exact=True).inner_text()
+                assert Axe().run(tab).violations_count == 0
+                tab.get_by_role("link", name="3").first.click()
+                assert shown(tab) == ORDER[4:]
+                assert tab.title().startswith("2 of 5 images look generated")
+                assert tab.locator("#f").count() == 0
+                tab.get_by_role("link", name="2").last.click()
+                assert shown(tab) == ORDER[2:4]
+
+
 def test_a_report_without_images_is_a_page(tmp_path: Path) -> None:
     with Report(file=tmp_path / "a.html") as report:
         report.write()

@@ -5,8 +5,10 @@ files.
 """
 
 import base64
-from collections import deque
-from collections.abc import Mapping, Sequence
+import itertools
+import tempfile
+from collections import Counter, deque
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,8 +17,9 @@ from urllib.parse import quote
 
 from rediffuse.detection.verdict import Verdict
 from rediffuse.errors import StorageError
-from rediffuse.files import atomic_write, result_path, write_bytes
+from rediffuse.files import atomic_write, remove, result_path, write_bytes
 from rediffuse.images.decode import printable
+from rediffuse.journal import Journal
 from rediffuse.report.charts import Chart
 from rediffuse.report.details import Pictures, details, pictures_of
 from rediffuse.report.render import template
@@ -24,7 +27,6 @@ from rediffuse.report.words import (
     KINDS,
     TITLES,
     UNKNOWN,
-    counts_of,
     headline_of,
     kind_of,
     meanings,
@@ -33,6 +35,8 @@ from rediffuse.report.words import (
 )
 
 INDEX = "index.html"
+MOST_ON_PAGE = 2000
+"""Images on one page; a browser becomes slow with more."""
 PICTURES = "pictures"
 """The subfolder of the pictures beside a page."""
 
@@ -75,16 +79,20 @@ class _Entry:
     """Without its evidence."""
     articles: tuple[str, ...]
     """Its HTML in each page."""
-    has_truth: bool
     failures: tuple[str, ...]
 
     @property
-    def order(self) -> tuple[int, float, str]:
-        return KINDS.index(kind_of(self.verdict)), -(self.verdict.probability or 0), self.verdict.file
+    def order(self) -> str:
+        """A text by which images are sorted: by verdict, then by score, then by name."""
+        kind, score = KINDS.index(kind_of(self.verdict)), self.verdict.probability or 0
+        return f"{kind} {1 - score:.17f} {self.verdict.file}"
 
 
 class Report:
-    """Collects verdicts and writes them as pages. Pictures are made in threads, while the caller computes."""
+    """Collects verdicts on disk and writes them as pages. Pictures are made in threads, while the caller computes.
+
+    More than `MOST_ON_PAGE` images are split into several pages with links: `index.html`, `index-2.html` and so on.
+    """
 
     def __init__(self, *, file: Path | None = None, folder: Path | None = None, workers: int = 2) -> None:
         """Nothing is written yet.
@@ -102,7 +110,11 @@ class Report:
         self._pool = ThreadPoolExecutor(workers)
         self._ahead = 2 * workers
         self._begun: deque[Future[_Entry]] = deque()
-        self._done: list[_Entry] = []
+        self._counts: Counter[str] = Counter()
+        self._has_truth = False
+        self._samples: dict[str, Verdict] = {}
+        self._folder = tempfile.TemporaryDirectory()
+        self._done = Journal(Path(self._folder.name) / "articles.sqlite")
         self.failures: list[str] = []
         """The errors of files that could not be written, one line each; complete after `write`."""
 
@@ -111,6 +123,8 @@ class Report:
 
     def __exit__(self, *_: object) -> None:
         self._pool.shutdown(wait=True, cancel_futures=True)
+        self._done.close()
+        self._folder.cleanup()
 
     def add(self, verdict: Verdict, truth: Truth | None = None) -> None:
         """Add an image; waits while many images wait for their pictures. Without a page nothing is done.
@@ -121,6 +135,7 @@ class Report:
         """
         if not self._pages:
             return
+        self._has_truth |= truth is not None
         self._begun.append(self._pool.submit(_entry, verdict, truth, tuple(self._pages.values())))
         while len(self._begun) > self._ahead:
             self._take()
@@ -137,15 +152,14 @@ class Report:
         """
         while self._begun:
             self._take()
-        entries = sorted(self._done, key=lambda entry: entry.order)
-        context = _page_context([entry.verdict for entry in entries])
-        context |= {"has_truth": any(entry.has_truth for entry in entries)}
-        context |= {} if headline is None else {"headline": headline}
+        context = self._context()
+        context |= {"notes": notes} | ({} if headline is None else {"headline": headline})
         written = {}
         for place, (name, page) in enumerate(self._pages.items()):
-            articles = [entry.articles[place] for entry in entries]
             try:
-                page.write(**context, notes=notes, sections=sections, articles=articles)
+                page.write_all(
+                    (row["articles"][place] for _, row in self._done), self._counts.total(), context, sections
+                )
                 written[name] = page.path
             except StorageError as error:
                 self.failures.append(str(error))
@@ -153,8 +167,31 @@ class Report:
 
     def _take(self) -> None:
         entry = self._begun.popleft().result()
-        self._done.append(entry)
+        self._counts[kind_of(entry.verdict)] += 1
+        kind = "judged" if entry.verdict.judged else "unjudged"
+        self._samples.setdefault(kind, entry.verdict)
+        # The number distinguishes images of one name.
+        self._done.add(f"{entry.order} {self._counts.total():012}", {"articles": entry.articles})
         self.failures += entry.failures
+
+    def _context(self) -> dict[str, Any]:
+        meaning = meanings(self._samples.get("judged"))
+        shown = [kind for kind in KINDS if kind != "unjudged" or self._counts[kind]]
+        settings = next((one.settings for one in self._samples.values() if one.settings), None)
+        detector = next((one.detector_sha256 for one in self._samples.values() if one.detector_sha256), None)
+        facts = [] if settings is None else settings_facts(settings)
+        facts += [] if detector is None else [("detector, SHA-256", detector)]
+        return {
+            "headline": headline_of(self._counts),
+            "kinds": [
+                {"name": kind, "title": TITLES[kind], "count": self._counts[kind], "meaning": meaning[kind]}
+                for kind in shown
+            ],
+            "unknown": UNKNOWN,
+            "settings": facts,
+            "script": template("page.js").render(),
+            "has_truth": self._has_truth,
+        }
 
 
 @dataclass(frozen=True)
@@ -171,9 +208,35 @@ class _Page:
         write_bytes(path, content)
         return quote(path.relative_to(self.folder).as_posix())
 
-    def write(self, **context: Any) -> None:
+    def write_all(
+        self, articles: Iterator[str], number: int, context: Mapping[str, Any], sections: Sequence[Section]
+    ) -> None:
+        """Write the page, and the further ones of many images; those of an earlier, longer report are removed."""
+        num_pages = max(1, -(-number // MOST_ON_PAGE))
+        for page in range(1, num_pages + 1):
+            first = (page - 1) * MOST_ON_PAGE + 1
+            self._write(
+                self._part(page),
+                **context,
+                sections=sections if page == 1 else (),
+                articles=itertools.islice(articles, MOST_ON_PAGE),
+                parts=[(other, self._part(other).name) for other in range(1, num_pages + 1)],
+                part=page,
+                first=first,
+                last=min(number, first + MOST_ON_PAGE - 1),
+                number=number,
+            )
+        page = num_pages + 1
+        while (old := self._part(page)).exists():
+            remove(old)
+            page += 1
+
+    def _part(self, page: int) -> Path:
+        return self.path if page == 1 else self.path.with_stem(f"{self.path.stem}-{page}")
+
+    def _write(self, path: Path, **context: Any) -> None:
         context |= {"pictures_from": "data:" if self.folder is None else "'self' file:"}
-        with atomic_write(self.path) as partial, partial.open("w", encoding="utf-8", newline="\n") as file:
+        with atomic_write(path) as partial, partial.open("w", encoding="utf-8", newline="\n") as file:
             file.writelines(template("page.html").generate(**context))
 
 
@@ -189,7 +252,7 @@ def _entry(verdict: Verdict, truth: Truth | None, pages: Sequence[_Page]) -> _En
             problem = f"The pictures are missing: {error}"
             failures.append(str(error))
         articles.append(_article(verdict, truth, facts, pictures, addresses, problem))
-    return _Entry(replace(verdict, evidence=None), tuple(articles), truth is not None, tuple(failures))
+    return _Entry(replace(verdict, evidence=None), tuple(articles), tuple(failures))
 
 
 def _article(
@@ -213,23 +276,3 @@ def _article(
         "strip": {**pictures.strip, "address": addresses["windows"]} if pictures.strip and addresses else None,
     }
     return template("article.html").render(**facts, **shown)
-
-
-def _page_context(verdicts: Sequence[Verdict]) -> dict[str, Any]:
-    counts = counts_of(verdicts)
-    judged = next((verdict for verdict in verdicts if verdict.judged), None)
-    shown = [kind for kind in KINDS if kind != "unjudged" or counts[kind]]
-    meaning = meanings(judged)
-    settings = next((verdict.settings for verdict in verdicts if verdict.settings), None)
-    detector = next((verdict.detector_sha256 for verdict in verdicts if verdict.detector_sha256), None)
-    facts = [] if settings is None else settings_facts(settings)
-    facts += [] if detector is None else [("detector, SHA-256", detector)]
-    return {
-        "headline": headline_of(counts),
-        "kinds": [
-            {"name": kind, "title": TITLES[kind], "count": counts[kind], "meaning": meaning[kind]} for kind in shown
-        ],
-        "unknown": UNKNOWN,
-        "settings": facts,
-        "script": template("page.js").render(),
-    }
