@@ -11,7 +11,7 @@ from rediffuse.errors import InputError, RediffuseError, StorageError, nearest
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
-_EXTRAS = {"s3": "rediffuse[s3]", "s3a": "rediffuse[s3]"}
+_EXTRAS = {"s3": "rediffuse[s3]", "s3a": "rediffuse[s3]", "http": "fsspec[http]", "https": "fsspec[http]"}
 """What to install for a protocol; for others fsspec's own message names the package."""
 
 
@@ -43,12 +43,17 @@ def file_system(url: str) -> "tuple[AbstractFileSystem, str]":
 
 
 def read_bytes(url: str, begin: int = 0, end: int | None = None) -> bytes:
-    """The bytes of a file from `begin` to `end`, or to its end if that comes first.
+    """The bytes of a file from `begin` to `end`, or to its end if that comes first, in one request.
 
     Raises:
         InputError: see `file_system`.
         StorageError: the file does not exist or cannot be read; in one line.
     """
+    if end is not None and url.startswith(("http://", "https://")):
+        # A web server may ignore the range, and send without end.
+        with open_file(url) as file:
+            file.seek(begin)
+            return file.read(end - begin)
     store, path = file_system(url)
     with described(url, "cannot be read"):
         return cast(bytes, store.cat_file(path, start=begin, end=end))
@@ -77,6 +82,16 @@ class StoreFolder:
 
     def write_bytes(self, content: bytes) -> None:
         write_bytes(self.url, content)
+
+    def names(self) -> list[str]:
+        """The sorted names of the entries of the folder; none if it does not exist."""
+        store, path = file_system(self.url)
+        with described(self.url, "cannot be listed"):
+            try:
+                found = store.ls(path, detail=False)
+            except FileNotFoundError:
+                return []
+        return sorted(str(one).rstrip("/").rpartition("/")[2] for one in found)
 
     def num_bytes(self) -> int:
         """The size of the file; 0 if it does not exist."""

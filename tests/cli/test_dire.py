@@ -216,6 +216,7 @@ def test_results_in_a_store_are_whole_and_taken_up(
         store.rm_file(f"{path}/maps/3.png.png")
         assert main(words) == 1
         assert "1 done, 1 failed, 7 done before" in capsys.readouterr().out
+        assert sorted(name.partition("/out/")[2] for name in store.find(path)) == kept
         assert main([*words[:-1], "4"]) == 2
         assert f"{out} has other settings: steps=4 (there 2)" in capsys.readouterr().err
     assert not list((tmp_path / "cache").rglob("*.sqlite"))

@@ -71,7 +71,7 @@ def test_file_that_is_gone_since_it_was_found_is_not_done(
     found = find_images([pictures])
     (pictures / "photo.jpg").unlink()
     with Manifest(tmp_path / "out") as manifest:
-        todo = unfinished(found, MapStore.open(tmp_path / "out"), manifest)
+        todo = list(unfinished(found, MapStore.open(tmp_path / "out"), manifest))
     assert [image.name for image in todo] == ["notes.png", "photo.jpg"]
 
 

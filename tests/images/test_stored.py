@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from file_server import serve
 from hub_server import serve_hub
 from rediffuse.errors import ImageError, InputError, StorageError
 from rediffuse.images.decode import decode
@@ -197,6 +198,16 @@ def test_a_data_set_on_the_hub_is_a_folder(monkeypatch: pytest.MonkeyPatch) -> N
         assert [(one.name, level(one)) for one in found] == [("images/a.png", 1), ("images/b.png", 2)]
         with pytest.raises(StorageError, match="datasets/owner/none: "):
             find_images(["hf://datasets/owner/none"])
+
+
+def test_an_image_of_a_web_server_without_ranges_is_read_as_far_as_the_limit() -> None:
+    with serve() as server:
+        server.content, server.knows_ranges = image(1), False
+        [found] = find_images([f"{server.url}?size=small"], Limits(max_bytes=1000))
+        assert (found.name, level(found)) == ("weights.pt?size=small", 1)
+        server.content += b"\0" * 2000
+        with pytest.raises(ImageError, match="more than 1000 bytes"):
+            found.read()
 
 
 def test_paths_that_are_read_while_images_are_taken_may_be_endless_and_missing(tmp_path: Path) -> None:

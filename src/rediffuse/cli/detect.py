@@ -33,8 +33,8 @@ class DetectFlags(CommandFlags):
     """
 
     paths: Annotated[tuple[str, ...], PATHS]
-    """Image files, folders (searched recursively), glob patterns, lists (.csv, .parquet) or tar files, also as URLs such
-    as s3://bucket/photos; - reads paths from standard input."""
+    """Image files, folders (searched recursively), glob patterns, lists (.csv, .parquet) or tar files, also as URLs
+    such as s3://bucket/photos; - reads paths from standard input."""
     out: Annotated[str | None, Argument(metavar="PATH")] = None
     """Write the verdicts to this .csv, .json or .parquet file, or URL such as s3://bucket/verdicts.csv; - writes CSV to
     standard output instead of the table."""

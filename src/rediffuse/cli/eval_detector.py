@@ -28,8 +28,8 @@ class EvalDetectorFlags(CommandFlags):
     The folders real, 0_real and nature hold real images, and generated, fake, 1_fake and ai generated ones, at any
     depth and in lower or upper case: so the data sets GenImage, CNNDetection and DiffusionForensics are read as they
     are. Beside real images without a folder of generated ones, every other folder is a generator. The folders above and
-    below that of the class are the group of an image: a generator, a source of photographs. A CSV or Parquet file has the columns
-    file (relative to its folder), label (real or 0, generated or 1) and, optionally, group.
+    below that of the class are the group of an image: a generator, a source of photographs. A CSV or Parquet file has
+    the columns file (relative to its folder, or a URL), label (real or 0, generated or 1) and, optionally, group.
 
     First the files are audited as by `rediffuse audit`: what reveals the class, other than signs of generation. Exit
     status: 0 done, 1 some images could not be read, 2 usage error.

@@ -221,7 +221,9 @@ def _sources(given: str, *, may_miss: bool = False) -> Iterator[_Source]:
     """
     paths = _matches_in_store(given) if stores.is_url(given) else _matches(given, may_miss)
     for path in paths:
-        if path.lower().endswith(TAR):
+        if not stores.is_url(path) and Path(path).is_dir():
+            yield _begun(_in_folder(Path(path)))
+        elif path.lower().endswith(TAR):
             yield lambda path=path: _in_tar(path)
         elif lists.is_list(path):
             with contextlib.closing(_listed(path)) as listed:
@@ -229,8 +231,6 @@ def _sources(given: str, *, may_miss: bool = False) -> Iterator[_Source]:
             yield lambda path=path: _listed(path)
         elif stores.is_url(path):
             yield _begun(_in_store(path))
-        elif Path(path).is_dir():
-            yield _begun(_in_folder(Path(path)))
         else:
             yield lambda path=Path(path): iter([_single(path)])
 
@@ -265,7 +265,8 @@ def _matches_in_store(given: str) -> list[str]:
     store, pattern = stores.file_system(given)
     with stores.described(given, "cannot be listed"):
         found = [str(path) for path in store.glob(pattern)]
-        matches = sorted(map(store.unstrip_protocol, (path for path in found if "/." not in path)))  # as on the disk
+        visible = (path for path in found if not path.rstrip("/").rpartition("/")[2].startswith("."))  # as on the disk
+        matches = sorted(map(store.unstrip_protocol, visible))
     if not matches:
         raise InputError(f"{printable(given)}: the pattern matches nothing")
     return matches
@@ -312,7 +313,7 @@ def _in_store(url: str) -> Iterator[_File]:
 def _listed(path: str) -> Generator[_File, None, None]:
     folder = safe_name(path).stem
     for listed in lists.listed_files(path):
-        place = str(listed.path) if isinstance(listed.path, StoredFile) else os.path.realpath(listed.path)
+        place = FoundImage(listed.path, listed.name).place
         yield _File(listed.path, place, PurePosixPath(listed.name), folder, listed.label)
 
 

@@ -220,7 +220,7 @@ class _Page:
                 **context,
                 sections=sections if page == 1 else (),
                 articles=itertools.islice(articles, MOST_ON_PAGE),
-                parts=[(other, self._part(other).name) for other in range(1, num_pages + 1)],
+                links=[(other, self._part(other).name) for other in range(1, num_pages + 1)],
                 part=page,
                 first=first,
                 last=min(number, first + MOST_ON_PAGE - 1),
