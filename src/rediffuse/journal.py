@@ -16,6 +16,8 @@ LOGGER = logging.getLogger(__name__)
 SUFFIX = ".sqlite"
 _SYNC_SECONDS = 1.0
 """Time between two calls that write the rows through to the disk."""
+_LOG_PAGES = 8192
+"""Size of SQLite's log, in pages of 4 KiB, from which on it is moved into the database, which waits for the disk."""
 _BESIDE = ("", "-wal", "-shm")
 """What is appended to the name of a database, for the files that belong to it."""
 
@@ -99,6 +101,7 @@ class Journal:
             # A killed process leaves whole rows in every mode; in this one a row does not wait for the disk.
             rows.execute("PRAGMA journal_mode=WAL")
             rows.execute("PRAGMA synchronous=NORMAL")
+            rows.execute(f"PRAGMA wal_autocheckpoint={_LOG_PAGES}")
             rows.execute("CREATE TABLE IF NOT EXISTS rows (key TEXT PRIMARY KEY, row TEXT NOT NULL) WITHOUT ROWID")
             rows.execute("SELECT key, row FROM rows LIMIT 1")
         except sqlite3.Error:

@@ -1,6 +1,7 @@
 """Names of images, unique within one call, in constant memory."""
 
 import hashlib
+import itertools
 import os
 import re
 import sqlite3
@@ -38,14 +39,9 @@ class Names:
 
     def choose(self, name: PurePosixPath, folder: str) -> str:
         """The name itself if it is new, also if case is ignored; otherwise with its folder in front, and a number."""
-        candidate, number = name, 1
-        while not self._add(str(candidate).casefold().encode()):
-            if candidate == name and number == 1:
-                candidate = name = folder / name
-            else:
-                number += 1
-                candidate = name.with_name(f"{name.stem}-{number}{name.suffix}")
-        return str(candidate)
+        numbered = (name.with_name(f"{name.stem}-{number}{name.suffix}") for number in itertools.count(2))
+        candidates = itertools.chain((name, folder / name), (folder / one for one in numbered))
+        return next(str(one) for one in candidates if self._add(str(one).casefold().encode()))
 
     def _add(self, key: bytes) -> bool:
         digest = hashlib.blake2b(key, digest_size=16).digest()
