@@ -165,11 +165,11 @@ def _permutation(seed: int, epoch: int, n: int) -> np.ndarray:
 
 
 def _read_all(
-    paths: Sequence[Path], size: int, *, keep: bool, progress: Progress
+    paths: Sequence[Path | StoredFile], size: int, *, keep: bool, progress: Progress
 ) -> tuple[dict[int, np.ndarray], list[str]]:
     """The centre crop (empty unless it is kept) of every readable file by index; the error messages of the rest."""
 
-    def read(path: Path) -> np.ndarray | ImageError:
+    def read(path: Path | StoredFile) -> np.ndarray | ImageError:
         try:
             pixels = decode(path).pixels
         except ImageError as error:
