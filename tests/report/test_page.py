@@ -1,7 +1,5 @@
 """The page of verdicts, opened in a real browser from the file system."""
 
-import os
-import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from io import BytesIO
@@ -11,18 +9,18 @@ from typing import Literal
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from PIL import Image, PngImagePlugin
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
+from browser import chromium
 from rediffuse.detection.stability import MILD
 from rediffuse.detection.verdict import JudgedCopy, Verdict
-from rediffuse.report.page import Report, Section, Table, Truth
+from rediffuse.report.article import Truth
+from rediffuse.report.page import Report, Section, Table
 from rediffuse.report.words import UNKNOWN
 from report.verdicts import judged, judged_by_windows, unjudged
 
 HOSTILE = "100% <b onclick=alert(1)>&amp;\"'#? ü{{7*7}}.png"
 ATTACK = "</script><script>document.title='taken'</script><img src=https://example.com/x.png onerror=alert(1)>"
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
-FLAGS += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
 
 
 def hostile_file() -> bytes:
@@ -51,14 +49,8 @@ ORDER = ["b.png", "a/x.jpg", HOSTILE, "a/x.png", "empty.png"]
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        assert "CI" not in os.environ, "chromium is missing; `make test` installs it"
-        pytest.skip("chromium is not installed (`make test` installs it)")
-    with sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
+    with chromium() as launched:
         yield launched
-        launched.close()
 
 
 @pytest.fixture(scope="module")

@@ -5,8 +5,9 @@ import numpy as np
 from rediffuse.detection.evaluate import Evaluation, JudgedImages, evaluation_tables, roc_curves
 from rediffuse.detection.labelled import CLASSES, LabelledImage
 from rediffuse.detection.verdict import Verdict
+from rediffuse.report.article import Truth
 from rediffuse.report.charts import line_chart
-from rediffuse.report.page import Section, Table, Truth
+from rediffuse.report.page import Section, Table
 
 MOST_POINTS = 200
 """Largest number of points of a curve."""

@@ -18,38 +18,18 @@ from urllib.parse import quote
 from rediffuse.detection.verdict import Verdict
 from rediffuse.errors import StorageError
 from rediffuse.files import atomic_write, remove, result_path, write_bytes
-from rediffuse.images.decode import printable
 from rediffuse.journal import Journal
+from rediffuse.report.article import Truth, article, context_of, order
 from rediffuse.report.charts import Chart
-from rediffuse.report.details import Pictures, details, pictures_of
+from rediffuse.report.details import details, pictures_of
 from rediffuse.report.render import template
-from rediffuse.report.words import (
-    KINDS,
-    TITLES,
-    UNKNOWN,
-    headline_of,
-    kind_of,
-    meanings,
-    sentences,
-    settings_facts,
-)
+from rediffuse.report.words import kind_of
 
 INDEX = "index.html"
 MOST_ON_PAGE = 2000
 """Images on one page; a browser becomes slow with more."""
 PICTURES = "pictures"
 """The subfolder of the pictures beside a page."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Truth:
-    """The class that an image has in the data."""
-
-    label: str
-    """real or generated."""
-    group: str
-    wrong: bool
-    """Whether the verdict is the opposite."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,12 +60,6 @@ class _Entry:
     articles: tuple[str, ...]
     """Its HTML in each page."""
     failures: tuple[str, ...]
-
-    @property
-    def order(self) -> str:
-        """A text by which images are sorted: by verdict, then by score, then by name."""
-        kind, score = KINDS.index(kind_of(self.verdict)), self.verdict.probability or 0
-        return f"{kind} {1 - score:.17f} {self.verdict.file}"
 
 
 class Report:
@@ -152,8 +126,8 @@ class Report:
         """
         while self._begun:
             self._take()
-        context = self._context()
-        context |= {"notes": notes} | ({} if headline is None else {"headline": headline})
+        context = context_of(self._counts, list(self._samples.values()))
+        context |= {"notes": notes, "has_truth": self._has_truth} | ({} if headline is None else {"headline": headline})
         written = {}
         for place, (name, page) in enumerate(self._pages.items()):
             try:
@@ -171,27 +145,8 @@ class Report:
         kind = "judged" if entry.verdict.judged else "unjudged"
         self._samples.setdefault(kind, entry.verdict)
         # The number distinguishes images of one name.
-        self._done.add(f"{entry.order} {self._counts.total():012}", {"articles": entry.articles})
+        self._done.add(f"{order(entry.verdict)} {self._counts.total():012}", {"articles": entry.articles})
         self.failures += entry.failures
-
-    def _context(self) -> dict[str, Any]:
-        meaning = meanings(self._samples.get("judged"))
-        shown = [kind for kind in KINDS if kind != "unjudged" or self._counts[kind]]
-        settings = next((one.settings for one in self._samples.values() if one.settings), None)
-        detector = next((one.detector_sha256 for one in self._samples.values() if one.detector_sha256), None)
-        facts = [] if settings is None else settings_facts(settings)
-        facts += [] if detector is None else [("detector, SHA-256", detector)]
-        return {
-            "headline": headline_of(self._counts),
-            "kinds": [
-                {"name": kind, "title": TITLES[kind], "count": self._counts[kind], "meaning": meaning[kind]}
-                for kind in shown
-            ],
-            "unknown": UNKNOWN,
-            "settings": facts,
-            "script": template("page.js").render(),
-            "has_truth": self._has_truth,
-        }
 
 
 @dataclass(frozen=True)
@@ -240,39 +195,25 @@ class _Page:
             file.writelines(template("page.html").generate(**context))
 
 
+def self_contained(verdict: Verdict) -> str:
+    """The HTML of one image, which holds its pictures, for `article.page`."""
+    return _entry(verdict, None, [_Page(Path(), None)]).articles[0]
+
+
 def _entry(verdict: Verdict, truth: Truth | None, pages: Sequence[_Page]) -> _Entry:
     pictures = pictures_of(verdict)
     facts = details(verdict)
     articles, failures = [], []
-    for page in pages:
+    for one in pages:
         addresses, problem = {}, None
         try:
-            addresses = {kind: page.address(verdict.file, kind, content) for kind, content in pictures.files.items()}
+            addresses = {kind: one.address(verdict.file, kind, content) for kind, content in pictures.files.items()}
         except StorageError as error:
             problem = f"The pictures are missing: {error}"
             failures.append(str(error))
-        articles.append(_article(verdict, truth, facts, pictures, addresses, problem))
+        shown = {
+            "pictures": [{**figure, "address": addresses[figure["kind"]]} for figure in pictures.figures if addresses],
+            "strip": {**pictures.strip, "address": addresses["windows"]} if pictures.strip and addresses else None,
+        }
+        articles.append(article(verdict, truth=truth, problem=problem, **facts, **shown))
     return _Entry(replace(verdict, evidence=None), tuple(articles), tuple(failures))
-
-
-def _article(
-    verdict: Verdict,
-    truth: Truth | None,
-    facts: Mapping[str, Any],
-    pictures: Pictures,
-    addresses: Mapping[str, str],
-    problem: str | None,
-) -> str:
-    kind = kind_of(verdict)
-    shown = {
-        "kind": kind,
-        "score": "" if verdict.probability is None else f"{verdict.probability:.6f}",
-        "name": printable(verdict.file),
-        "title": TITLES[kind],
-        "sentences": sentences(verdict),
-        "truth": truth,
-        "problem": problem,
-        "pictures": [{**one, "address": addresses[one["kind"]]} for one in pictures.figures if addresses],
-        "strip": {**pictures.strip, "address": addresses["windows"]} if pictures.strip and addresses else None,
-    }
-    return template("article.html").render(**facts, **shown)

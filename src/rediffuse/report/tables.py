@@ -82,6 +82,16 @@ def csv_lines(rows: Collection[Row]) -> Iterator[str]:
         text.truncate()
 
 
+def json_parts(rows: Collection[Row]) -> Iterator[str]:
+    """The text of a .json file that `write_table` writes, in parts."""
+    before = "[\n"
+    for row in rows:
+        numbers = {name: _number_or_none(value) for name, value in row.items()}
+        yield before + json.dumps(numbers, allow_nan=False)
+        before = ",\n"
+    yield "\n]\n" if rows else "[]\n"
+
+
 def text_table(rows: Sequence[Row]) -> str:
     """The most important columns as aligned text, without a newline at the end."""
     lines = [SHOWN_COLUMNS, *map(_shown, rows)]
@@ -138,12 +148,7 @@ def _harmless(value: Any) -> Any:
 
 def _write_json(path: Path, rows: Collection[Row]) -> None:
     with path.open("w", encoding="utf-8") as file:
-        before = "[\n"
-        for row in rows:
-            numbers = {name: _number_or_none(value) for name, value in row.items()}
-            file.write(before + json.dumps(numbers, allow_nan=False))
-            before = ",\n"
-        file.write("\n]\n" if rows else "[]\n")
+        file.writelines(json_parts(rows))
 
 
 def _number_or_none(value: Any) -> Any:
