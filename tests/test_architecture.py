@@ -19,7 +19,7 @@ LAYERS = (
     {"dire", "sampling", "evaluation"},
     {"detection"},
     {"training", "report"},
-    {"bench"},
+    {"bench", "web"},
     {"compat", "cli"},
 )
 """A part imports only itself and earlier layers, so parts of one layer do not import each other."""

@@ -163,6 +163,7 @@ def add_to(parser: argparse.ArgumentParser, flags: Iterable[Flag]) -> list[argpa
             options |= {"action": argparse.BooleanOptionalAction}
         else:
             options |= {"metavar": flag.metavar, "nargs": "*" if flag.many else None}
+            options |= {"action": "extend"} if flag.many and not flag.positional else {}
         if flag.positional:
             actions.append(parser.add_argument(_destination(flag), **options))
         else:

@@ -57,6 +57,7 @@ COMMANDS = {
     "convert": Command("convert", "run", "convert weights into a model folder, a plain .pt or a detector"),
     "info": Command("info", "run", "show the configuration, size and cost of a model"),
     "bench": Command("bench", "run", "measure the speed of a model on this machine"),
+    "serve": Command("serve", "run", "judge images on a page in the browser, and over HTTP"),
     "audit": Command("audit", "run", "check what reveals the class of a file in a data set"),
     "align": Command("align", "run", "copy a data set so that its files no longer reveal the class"),
     "train diffusion": Command("train_diffusion", "run", "train a diffusion model on a folder of images"),

@@ -51,11 +51,13 @@ class FoundImage:
     """What the file may be, and take, to be decoded."""
     label: int | None = None
     """Its class, for a class-conditional model."""
+    shown_as: str | None = None
+    """Its name in messages, where that is not its path: of an uploaded file the name that its sender gave."""
 
     @property
     def source(self) -> str:
         """The image's name in messages: its path, in one line."""
-        return printable(self.path)
+        return printable(self.path if self.shown_as is None else Path(self.shown_as))
 
     @property
     def place(self) -> str:
