@@ -10,12 +10,13 @@ from rediffuse.cli.console import bars
 from rediffuse.cli.flags import Argument, CommandFlags
 from rediffuse.cli.result import Result
 from rediffuse.errors import ConfigError, InputError
+from rediffuse.images.limits import Decoding
 
 LOGGER = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class AlignFlags(CommandFlags):
+class AlignFlags(Decoding, CommandFlags):
     """Copy a data set so that its files no longer reveal the class.
 
     A window of the same size is cut out of every file, reduced, possibly blurred, and encoded as drawn from one
@@ -53,7 +54,7 @@ def run(args: AlignFlags) -> Result:
     from rediffuse.detection.align import INDEX, align
     from rediffuse.images.find import find_images
 
-    files = find_images([args.source])
+    files = find_images([args.source], args.decoding)
     with bars() as progress:
         done = align(
             files,

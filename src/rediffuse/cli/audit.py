@@ -11,6 +11,7 @@ from rediffuse.cli.console import bars
 from rediffuse.cli.flags import MODEL, Argument, CommandFlags
 from rediffuse.cli.result import Result
 from rediffuse.errors import ConfigError, InputError
+from rediffuse.images.limits import Decoding
 
 if TYPE_CHECKING:
     from rediffuse.detection.detector import Detector
@@ -28,7 +29,7 @@ GROUPS = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class AuditFlags(CommandFlags):
+class AuditFlags(Decoding, CommandFlags):
     """Check whether figures that are measured on a data set can say anything about detection.
 
     `rediffuse audit REAL GENERATED`, or `rediffuse audit DATA`, where DATA has real/ and generated/ (see `rediffuse
@@ -115,11 +116,11 @@ def _images(args: AuditFlags) -> "list[AuditImage]":
         raise ConfigError(f"{args.paths[0]}: give either paths, or --real and --generated")
     match args.paths:
         case [folder]:
-            return audit_folder(Path(folder))
+            return audit_folder(Path(folder), args.decoding)
         case [real, generated]:
-            return audit_paths([real], [generated])
+            return audit_paths([real], [generated], args.decoding)
         case []:
-            return audit_paths(args.real, args.generated)
+            return audit_paths(args.real, args.generated, args.decoding)
         case [_, _, third, *_]:
             raise ConfigError(f"{third}: REAL and GENERATED are one path each; --real and --generated take several")
     raise AssertionError

@@ -11,6 +11,7 @@ from rediffuse.cli.flags import MODEL, Argument, CommandFlags
 from rediffuse.cli.result import Result
 from rediffuse.detection.config import FIVE_PERCENT, Limits
 from rediffuse.errors import ConfigError, InputError
+from rediffuse.images.limits import Decoding
 from rediffuse.records import dump
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ LOGGER = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class CalibrateFlags(CommandFlags):
+class CalibrateFlags(Decoding, CommandFlags):
     """Choose the thresholds of a detector by your own photographs, which it was not trained on.
 
     The result is the same detector with other thresholds: it calls at most a share --max-false-alarms of such
@@ -76,6 +77,7 @@ def run(args: CalibrateFlags) -> Result:
             detector,
             generated=args.generated,
             limits=args.limits,
+            decoding=args.decoding,
             batch_size=args.batch_size,
             workers=args.workers,
             progress=progress,

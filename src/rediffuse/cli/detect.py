@@ -15,7 +15,7 @@ from rediffuse.cli.flags import MODEL, PATHS, Argument, CommandFlags
 from rediffuse.cli.paths import COUNTED, check_free, check_free_file, check_report, expand_stdin
 from rediffuse.cli.result import Result
 from rediffuse.errors import InputError
-from rediffuse.images.limits import Limits
+from rediffuse.images.limits import Decoding
 from rediffuse.models.config import PrecisionChoice
 from rediffuse.records import require_range
 
@@ -26,7 +26,7 @@ LOGGER = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class DetectFlags(CommandFlags):
+class DetectFlags(Decoding, CommandFlags):
     """Judge image files: real, generated or unsure, each with a probability and a reason.
 
     Exit status: 0 all files were judged, 1 some were not, 2 usage error.
@@ -61,9 +61,6 @@ class DetectFlags(CommandFlags):
     device: str = "auto"
     """cpu, cuda, cuda:1 or mps; auto takes a GPU where there is one. offload, or offload:cuda:1, keeps the parts of a
     pipeline of diffusers in main memory, and only the part that computes on the GPU."""
-    max_pixels: int = Limits.max_pixels
-    """Largest file that is decoded, in pixels. Each file may take 5 s of CPU time and 512 MiB of memory; with a larger
-    number, proportionally more."""
     precision: PrecisionChoice = "auto"
     """Number format inside the network; auto is the fastest one here for which the detector was shown to give equal
     verdicts."""
@@ -89,7 +86,7 @@ def _judge(args: DetectFlags, kept: contextlib.ExitStack) -> Result:
 
     require_range("batch_size", args.batch_size, 1)
     most_counted = max(COUNTED, args.batch_size**2)  # more do not change the size of the batches
-    found = each_image(expand_stdin(args.paths), Limits.for_pixels(args.max_pixels))
+    found = each_image(expand_stdin(args.paths), args.decoding)
     files, num_files = counted_up_to(most_counted, found)
 
     from rediffuse.detection.detect import detect_each

@@ -14,7 +14,7 @@ from rediffuse.cli.reconstruction import ReconstructionFlags
 from rediffuse.cli.result import Result
 from rediffuse.dire.settings import Kind, MapFormat
 from rediffuse.errors import ConfigError, nearest
-from rediffuse.images.limits import Limits
+from rediffuse.images.limits import Decoding
 from rediffuse.models.config import PrecisionChoice
 from rediffuse.records import require_range
 
@@ -30,7 +30,7 @@ GROUPS = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class DireFlags(CommandFlags):
+class DireFlags(Decoding, CommandFlags):
     """Invert images with DDIM, reconstruct them, and save the absolute error (DIRE, arXiv:2303.09295).
 
     Files whose results already exist are skipped. Exit status: 0 done, 1 some files failed, 2 usage error.
@@ -64,9 +64,6 @@ class DireFlags(CommandFlags):
     device: str = "auto"
     """cpu, cuda, cuda:1 or mps; auto takes a GPU where there is one. offload, or offload:cuda:1, keeps the parts of a
     pipeline of diffusers in main memory, and only the part that computes on the GPU."""
-    max_pixels: int = Limits.max_pixels
-    """Largest file that is decoded, in pixels. Each file may take 5 s of CPU time and 512 MiB of memory; with a larger
-    number, proportionally more."""
     force: bool = False
     """Process every file again."""
 
@@ -78,7 +75,7 @@ def run(args: DireFlags) -> Result:
     kinds, classes = _kinds(args.save), choose_classes(args.class_, args.labels)
     require_range("batch_size", args.batch_size, 1)
     most_counted = max(COUNTED, args.batch_size**2)  # more do not change the size of the batches
-    found = each_image(expand_stdin(args.paths), Limits.for_pixels(args.max_pixels))
+    found = each_image(expand_stdin(args.paths), args.decoding)
     files, num_files = counted_up_to(most_counted, found)
 
     from rediffuse.dire.folder import fill, unfinished

@@ -13,16 +13,18 @@ from rediffuse.cli.result import Result
 from rediffuse.detection.config import FIVE_PERCENT, Limits
 from rediffuse.dire.settings import Precision
 from rediffuse.errors import ConfigError, InputError
+from rediffuse.images.limits import Decoding
 
 DETECTOR = (
     *("--model", "--data", "--max-false-alarms", "--max-misses", "--unfamiliar-rate", "--steps", "--depth", "--grid"),
-    *("--clip", "--frequency", "--crop", "--solver", "--spacing", "--batch-size", "--workers", "--device"),
+    *("--clip", "--frequency", "--crop", "--solver", "--spacing"),
+    *("--batch-size", "--workers", "--device", "--max-pixels"),
 )
 """The flags of `DetectorFlags`, for a group of help."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class DetectorFlags:
+class DetectorFlags(Decoding):
     """Only for a ResNet-50 of the original DIRE: how its maps were made, and the images that it is calibrated by."""
 
     model: Annotated[str | None, MODEL] = None
@@ -56,7 +58,7 @@ def convert_to_detector(
     from rediffuse.zoo.model import load
 
     check_detector_folder(destination)
-    images = find_labelled(flags.data)
+    images = find_labelled(flags.data, flags.decoding)
     model = load(flags.model, device=flags.device)
     with bars() as progress:
         calibrated = convert_detector(

@@ -12,6 +12,7 @@ from rediffuse.cli.flags import MODEL, Argument, CommandFlags
 from rediffuse.cli.paths import check_figure, check_report
 from rediffuse.cli.result import Result
 from rediffuse.errors import ConfigError
+from rediffuse.images.limits import Decoding
 from rediffuse.records import dump
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ LOGGER = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvalDetectorFlags(CommandFlags):
+class EvalDetectorFlags(Decoding, CommandFlags):
     """Evaluate a detector on images of known class, and compare it with its control, which uses the images alone.
 
     The folders real, 0_real and nature hold real images, and generated, fake, 1_fake and ai generated ones, at any
@@ -75,7 +76,7 @@ def run(args: EvalDetectorFlags) -> Result:
     from rediffuse.report.page import Report
     from rediffuse.zoo.model import load
 
-    images = find_labelled(args.data)
+    images = find_labelled(args.data, args.decoding)
     model = load(args.model, device=args.device)
     detector = load_detector(args.detector, device=model.device)
     control = load_control(args.detector, device=model.device)

@@ -9,6 +9,7 @@ from rediffuse.cli.console import bar
 from rediffuse.cli.flags import Argument, CommandFlags
 from rediffuse.cli.result import Result
 from rediffuse.errors import ConfigError
+from rediffuse.images.limits import Decoding
 
 if TYPE_CHECKING:
     from rediffuse.evaluation.batches import ImageSet
@@ -20,7 +21,7 @@ LOGGER = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvalFidFlags(CommandFlags):
+class EvalFidFlags(Decoding, CommandFlags):
     """FID, sFID, inception score, precision and recall of samples against a reference.
 
     Both may be .npz files as guided-diffusion writes them (a reference may hold statistics) or folders of images.
@@ -57,7 +58,7 @@ def run(args: EvalFidFlags) -> Result:
     from rediffuse.evaluation.features import find_feature_network, load_feature_network
     from rediffuse.zoo.model import resolve_device
 
-    sets = [open_set(path, args.size) for path in (args.samples, args.reference)]
+    sets = [open_set(path, args.size, args.decoding) for path in (args.samples, args.reference)]
     path, recorded = find_feature_network(args.network)
     network = load_feature_network(path, device=resolve_device(args.device), sha256=args.sha256 or recorded)
     samples, reference = (_statistics(images, network, args) for images in sets)

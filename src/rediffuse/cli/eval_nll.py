@@ -11,12 +11,13 @@ from rediffuse.cli.flags import MODEL, PATHS, Argument, CommandFlags
 from rediffuse.cli.paths import expand_stdin
 from rediffuse.cli.result import Result
 from rediffuse.errors import ConfigError, InputError
+from rediffuse.images.limits import Decoding
 
 LOGGER = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvalNllFlags(CommandFlags):
+class EvalNllFlags(Decoding, CommandFlags):
     """Bits per dimension of images under a model (an upper bound), and the terms of the bound.
 
     Exit status: 0 done, 1 some images could not be read, 2 usage error.
@@ -56,7 +57,7 @@ def run(args: EvalNllFlags) -> Result:
     from rediffuse.images.find import each_image
     from rediffuse.zoo.model import load
 
-    found = list(each_image(expand_stdin(args.paths)))
+    found = list(each_image(expand_stdin(args.paths), args.decoding))
     classes = choose_classes(args.class_, args.labels)
     model = load(args.model, device=args.device)
     model.require_rgb_unet("give a likelihood of images")

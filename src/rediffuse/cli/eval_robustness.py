@@ -12,6 +12,7 @@ from rediffuse.cli.paths import check_figure
 from rediffuse.cli.result import Result
 from rediffuse.errors import ConfigError, InputError, StorageError
 from rediffuse.images.config import ChangeName
+from rediffuse.images.limits import Decoding
 
 if TYPE_CHECKING:
     from rediffuse.detection.robustness import Key, RobustnessRow
@@ -20,7 +21,7 @@ LOGGER = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvalRobustnessFlags(CommandFlags):
+class EvalRobustnessFlags(Decoding, CommandFlags):
     """Measure a detector on images of known class, as they are and after changes of all images of both classes.
 
     DATA has the folders real/ and generated/. The changes are JPEG (quality 95 to 30), WebP (90 to 30), a reduction and
@@ -73,7 +74,7 @@ def run(args: EvalRobustnessFlags) -> Result:
     from rediffuse.report.robustness import robustness_figure
     from rediffuse.zoo.model import load
 
-    images = find_labelled(args.data)
+    images = find_labelled(args.data, args.decoding)
     model = load(args.model, device=args.device)
     detector = load_detector(args.detector, device=model.device)
     require_model(model, detector)

@@ -69,6 +69,8 @@ class CommandFlags:
 
 
 OUTPUT = ("--quiet", "--verbose", "--json")
+INHERITED = ("--max-pixels",)
+"""Flags of base classes, whose place among the fields says nothing about their importance."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -200,6 +202,7 @@ def help_text(kind: type, *, command: str, default: Any = None, width: int = 80)
         text += ["", _wrapped(part, width)]
     by_field = {flag.field[-1]: flag.name for flag in flags}
     output = [rest.pop(name) for name in OUTPUT if name in rest]
+    rest |= {name: rest.pop(name) for name in INHERITED if name in rest}  # to the end
     blocks = [("Required", required)]
     blocks += [(title, [rest.pop(name) for name in names if name in rest]) for title, names in groups.items()]
     blocks += [("Rarely needed" if groups else "Flags", list(rest.values())), ("Output", output)]

@@ -7,11 +7,12 @@ from typing import Annotated
 from rediffuse.cli.flags import MODEL, Argument, CommandFlags
 from rediffuse.cli.result import Result
 from rediffuse.errors import InputError
+from rediffuse.images.limits import Decoding
 from rediffuse.sampling.config import SamplingSettings
 
 
 @dataclass(frozen=True, kw_only=True)
-class InterpolateFlags(CommandFlags):
+class InterpolateFlags(Decoding, CommandFlags):
     """Invert two images, interpolate their latents spherically, and decode the results."""
 
     a: Annotated[Path, Argument(positional=True)]
@@ -77,7 +78,7 @@ def run(args: InterpolateFlags) -> Result:
     from rediffuse.zoo.model import load
 
     model = load(args.model, device=args.device)
-    ends = np.stack([center_crop(decode(path).pixels, model.image_size) for path in (args.a, args.b)])
+    ends = np.stack([center_crop(decode(path, args.decoding).pixels, model.image_size) for path in (args.a, args.b)])
     labels = None if args.class_ is None else [args.class_, args.class_]
     a, b = invert(model, to_tensor(ends), settings, labels=labels)
     images = interpolate(model, a, b, settings, num_frames=args.frames, label=args.class_, batch_size=args.batch_size)

@@ -8,11 +8,12 @@ from rediffuse.cli import dire
 from rediffuse.cli.flags import MODEL, PATHS, Argument, CommandFlags
 from rediffuse.cli.reconstruction import ReconstructionFlags
 from rediffuse.cli.result import Result
+from rediffuse.images.limits import Decoding
 from rediffuse.sampling.config import SamplingSettings
 
 
 @dataclass(frozen=True, kw_only=True)
-class InvertFlags(CommandFlags):
+class InvertFlags(Decoding, CommandFlags):
     """Invert images and save their latents x_T. Files whose results already exist are skipped.
 
     Every latent is also decoded; the manifest has the mean error of the decoded image (mean_error).
@@ -74,6 +75,7 @@ def run(args: InvertFlags) -> Result:
             batch_size=args.batch_size,
             workers=args.workers,
             device=args.device,
+            max_pixels=args.max_pixels,
             force=args.force,
             save="latents",
             precision="fp32",  # so that decoding, which is in fp32, is its inverse

@@ -12,6 +12,7 @@ from rediffuse.cli.paths import expand_stdin
 from rediffuse.cli.result import Result
 from rediffuse.errors import ConfigError
 from rediffuse.images.config import Crop
+from rediffuse.images.limits import Decoding
 from rediffuse.sampling.config import SamplingSettings, UpscaleRecord
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ GROUPS = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class UpscaleFlags(CommandFlags):
+class UpscaleFlags(Decoding, CommandFlags):
     """Enlarge images. Results that already exist are skipped; under torchrun, processes share the images.
 
     Exit status: 0 done, 1 some files failed, 2 usage error.
@@ -121,4 +122,4 @@ def _read(args: UpscaleFlags, model: "DiffusionModel", size: int) -> "tuple[list
     paths = list(expand_stdin(args.paths))
     if [Path(path).suffix for path in paths] == [".npz"]:
         return from_npz(Path(paths[0]), size, args.class_, model.num_classes), []
-    return from_files(find_images(paths), size, args.crop, args.class_)
+    return from_files(find_images(paths, args.decoding), size, args.crop, args.class_)

@@ -170,7 +170,7 @@ class _Surveyed:
 def _survey(found: FoundImage) -> _Surveyed | str:
     name = printable(found.path)
     try:
-        content = read_file(found.path)
+        content = read_file(found.path, found.limits)
         with pillow_silenced:
             width, height = upright_size(open_image(content, name))
     except ImageError as error:
@@ -215,7 +215,7 @@ def _common_size(surveyed: Sequence[_Surveyed]) -> int:
 
 def _align(file: _Surveyed, out: Path, settings: AlignSettings, draws: int) -> tuple[list[AlignedFile], int] | str:
     """The rows of one file and the number of new ones, or why there are none."""
-    name, size = printable(file.found.path), settings.size
+    name, size, limits = printable(file.found.path), settings.size, file.found.limits
     if file.short_side < size:
         return f"{name}: {file.width}x{file.height} pixels, smaller than the window of {size} pixels: left out"
     rows, missing = [], []
@@ -227,7 +227,7 @@ def _align(file: _Surveyed, out: Path, settings: AlignSettings, draws: int) -> t
     if not missing:
         return rows, 0
     try:
-        image = decode_bytes(read_file(file.found.path), name)
+        image = decode_bytes(read_file(file.found.path, limits), name, limits)
     except ImageError as error:
         return str(error)
     if image.sha256 != file.sha256:

@@ -31,7 +31,8 @@ from rediffuse.errors import ImageError, InputError
 from rediffuse.images.crop import squash
 from rediffuse.images.decode import decode_bytes, printable, read_file
 from rediffuse.images.facts import block_grid, facts_of
-from rediffuse.images.find import FoundImage, find_images
+from rediffuse.images.find import find_images
+from rediffuse.images.limits import Limits
 from rediffuse.images.windows import GRID
 from rediffuse.progress import Progress, counted, unobserved
 
@@ -106,7 +107,7 @@ class AuditReport:
         return f"these data can carry a claim, because {why}{but}"
 
 
-def audit_folder(folder: Path) -> list[AuditImage]:
+def audit_folder(folder: Path, limits: Limits = Limits()) -> list[AuditImage]:
     """The images of a folder or CSV file as `find_labelled` reads it, or of a folder with splits (`train/` and so on).
 
     Raises:
@@ -114,15 +115,15 @@ def audit_folder(folder: Path) -> list[AuditImage]:
     """
     splits = [name for name in SPLITS if (folder / name).is_dir()]
     if not splits:
-        return audit_labelled(find_labelled(folder))
-    return [image for split in splits for image in audit_labelled(find_labelled(folder / split), split)]
+        return audit_labelled(find_labelled(folder, limits))
+    return [image for split in splits for image in audit_labelled(find_labelled(folder / split, limits), split)]
 
 
 def audit_labelled(images: Iterable[LabelledImage], split: str = "") -> list[AuditImage]:
     """Images of known class; their collections are the groups. With a split, names begin with it."""
     return [
         AuditImage(
-            found=FoundImage(one.found.path, f"{split}/{one.found.name}") if split else one.found,
+            found=replace(one.found, name=f"{split}/{one.found.name}") if split else one.found,
             label=one.label,
             split=split,
             group=one.collection,
@@ -131,7 +132,9 @@ def audit_labelled(images: Iterable[LabelledImage], split: str = "") -> list[Aud
     ]
 
 
-def audit_paths(real: Sequence[Path | str], generated: Sequence[Path | str]) -> list[AuditImage]:
+def audit_paths(
+    real: Sequence[Path | str], generated: Sequence[Path | str], limits: Limits = Limits()
+) -> list[AuditImage]:
     """The images under the paths of each class: files, folders or patterns, as `images.find.find_images` takes them.
 
     Raises:
@@ -141,9 +144,9 @@ def audit_paths(real: Sequence[Path | str], generated: Sequence[Path | str]) -> 
     for label, (name, paths) in enumerate(zip(CLASSES, (real, generated), strict=True)):
         if not paths:
             raise InputError(f"no {name} images are given; both classes are needed")
-        for found in find_images(paths):
+        for found in find_images(paths, limits):
             first, _, below = found.name.partition("/")
-            named = FoundImage(found.path, f"{name}/{found.name}")
+            named = replace(found, name=f"{name}/{found.name}")
             images.append(AuditImage(found=named, label=label, group=first if below else ""))
     return images
 
@@ -209,10 +212,10 @@ def sampled(images: Sequence[AuditImage], max_files: int | None, seed: int) -> l
 
 def _examine(image: AuditImage) -> Examined | str:
     """One file, or the reason why it cannot be read."""
-    path = image.found.path
+    path, limits = image.found.path, image.found.limits
     try:
-        content = read_file(path)
-        decoded = decode_bytes(content, printable(path))
+        content = read_file(path, limits)
+        decoded = decode_bytes(content, printable(path), limits)
         facts = facts_of(content, printable(path))
     except ImageError as error:
         return str(error)

@@ -21,7 +21,8 @@ from rediffuse.detection.metrics import Interval, group_auc_interval
 from rediffuse.detection.verdict import Decision
 from rediffuse.errors import InputError
 from rediffuse.images.decode import printable
-from rediffuse.images.find import FoundImage, find_images
+from rediffuse.images.find import find_images
+from rediffuse.images.limits import Limits as FileLimits
 from rediffuse.progress import Progress, unobserved
 from rediffuse.zoo.model import DiffusionModel
 
@@ -62,13 +63,14 @@ class Calibrated:
     """The errors of files that were left out, one line each."""
 
 
-def find_own(folders: Sequence[Path | str], label: Label) -> list[LabelledImage]:
+def find_own(folders: Sequence[Path | str], label: Label, decoding: FileLimits = FileLimits()) -> list[LabelledImage]:
     """The images in folders of one class, each file once.
 
     Args:
         folders: the group of an image is the name of the folder and, below it, the folders that the image lies in, such
             as `phone/2024`.
         label: the class of the images.
+        decoding: the limits of the files.
 
     Raises:
         InputError: a path is not a folder, or holds no images.
@@ -84,9 +86,9 @@ def find_own(folders: Sequence[Path | str], label: Label) -> list[LabelledImage]
             number += 1
             name = f"{given}-{number}"
         names.append(name)
-        for found in find_images([folder]):
+        for found in find_images([folder], decoding):
             below = PurePosixPath(name) / found.name
-            image = FoundImage(found.path, f"{label}/{below}")
+            image = replace(found, name=f"{label}/{below}")
             images.setdefault(found.place, LabelledImage(image, CLASSES.index(label), below.parent.as_posix()))
     return list(images.values())
 
@@ -98,6 +100,7 @@ def calibrate(
     *,
     generated: Sequence[Path | str] = (),
     limits: Limits = FIVE_PERCENT,
+    decoding: FileLimits = FileLimits(),
     batch_size: int = 16,
     workers: int = 2,
     progress: Progress = unobserved,
@@ -112,6 +115,7 @@ def calibrate(
         detector: the detector.
         generated: folders of own generated images; without any, the detector's own left-out scores are kept.
         limits: the limits that the thresholds are chosen for; that of unfamiliar images is the detector's own.
+        decoding: the limits of the files.
         batch_size: images, or windows of images, per call of the network, at least 1.
         workers: threads that decode, at least 1.
         progress: called with the number of judged images.
@@ -122,9 +126,9 @@ def calibrate(
         ConfigError: a limit is smaller than the number of images or groups supports; says how many are needed.
         SettingsMismatch: the detector was trained with another model.
     """
-    own: dict[Label, list[LabelledImage]] = {"real": find_own(real, "real")}
+    own: dict[Label, list[LabelledImage]] = {"real": find_own(real, "real", decoding)}
     if generated:
-        own["generated"] = find_own(generated, "generated")
+        own["generated"] = find_own(generated, "generated", decoding)
     images = [image for of_class in own.values() for image in of_class]
     _require_one_class(images)
     # A limit that all files together do not support is refused before the work.

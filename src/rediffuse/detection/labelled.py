@@ -8,13 +8,14 @@ of real images without one of generated images, every other folder is a generato
 import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from rediffuse.detection.left_out import NOUNS, Label, LeftOut, by_group, collection_of
 from rediffuse.errors import InputError
 from rediffuse.images.decode import printable
 from rediffuse.images.find import FoundImage, find_images
+from rediffuse.images.limits import Limits
 from rediffuse.images.lists import listed_files
 
 CLASSES = ("real", "generated")
@@ -55,13 +56,14 @@ class _ClassFolder:
     """Its own name, if that is part of the group."""
 
 
-def find_labelled(data: Path) -> list[LabelledImage]:
+def find_labelled(data: Path, limits: Limits = Limits()) -> list[LabelledImage]:
     """The images of known class in a folder or in a list.
 
     Args:
         data: a folder with folders of `CLASS_FOLDERS` at any depth. Folders that are above all of these are no part of
             a group. Or a CSV or Parquet file with the columns file or path (see `lists.listed_files`), label (real or
             0, generated or 1) and, optionally, group.
+        limits: those of the files.
 
     Returns:
         The images; their names are relative to the folder, or those of the list. Of a folder, real images come first.
@@ -72,7 +74,7 @@ def find_labelled(data: Path) -> list[LabelledImage]:
         StorageError: the list cannot be read.
     """
     if data.is_file():
-        return _read_list(data)
+        return _read_list(data, limits)
     if not data.is_dir():
         raise InputError(f"{printable(data)}: does not exist; a folder, or a CSV or Parquet file, is needed")
     folders = sorted(_class_folders(data, (), frozenset()), key=lambda folder: folder.label)
@@ -88,10 +90,10 @@ def find_labelled(data: Path) -> list[LabelledImage]:
     images, inside = [], []
     for folder in folders:
         place = printable(folder.path.relative_to(data).as_posix())
-        for found in find_images([folder.path]):
+        for found in find_images([folder.path], limits):
             below = folder.generator + PurePosixPath(found.name).parts[:-1]
             group = "/".join(folder.above[num_common:] + below) or CLASSES[folder.label]
-            images.append(LabelledImage(FoundImage(found.path, f"{place}/{found.name}"), folder.label, group))
+            images.append(LabelledImage(replace(found, name=f"{place}/{found.name}"), folder.label, group))
             if below:
                 inside.append(images[-1])
     _require_one_class(inside, data)
@@ -149,7 +151,7 @@ def _common(paths: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
     return first[: (*same, False).index(False)]
 
 
-def _read_list(path: Path) -> list[LabelledImage]:
+def _read_list(path: Path, limits: Limits) -> list[LabelledImage]:
     images: dict[str, LabelledImage] = {}
     for listed in listed_files(str(path)):
         name, label = listed.name, listed.label
@@ -158,7 +160,7 @@ def _read_list(path: Path) -> list[LabelledImage]:
         if label not in (0, 1):
             given = "no label" if label is None else f"the label {label}"
             raise InputError(f"{listed.place}: {name} has {given}; real, 0, generated, 1 are allowed")
-        images[name] = LabelledImage(FoundImage(listed.path, name), label, listed.group or CLASSES[label])
+        images[name] = LabelledImage(FoundImage(listed.path, name, limits), label, listed.group or CLASSES[label])
     for label, name in enumerate(CLASSES):
         if label not in {image.label for image in images.values()}:
             raise InputError(f"{path}: has no {name} images; both classes are needed")

@@ -6,7 +6,7 @@ generated images should hardly change.
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -112,11 +112,11 @@ def swap_test(
 def _encoded(found: FoundImage, path: Path, quality: int) -> FoundImage | None:
     """The file after a JPEG, stored as PNG; None if it can no longer be read."""
     try:
-        pixels = decode(found.path).pixels
+        pixels = decode(found.path, found.limits).pixels
     except ImageError:
         return None
     write_bytes(path, png_bytes(degrade.jpeg(pixels, quality)))
-    return FoundImage(path, found.name)
+    return replace(found, path=path)
 
 
 def _moved(labels: np.ndarray, before: np.ndarray, after: np.ndarray, resamples: int = 2000) -> Interval:

@@ -17,6 +17,7 @@ from rediffuse.files import sha256_of
 from rediffuse.images.crop import center_crop
 from rediffuse.images.decode import decode
 from rediffuse.images.find import FoundImage, find_images
+from rediffuse.images.limits import Limits
 from rediffuse.images.npz import NpzBatch, open_npz, read_array
 
 _THREADS = 4
@@ -52,7 +53,7 @@ class ImageSet:
     """Spatial statistics that the file includes (`mu_s` and `sigma_s`)."""
 
 
-def open_set(path: str, size: int | None = None) -> ImageSet:
+def open_set(path: str, size: int | None = None, limits: Limits = Limits()) -> ImageSet:
     """Open an `.npz` file, or find the images of a folder.
 
     Args:
@@ -60,6 +61,7 @@ def open_set(path: str, size: int | None = None) -> ImageSet:
             or all of them), or a path that `images.find.find_images` takes.
         size: scale and crop the images to squares of this side; None does not change them, and they must have one size.
             Statistics that an `.npz` includes do not change.
+        limits: those of the image files.
 
     Raises:
         InputError: there are no images or statistics; names what the file holds.
@@ -68,7 +70,7 @@ def open_set(path: str, size: int | None = None) -> ImageSet:
     if size is not None and size < 1:
         raise ConfigError(f"size={size}: at least 1 is needed")
     if not path.lower().endswith(".npz"):
-        files = ImageFiles(find_images([path]), size)
+        files = ImageFiles(find_images([path], limits), size)
         return ImageSet(path=path, digest=files.digest(), images=files)
     return _open_npz(Path(path), size)
 
@@ -113,7 +115,7 @@ class ImageFiles:
 
     def _pixels(self, file: FoundImage) -> np.ndarray | ImageError:
         try:
-            pixels = decode(file.path).pixels
+            pixels = decode(file.path, file.limits).pixels
         except ImageError as error:
             return error
         return pixels if self.size is None else center_crop(pixels, self.size)

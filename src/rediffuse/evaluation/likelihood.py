@@ -129,6 +129,6 @@ def _batches(
 
 def _x_0(file: FoundImage, size: int) -> Tensor | ImageError:
     try:
-        return to_tensor(network_inputs(decode(file.path).pixels, size, "center", file.source)[0])[0]
+        return to_tensor(network_inputs(decode(file.path, file.limits).pixels, size, "center", file.source)[0])[0]
     except ImageError as error:
         return error

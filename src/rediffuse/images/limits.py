@@ -36,3 +36,17 @@ class Limits:
             raise ConfigError(f"max_pixels={max_pixels}: at least 1 is needed")
         growth = max(1.0, max_pixels / cls.max_pixels)
         return cls(max_pixels=max_pixels, seconds=ceil(cls.seconds * growth), memory=round(cls.memory * growth))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decoding:
+    """How large image files may be; a base of the flags of every command that reads them."""
+
+    max_pixels: int = Limits.max_pixels
+    """Largest file that is decoded, in pixels. Each file may take 5 s of CPU time and 512 MiB of memory; with a larger
+    number, proportionally more."""
+
+    @property
+    def decoding(self) -> Limits:
+        """The limits of each file."""
+        return Limits.for_pixels(self.max_pixels)

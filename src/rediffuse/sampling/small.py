@@ -111,7 +111,7 @@ def from_files(
     images, reasons = [], []
     for found in files:
         try:
-            pixels = CROPS[crop](decode(found.path).pixels, size)
+            pixels = CROPS[crop](decode(found.path, found.limits).pixels, size)
         except ImageError as error:
             reasons.append(str(error))
         else:

@@ -1,6 +1,7 @@
 """Training a classifier of noisy images, for classifier guidance (arXiv:2105.05233, Sec. 4)."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from rediffuse.errors import ConfigError, InputError
 from rediffuse.models.encoder import EncoderUNetModel
 from rediffuse.progress import Progress, unobserved
 from rediffuse.records import dump
-from rediffuse.training.config import ClassifierTraining, ImageConfig
+from rediffuse.training.config import ClassifierTraining
 from rediffuse.training.data import ImageData, list_images
 from rediffuse.training.quartiles import by_quartile
 from rediffuse.training.randomness import NOISE, TIMESTEPS, VALIDATION, Place, derive
@@ -106,7 +107,7 @@ class ClassifierTask(Task):
     def _read_validation(self, folder: str, classes: tuple[str, ...]) -> ImageData:
         config = self.config
         listing = list_images(Path(folder), Path(config.validation_labels) if config.validation_labels else None)
-        plain = ImageConfig(random_flip=False, cache_limit_mb=config.images.cache_limit_mb)
+        plain = replace(config.images, random_flip=False, random_crop=False)
         return ImageData(listing.numbered_as(classes), plain, config.network.image_size, config.loop.seed)
 
 

@@ -6,6 +6,7 @@ from typing import Literal
 
 from rediffuse.diffusion.config import ProcessConfig
 from rediffuse.errors import ConfigError
+from rediffuse.images.limits import Decoding
 from rediffuse.models.config import EncoderConfig, Precision, UNetConfig
 from rediffuse.records import require_range
 
@@ -17,11 +18,13 @@ TimestepSampler = Literal["uniform", "low_noise", "loss_second_moment"]
 
 FREE_FIELDS = frozenset(
     {"num_steps", "num_workers", "log_every", "save_every", "evaluate_every", "keep", "cache_limit_mb", "device"}
+    | {"max_pixels"}
     | {"data", "labels", "validation", "validation_labels"}
 )
 """Fields that may change when a run is resumed: they do not change the result of a training step.
 
-The folder of images may change, because the data are compared by a fingerprint of names and labels. Validation does not
+The folder of images and the limit of their size may change, because the data that were read are compared by a
+fingerprint of names and labels. Validation does not
 affect the weights.
 """
 
@@ -103,7 +106,7 @@ class LoopConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImageConfig:
+class ImageConfig(Decoding):
     """How images are read and cropped."""
 
     random_crop: bool = False

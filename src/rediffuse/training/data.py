@@ -16,6 +16,7 @@ from rediffuse.errors import ImageError, InputError, nearest
 from rediffuse.images.crop import center_crop, random_crop
 from rediffuse.images.decode import decode
 from rediffuse.images.find import find_images
+from rediffuse.images.limits import Limits
 from rediffuse.images.stored import StoredFile
 from rediffuse.images.tensors import to_tensor
 from rediffuse.progress import Progress, counted, unobserved
@@ -119,7 +120,7 @@ class ImageData:
         self.config, self.image_size, self.seed = config, image_size, seed
         num_bytes = len(listing.paths) * image_size**2 * 3
         caches = not config.random_crop and num_bytes <= config.cache_limit_mb * 2**20
-        crops, self.skipped = _read_all(listing.paths, image_size, keep=caches, progress=progress)
+        crops, self.skipped = _read_all(listing.paths, image_size, config.decoding, keep=caches, progress=progress)
         if not crops:
             raise InputError(f"none of the {len(listing.paths)} images can be read; the first: {self.skipped[0]}")
         self.listing = listing.only(list(crops))
@@ -152,7 +153,7 @@ class ImageData:
         if self._cache is not None:
             pixels = self._cache[index]
         else:
-            pixels = decode(self.listing.paths[index]).pixels
+            pixels = decode(self.listing.paths[index], self.config.decoding).pixels
             size = self.image_size
             pixels = random_crop(pixels, size, rng) if self.config.random_crop else center_crop(pixels, size)
         is_mirrored = self.config.random_flip and rng.random() < 0.5
@@ -165,13 +166,13 @@ def _permutation(seed: int, epoch: int, n: int) -> np.ndarray:
 
 
 def _read_all(
-    paths: Sequence[Path | StoredFile], size: int, *, keep: bool, progress: Progress
+    paths: Sequence[Path | StoredFile], size: int, limits: Limits, *, keep: bool, progress: Progress
 ) -> tuple[dict[int, np.ndarray], list[str]]:
     """The centre crop (empty unless it is kept) of every readable file by index; the error messages of the rest."""
 
     def read(path: Path | StoredFile) -> np.ndarray | ImageError:
         try:
-            pixels = decode(path).pixels
+            pixels = decode(path, limits).pixels
         except ImageError as error:
             return error
         return center_crop(pixels, size) if keep else np.empty(0, np.uint8)

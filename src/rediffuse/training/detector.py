@@ -72,14 +72,14 @@ def train_detector(
 
 def _train_detector(config: DetectorTraining, model: DiffusionModel, folder: Path, progress: Progress) -> Evaluation:
     has_splits = (config.data / SPLITS[0]).is_dir()
-    images = _splits(config.data) if has_splits else find_labelled(config.data)
+    images = _splits(config) if has_splits else find_labelled(config.data, config.decoding)
     for name in BESIDE_DATA:
         if has_splits and getattr(config, name) is not None:
             raise ConfigError(f"{name}={getattr(config, name)}: is for data without the folders {', '.join(SPLITS)}")
     maps = [name for name in config.features if isinstance(INPUTS[name], MapInput)]
     if maps and not has_splits:
         raise ConfigError(f"features={maps[0]}: needs the folders {', '.join(SPLITS)} in {config.data}")
-    to_audit = audit_folder(config.data) if has_splits else audit_labelled(images)
+    to_audit = audit_folder(config.data, config.decoding) if has_splits else audit_labelled(images)
     audited = audit(to_audit, max_files=AUDITED, workers=config.workers, progress=progress)
     LOGGER.log(logging.INFO if audited.can_carry_a_claim else logging.WARNING, "%s", audited.line)
     cache = ReconstructionCache(
@@ -183,16 +183,21 @@ def _warn_of_limits(detector: Detector, config: DetectorTraining) -> None:
 def beside_data(config: DetectorTraining) -> list[LabelledImage]:
     """The images of `config.originals` and `config.changed`, with names that begin with that of the field."""
     folders = {name: getattr(config, name) for name in BESIDE_DATA}
-    return [_below(name, image) for name, folder in folders.items() if folder for image in find_labelled(folder)]
+    return [
+        _below(name, image)
+        for name, folder in folders.items()
+        if folder
+        for image in find_labelled(folder, config.decoding)
+    ]
 
 
-def _splits(data: Path) -> list[LabelledImage]:
+def _splits(config: DetectorTraining) -> list[LabelledImage]:
     """The images of all splits, with names that begin with that of the split."""
-    return [_below(split, image) for split in SPLITS for image in find_labelled(data / split)]
+    return [_below(split, image) for split in SPLITS for image in find_labelled(config.data / split, config.decoding)]
 
 
 def _below(folder: str, image: LabelledImage) -> LabelledImage:
-    return replace(image, found=FoundImage(image.found.path, f"{folder}/{image.found.name}"))
+    return replace(image, found=replace(image.found, name=f"{folder}/{image.found.name}"))
 
 
 def _is_in(folder: str, image: LabelledImage) -> bool:

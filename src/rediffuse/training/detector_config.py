@@ -8,6 +8,7 @@ from rediffuse.detection.config import FIVE_PERCENT, InputName, Limits, MapName
 from rediffuse.dire.settings import DireSettings, Grid
 from rediffuse.errors import ConfigError
 from rediffuse.images.config import num_windows
+from rediffuse.images.limits import Decoding
 from rediffuse.models.config import Precision
 from rediffuse.training.config import LoopConfig
 
@@ -15,7 +16,7 @@ RESNET = LoopConfig(num_steps=2000, batch_size=32, ema_rates=())
 
 
 @dataclass(frozen=True, kw_only=True)
-class DetectorTraining:
+class DetectorTraining(Decoding):
     """A search over depths and inputs, judged by the AUC on images that were left out of the fit."""
 
     data: Path

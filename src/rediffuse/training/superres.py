@@ -1,5 +1,6 @@
 """Training a super-resolution model (arXiv:2105.05233, Sec. 4.4), which takes a small version of the image as input."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -8,7 +9,7 @@ from torch.nn import functional as F
 
 from rediffuse.models.superres import SuperResModel
 from rediffuse.progress import Progress, unobserved
-from rediffuse.training.config import ImageConfig, SuperResTraining
+from rediffuse.training.config import SuperResTraining
 from rediffuse.training.data import ImageData, list_images
 from rediffuse.training.diffusion import DiffusionTask, write_grid
 from rediffuse.training.task import Batch
@@ -59,7 +60,8 @@ class SuperResTask(DiffusionTask):
             listing = listing.numbered_as(classes)
         stride = -(-len(listing.paths) // config.grid.num_images)
         few = listing.only(range(0, len(listing.paths), stride))
-        data = ImageData(few, ImageConfig(random_flip=False), config.network.image_size, config.loop.seed)
+        plain = replace(config.images, random_flip=False, random_crop=False)
+        data = ImageData(few, plain, config.network.image_size, config.loop.seed)
         return data[range(len(data))]
 
 
