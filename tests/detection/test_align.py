@@ -12,7 +12,8 @@ from PIL import Image
 from labelled_images import as_jpeg, write_class, write_data
 from rediffuse.detection.align import INDEX, Alignment, align
 from rediffuse.detection.audit import audit, audit_folder
-from rediffuse.errors import ConfigError, InputError
+from rediffuse.errors import ConfigError, InputError, StorageError
+from rediffuse.files import CLAIM, claim
 from rediffuse.images.find import find_images
 from rediffuse.images.history import History
 
@@ -99,6 +100,7 @@ def test_what_is_there_is_not_written_again_and_what_is_missing_is(source: Path,
     before = contents(tmp_path)
     missing = tmp_path / first.files[3].file
     missing.unlink()
+    (tmp_path / CLAIM).touch()  # of a process that was killed
     (tmp_path / "generated" / ".5.png.0123abcd.png").write_bytes(b"cut short")  # as a killed process leaves it
     second = aligned(source, tmp_path)
     assert (first.num_new, second.num_new) == (120, 1)
@@ -160,3 +162,9 @@ def test_a_size_that_would_be_tiny_has_to_be_given(tmp_path: Path) -> None:
     write_data(tmp_path, number=1)
     with pytest.raises(InputError, match=r"40x32 pixels, too small to be the size of all windows; give --size"):
         align(find_images([tmp_path]), tmp_path / "out")
+
+
+def test_a_folder_that_another_process_fills_is_left_alone(source: Path, tmp_path: Path) -> None:
+    with claim(tmp_path), pytest.raises(StorageError, match="another process is writing"):
+        aligned(source, tmp_path)
+    assert list(tmp_path.iterdir()) == []

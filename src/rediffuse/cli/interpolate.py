@@ -68,7 +68,7 @@ def run(args: InterpolateFlags) -> Result:
 
     import numpy as np
 
-    from rediffuse.files import remove, write_bytes
+    from rediffuse.files import claim, remove, write_bytes
     from rediffuse.images.crop import center_crop
     from rediffuse.images.decode import decode
     from rediffuse.images.encode import png_bytes
@@ -83,10 +83,11 @@ def run(args: InterpolateFlags) -> Result:
     a, b = invert(model, to_tensor(ends), settings, labels=labels)
     images = interpolate(model, a, b, settings, num_frames=args.frames, label=args.class_, batch_size=args.batch_size)
     frames = [to_uint8(x_0) for x_0 in images]
-    for old in args.out.glob("frames/*.png"):
-        remove(old)  # from a call with another number of frames
-    paths = [args.out / "frames" / f"{place:03d}.png" for place in range(len(frames))]
-    for path, frame in zip(paths, frames, strict=True):
-        write_bytes(path, png_bytes(frame))
-    write_bytes(strip, png_bytes(tile(np.stack([ends[0], *frames, ends[1]]), columns=len(frames) + 2)))
+    with claim(args.out):
+        for old in args.out.glob("frames/*.png"):
+            remove(old)  # from a call with another number of frames
+        paths = [args.out / "frames" / f"{place:03d}.png" for place in range(len(frames))]
+        for path, frame in zip(paths, frames, strict=True):
+            write_bytes(path, png_bytes(frame))
+        write_bytes(strip, png_bytes(tile(np.stack([ends[0], *frames, ends[1]]), columns=len(frames) + 2)))
     return Result(text=f"{len(frames)} frames: {strip}", record={"frames": paths, "strip": strip})

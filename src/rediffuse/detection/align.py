@@ -23,7 +23,7 @@ import numpy as np
 
 from rediffuse.dire.job import in_threads
 from rediffuse.errors import ConfigError, ImageError, InputError
-from rediffuse.files import remove_partial, write_bytes
+from rediffuse.files import claim, write_bytes
 from rediffuse.images.decode import decode_bytes, open_image, pillow_silenced, printable, read_file, upright_size
 from rediffuse.images.encode import png_bytes
 from rediffuse.images.find import FoundImage
@@ -128,7 +128,7 @@ def align(
     Raises:
         ConfigError: an argument is outside its limits, or differs from that of the existing copy.
         InputError: no file can be read, or the smallest one is smaller than `SMALLEST_CHOSEN`.
-        StorageError: the copy cannot be written.
+        StorageError: the copy cannot be written, or another process is writing to `out`.
     """
     for name, number, least in (("size", size, SMALLEST), ("draws", draws, 1), ("workers", workers, 1)):
         if number is not None and number < least:
@@ -136,22 +136,22 @@ def align(
     outcomes = list(counted(in_threads(_survey, files, workers, 64), "sizes", len(files), progress))
     surveyed = [outcome for outcome in outcomes if isinstance(outcome, _Surveyed)]
     failures = [outcome for outcome in outcomes if isinstance(outcome, str)]
-    settings = _settings(surveyed, out, seed, size, blurs)
-    remove_partial(out)
-    write_bytes(out / SETTINGS, (json.dumps(dump(settings), indent=2) + "\n").encode())
+    with claim(out):
+        settings = _settings(surveyed, out, seed, size, blurs)
+        write_bytes(out / SETTINGS, (json.dumps(dump(settings), indent=2) + "\n").encode())
 
-    def one(file: _Surveyed) -> tuple[list[AlignedFile], int] | str:
-        return _align(file, out, settings, draws)
+        def one(file: _Surveyed) -> tuple[list[AlignedFile], int] | str:
+            return _align(file, out, settings, draws)
 
-    aligned: list[AlignedFile] = []
-    num_new = 0
-    for outcome in counted(in_threads(one, surveyed, workers, 16), "align", len(surveyed), progress):
-        if isinstance(outcome, str):
-            failures.append(outcome)
-        else:
-            aligned += outcome[0]
-            num_new += outcome[1]
-    write_bytes(out / INDEX, _table(aligned).encode())
+        aligned: list[AlignedFile] = []
+        num_new = 0
+        for outcome in counted(in_threads(one, surveyed, workers, 16), "align", len(surveyed), progress):
+            if isinstance(outcome, str):
+                failures.append(outcome)
+            else:
+                aligned += outcome[0]
+                num_new += outcome[1]
+        write_bytes(out / INDEX, _table(aligned).encode())
     return Alignment(settings=settings, files=tuple(aligned), num_new=num_new, failures=tuple(failures))
 
 
