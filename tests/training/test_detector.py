@@ -361,3 +361,30 @@ def test_only_features_that_need_a_second_view_pay_for_it(data: Path, model: Dif
     assert calls["views"] == 2 * calls["bands"] == 4
     kept = [set(load_file(next(folder.rglob("*.safetensors")))) for folder in (tmp_path / "reconstructions").iterdir()]
     assert sorted(map(sorted, kept)) == [["second", "x_0_hat", "x_T"], ["x_0_hat", "x_T"]]
+
+
+def test_a_file_that_is_replaced_while_it_is_reconstructed_is_stored_by_what_was_read(
+    tmp_path: Path, model: DiffusionModel
+) -> None:
+    first, second = tmp_path / "images" / "first.png", tmp_path / "images" / "second.png"
+    first.parent.mkdir()
+    rng = np.random.default_rng(0)
+    early, late, other = (picture(rng, is_generated=True) for _ in range(3))
+    early.save(first)
+    other.save(second)
+    settings = DireSettings.for_model(model, steps=4, depth=1)
+
+    def cache(name: str) -> ReconstructionCache:
+        return ReconstructionCache(folder=tmp_path / name, model=model, batch_size=1, workers=1)
+
+    list(cache("cache").reconstruct(find_images([second]), settings))
+    results = cache("cache").reconstruct(find_images([first, second]), settings)
+    assert next(results).found.path == second  # the other one is missing in the cache by its present content
+    late.save(first)
+    list(results)
+    for content in (early, late):
+        content.save(first)
+        [stored], [fresh] = (list(cache(name).reconstruct(find_images([first]), settings)) for name in ("cache", "new"))
+        assert stored.reconstruction is not None
+        assert fresh.reconstruction is not None
+        assert torch.equal(stored.reconstruction.x_0_hat, fresh.reconstruction.x_0_hat)

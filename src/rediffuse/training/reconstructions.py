@@ -40,12 +40,13 @@ class ReconstructionCache:
             InputError: a file of the cache is damaged; names the file.
             ConfigError, SettingsMismatch, StorageError: see `dire.job.reconstruct_files` and `files.atomic_write`.
         """
-        paths = {image.name: self._path(image, settings) for image in found}
         missing = []
         for image in found:
-            path = paths[image.name]
-            if path is not None and is_whole(path):
-                yield _read(image, path, settings)
+            content = image.sha256()
+            path = None if content is None else self._path(content, settings)
+            known = _read(image, path, settings) if path is not None and is_whole(path) else None
+            if known is not None:
+                yield known
             else:
                 missing.append(image)
         for result in reconstruct_files(
@@ -56,16 +57,13 @@ class ReconstructionCache:
             workers=self.workers,
             num_files=len(found),
         ):
-            path = paths[result.found.name]
-            if result.reconstruction is not None and path is not None:
-                _write(path, result.reconstruction)
+            if result.reconstruction is not None and result.meta is not None:
+                # The file may have changed since; this is the content that was reconstructed.
+                _write(self._path(result.meta.sha256, settings), result.reconstruction)
             yield result
 
-    def _path(self, image: FoundImage, settings: DireSettings) -> Path | None:
-        """The path of a file's result in the cache; None if the file cannot be read."""
-        content = image.sha256()
-        if content is None:
-            return None
+    def _path(self, content: str, settings: DireSettings) -> Path:
+        """The path of the result of a file with this SHA-256."""
         return self.folder / digest(settings) / content[:2] / f"{content}.safetensors"
 
 
@@ -77,10 +75,13 @@ def _write(path: Path, reconstruction: Reconstruction) -> None:
     files.write_bytes(path, safetensors.torch.save(tensors))
 
 
-def _read(image: FoundImage, path: Path, settings: DireSettings) -> FileResult:
+def _read(image: FoundImage, path: Path, settings: DireSettings) -> FileResult | None:
+    """The result of a file in the cache; None if the file has changed since the path was chosen by its content."""
     loaded = load_file(image, settings)
     if loaded.x_0 is None:
         return FileResult(found=image, reason=loaded.reason)
+    if loaded.meta is None or loaded.meta.sha256 != path.stem:
+        return None
     try:
         tensors = safetensors.torch.load(path.read_bytes())
     except (OSError, SafetensorError) as error:
