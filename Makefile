@@ -39,7 +39,7 @@ format: .venv/.dev
 PAGES := build/pages
 docs: .venv/.dev
 	rm -rf $(PAGES) build/site && mkdir -p $(PAGES)/src/rediffuse/weights
-	cp -r README.md CHANGELOG.md CONTRIBUTING.md docs examples $(PAGES)
+	cp -r README.md CHANGELOG.md CONTRIBUTING.md SECURITY.md docs examples $(PAGES)
 	cp src/rediffuse/weights/README.md $(PAGES)/src/rediffuse/weights
 	$(BIN)/python -m nbconvert --log-level WARN --to markdown --output-dir $(PAGES)/examples examples/tour.ipynb
 	$(BIN)/zensical build --clean --strict

@@ -143,6 +143,11 @@ def test_a_file_is_kept_only_if_it_is_what_the_user_says(script: PublishedFile, 
         fetch_published(script, tmp_path, sha256="0" * 64)
 
 
+def test_folders_of_downloads_are_for_the_user_only(model, tmp_path: Path) -> None:
+    path = fetch_published(model, tmp_path / "cache" / "rediffuse")
+    assert {folder.stat().st_mode & 0o777 for folder in path.parents if tmp_path in folder.parents} == {0o700}
+
+
 def test_a_fetched_model_needs_no_server(model, tmp_path: Path) -> None:
     fetch_published(model, tmp_path)
     unreachable = replace(model, address="http://127.0.0.1:1/weights.pt")

@@ -27,6 +27,8 @@ if typing.TYPE_CHECKING:
 
 FAILED, MISUSED, INTERRUPTED, READER_GONE = 1, 2, 130, 141
 SHELLS = ("bash", "zsh", "fish")
+NO_TELEMETRY = {"HF_HUB_DISABLE_TELEMETRY": "1", "DISABLE_TELEMETRY": "1", "RAY_USAGE_STATS_ENABLED": "0"}
+"""The environment variables that forbid dependencies to report their use; they read them when they are imported."""
 WIDEST_HELP = 100
 """Largest width of help, in characters."""
 
@@ -74,6 +76,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the words after `rediffuse`; None uses those of the process.
     """
     words = list(sys.argv[1:] if argv is None else argv)
+    for name, value in NO_TELEMETRY.items():
+        os.environ.setdefault(name, value)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # so that every file name can be shown

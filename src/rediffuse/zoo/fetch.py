@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rediffuse.errors import CheckpointError, ConfigError, FetchError, InputError, shown
+from rediffuse.errors import CheckpointError, ConfigError, FetchError, InputError, StorageError, shown
 from rediffuse.files import sha256_of, write_bytes
 from rediffuse.zoo.published import PublishedFile, PublishedModel
 
@@ -76,12 +76,22 @@ def fetch_published(
     if not path.is_file():
         from rediffuse.zoo.download import download  # imports an HTTP client, which takes half a second
 
+        _make_private(path.parent)
         download(published.address, path, find_fault, progress=progress)
     elif fault := find_fault(path):
         raise FetchError(f"{path}: {fault}; delete it to download it again")
     if not _record(path).is_file():
         write_bytes(_record(path), f"{known or sha256_of(path)}  {path.name}\n".encode())  # the format of sha256sum
     return path
+
+
+def _make_private(folder: Path) -> None:
+    """Create a folder, and those above it that are missing, for this user only."""
+    try:
+        for missing in reversed([one for one in (folder, *folder.parents) if not one.exists()]):
+            missing.mkdir(mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise StorageError(f"{folder}: could not be written: {error.strerror or error}") from error
 
 
 def _agreed(given: str, known: str | None, published: PublishedFile, path: Path) -> str:
