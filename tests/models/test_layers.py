@@ -107,9 +107,10 @@ def test_inference_normalises_as_the_separate_steps(
     torch.testing.assert_close(given.float(), F.silu(expected), atol=tolerance, rtol=tolerance)
 
 
-def test_normalisation_of_large_batches_does_not_go_group_by_group() -> None:
-    """torch's kernel does where channels are innermost and maps are small: as slow as a convolution."""
+def test_small_maps_are_not_normalised_with_their_channels_innermost() -> None:
+    """There torch's kernel goes group by group, as slow as a convolution."""
     x = torch.randn(16, 64, 16, 16).to(memory_format=torch.channels_last)
-    with torch.inference_mode(), profile(activities=[ProfilerActivity.CPU]) as seen:
+    with torch.inference_mode(), profile(activities=[ProfilerActivity.CPU], record_shapes=True) as seen:
         GroupNorm(64).silu(x)
-    assert "aten::native_group_norm" not in {event.key for event in seen.key_averages()}
+    copies = [event for event in seen.key_averages() if event.key == "aten::clone"]
+    assert sum(event.count for event in copies) == 2  # before and after

@@ -50,8 +50,8 @@ def test_samplers_are_those_of_the_diffusion_package() -> None:
 
 def test_selected_steps_are_evenly_spaced_and_end_with_the_sample() -> None:
     model, settings = unet(), SamplingSettings(sampler="dpm_solver", steps=7)
-    steps = list(denoise(model, [0], settings))
-    kept = select_steps(model, denoise(model, [0], settings), settings, 3)
+    steps = list(denoise(model, model.denoiser(settings), [0], settings))
+    kept = select_steps(model, denoise(model, model.denoiser(settings), [0], settings), settings, 3)
     assert len(kept) == 3
     for step, place in zip(kept, (0, 3, 6), strict=True):
         torch.testing.assert_close(step.x, steps[place].x)

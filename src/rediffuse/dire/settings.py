@@ -91,7 +91,7 @@ class DireSettings:
         settings = cls(**facts_of(model), **fields)
         if settings.solver != AUTOENCODER:  # these raise an error for what the model cannot do now, not during a job
             model.process(settings.respacing)
-            model.denoiser(settings)
+            model.check_settings(settings)
         elif model.autoencoder is None:
             raise ConfigError(f"solver={AUTOENCODER}: {model.provenance.source} has no autoencoder; a latent model has")
         return settings

@@ -1,8 +1,7 @@
 """The part that the U-Net and the encoder share: timestep embedding, downsampling path, middle block."""
 
-import copy
 from collections.abc import Iterable, Iterator
-from typing import Any, Self
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +18,9 @@ from rediffuse.models.layers import (
     conv_nd,
     timestep_embedding,
 )
+
+MOST_EMBEDDINGS = 256
+"""Timesteps whose embeddings a network keeps: for ADM at 256 px they take 0.1 GB."""
 
 
 class Trunk(nn.Module):
@@ -47,6 +49,10 @@ class Trunk(nn.Module):
         """Number of output channels of every input block."""
         self.block_levels: list[int] = []
         """Level of every input block: 0 is full resolution, 1 half of it, and so on."""
+        self.remembers_embeddings = False
+        """Whether one timestep for all images is embedded only once in all calls; only for networks on a CPU whose
+        weights do not change (`models.inference`)."""
+        self._embeddings: dict[float, Tensor] = {}
         self.input_blocks = nn.ModuleList(self._input_blocks(stem_channels))
         channels = self.block_channels[-1]
         self.middle_block = TimestepEmbedSequential(
@@ -121,10 +127,20 @@ class Trunk(nn.Module):
         """
         if len(timesteps) and timesteps.stride(0) == 0:
             timesteps = timesteps[:1]
+        if not self.remembers_embeddings or len(timesteps) != 1 or y is not None:
+            emb = self._embed(timesteps)
+            return emb if y is None else emb + self.label_emb(y)
+        timestep = timesteps.item()
+        if timestep not in self._embeddings:
+            if len(self._embeddings) == MOST_EMBEDDINGS:
+                self._embeddings.clear()
+            self._embeddings[timestep] = self._embed(timesteps)
+        return self._embeddings[timestep]
+
+    def _embed(self, timesteps: Tensor) -> Tensor:
         first = self.time_embed[0]
         assert isinstance(first, nn.Linear)
-        emb = self.time_embed(timestep_embedding(timesteps, self.config.model_channels).to(first.weight.dtype))
-        return emb if y is None else emb + self.label_emb(y)
+        return self.time_embed(timestep_embedding(timesteps, self.config.model_channels).to(first.weight.dtype))
 
     @property
     def torso_dtype(self) -> torch.dtype:
@@ -141,18 +157,12 @@ class Trunk(nn.Module):
 
         Normalisation, embeddings and the head keep their precision, so the output is still float32.
         """
-        for module in self._torso():
+        for module in self.torso():
             module.to(dtype)
         return self
 
-    def with_torso_dtype(self, dtype: torch.dtype) -> Self:
-        """A network like this one after `to_torso_dtype`, which shares all its other weights with it."""
-        weights: dict[int, Any] = {id(weight): weight for weight in self.parameters()}
-        for module in self._torso():
-            weights |= {id(one): nn.Parameter(one.detach().to(dtype), False) for one in module.parameters()}
-        return copy.deepcopy(self, weights)
-
-    def _torso(self) -> Iterator[nn.Module]:
+    def torso(self) -> Iterator[nn.Module]:
+        """The layers that `to_torso_dtype` converts."""
         for name, module in self.named_modules():
             if name.startswith(("input_blocks", "middle_block", "output_blocks")) and isinstance(
                 module, (nn.Conv1d, nn.Conv2d, nn.Conv3d)

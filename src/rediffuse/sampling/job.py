@@ -12,7 +12,7 @@ from rediffuse.errors import ConfigError
 from rediffuse.images.tensors import to_tensor, to_uint8
 from rediffuse.sampling.config import Progressive, Request, SamplingSettings
 from rediffuse.sampling.folder import ImageFolder
-from rediffuse.sampling.sample import check, check_range, denoise, select_steps, upscale
+from rediffuse.sampling.sample import check, check_range, denoise, select_steps
 from rediffuse.sampling.small import SmallImage
 from rediffuse.zoo.labels import class_labels
 from rediffuse.zoo.model import DiffusionModel
@@ -57,11 +57,12 @@ def fill_with_samples(
     check(model, settings, "unet", num_samples=len(padded))
     labels = class_labels(model, _labels(padded), len(padded), guided=guidance is not None)
     num_shown = NUM_SHOWN[folder.progressive] if folder.progressive else 1
+    network = model.denoiser(settings)
 
     def steps_of(part: slice) -> list[Step]:
         of_part = None if labels is None else labels[part]
         seeds = [request.seed for request in padded[part]]
-        steps = denoise(model, seeds, settings, labels=of_part, guidance=guidance)
+        steps = denoise(model, network, seeds, settings, labels=of_part, guidance=guidance)
         return select_steps(model, steps, settings, num_shown)
 
     for part, kept in in_parts(steps_of, len(padded)):
@@ -84,25 +85,26 @@ def fill_with_enlarged(
 ) -> Iterator[str]:
     """Enlarge images and write the results; see `fill_with_samples`, and `SmallImage.seed` for the seeds."""
     _check_rgb(model)
-    for batch in batches(todo, batch_size):
-        padded = _padded(batch, batch_size)
-        low_res = to_tensor(np.stack([small.pixels for small in padded]))
-        seeds = [small.seed(seed) for small in padded]
-        images = upscale(model, low_res, settings, seeds=seeds, labels=_labels(padded), batch_size=batch_size)
-        for small, x_0 in zip(batch, images, strict=False):
-            folder.write(small.name, to_uint8(x_0), small=small.pixels)
+    if not todo:
+        return
+    in_parts, padded = Parts(batch_size, model.device), _padded(todo, batch_size)
+    check(model, settings, "superres", num_samples=len(padded))
+    labels = class_labels(model, _labels(padded), len(padded))
+    network = model.denoiser(settings)
+
+    def last_of(part: slice) -> Step:
+        low_res = to_tensor(np.stack([small.pixels for small in padded[part]]))
+        seeds = [small.seed(seed) for small in padded[part]]
+        of_part = None if labels is None else labels[part]
+        steps = denoise(model, network, seeds, settings, labels=of_part, low_res=low_res)
+        [last] = select_steps(model, steps, settings, 1)
+        return last
+
+    for part, last in in_parts(last_of, len(padded)):
+        check_range(last.x, [small.name for small in padded[part]])
+        for small, pixels in zip(todo[part], to_uint8(last.x), strict=False):
+            folder.write(small.name, pixels, small=small.pixels)
             yield small.name
-
-
-def batches(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
-    """Batches of `size` items; the last one may be smaller.
-
-    Raises:
-        ConfigError: `size` is below 1.
-    """
-    if size < 1:
-        raise ConfigError(f"batch_size={size}: at least 1 is needed")
-    return (items[first : first + size] for first in range(0, len(items), size))
 
 
 def _padded(items: Sequence[T], size: int) -> list[T]:

@@ -51,10 +51,11 @@ def decode(
     settings = settings or SamplingSettings()
     _check(model, x_T, settings, model.shape)
     y = class_labels(model, labels, len(x_T))
+    network = model.denoiser(settings)
 
     def last_of(part: slice) -> Tensor:
         labels_of = None if y is None else y[part]
-        steps = denoise_from(model, x_T[part].to(model.device), settings, noise=_no_noise, labels=labels_of)
+        steps = denoise_from(model, network, x_T[part].to(model.device), settings, noise=_no_noise, labels=labels_of)
         [last] = select_steps(model, steps, settings, 1)
         return last.x
 

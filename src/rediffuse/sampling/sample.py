@@ -7,7 +7,7 @@ from torch import Tensor
 from rediffuse.diffusion import trajectory
 from rediffuse.diffusion.guidance import Guidance
 from rediffuse.diffusion.noise import Noise, PerSampleNoise
-from rediffuse.diffusion.process import SamplerOptions
+from rediffuse.diffusion.process import Model, SamplerOptions
 from rediffuse.diffusion.samplers import Step
 from rediffuse.errors import ConfigError
 from rediffuse.models.config import Kind
@@ -54,9 +54,11 @@ def sample(
     settings = settings or SamplingSettings()
     check(model, settings, "unet", num_samples=len(seeds))
     y = class_labels(model, labels, len(seeds), guided=guidance is not None)
+    network = model.denoiser(settings)
 
     def steps_of(batch: slice) -> Iterator[Step]:
-        return denoise(model, seeds[batch], settings, labels=None if y is None else y[batch], guidance=guidance)
+        of_batch = None if y is None else y[batch]
+        return denoise(model, network, seeds[batch], settings, labels=of_batch, guidance=guidance)
 
     return _images(model, steps_of, settings, seeds, batch_size)
 
@@ -93,15 +95,18 @@ def upscale(
     if low_res.ndim != 4 or low_res.shape[:2] != (len(seeds), channels):
         raise ConfigError(f"low_res: given {tuple(low_res.shape)}; ({len(seeds)}, {channels}, s, s) is needed")
 
+    network = model.denoiser(settings)
+
     def steps_of(batch: slice) -> Iterator[Step]:
         part = None if y is None else y[batch]
-        return denoise(model, seeds[batch], settings, labels=part, low_res=low_res[batch])
+        return denoise(model, network, seeds[batch], settings, labels=part, low_res=low_res[batch])
 
     return _images(model, steps_of, settings, seeds, batch_size)
 
 
 def denoise(
     model: DiffusionModel,
+    network: Model,
     seeds: Sequence[int],
     settings: SamplingSettings,
     *,
@@ -111,15 +116,17 @@ def denoise(
 ) -> Iterator[Step]:
     """Sample one batch: yields `settings.steps` steps, the last of which holds the samples.
 
-    The arguments are those of `sample` and `upscale`, which check them; `labels` are from `class_labels`.
+    The arguments are those of `sample` and `upscale`, which check them; `network` is from `DiffusionModel.denoiser`,
+    and `labels` are from `class_labels`.
     """
     noise = PerSampleNoise(seeds)
     x_T = noise.normal(model.shape).to(model.device)
-    return denoise_from(model, x_T, settings, noise=noise, labels=labels, guidance=guidance, low_res=low_res)
+    return denoise_from(model, network, x_T, settings, noise=noise, labels=labels, guidance=guidance, low_res=low_res)
 
 
 def denoise_from(
     model: DiffusionModel,
+    network: Model,
     x_T: Tensor,
     settings: SamplingSettings,
     *,
@@ -134,7 +141,6 @@ def denoise_from(
         conditioning["y"] = labels
     if low_res is not None:
         conditioning["low_res"] = low_res.to(model.device)
-    network = model.denoiser(settings)
     if model.num_classes is None:
         network = _without_labels(network)  # only the guidance needs them
     options = SamplerOptions(
@@ -173,7 +179,7 @@ def check(model: DiffusionModel, settings: SamplingSettings, kind: Kind, *, num_
     if not num_samples:
         raise ConfigError("seeds: given none; at least 1 is needed")
     model.process(settings.respacing)  # checks the number of steps
-    model.denoiser(settings)  # checks prompt and guidance
+    model.check_settings(settings)
 
 
 def check_range(x_0: Tensor, names: Sequence[object]) -> None:

@@ -19,6 +19,7 @@ from rediffuse.models.checkpoints import require_finite, require_fit
 from rediffuse.models.config import AS_TRAINED, EncoderConfig, Kind, Precision, Preset, UNetConfig
 from rediffuse.models.encoder import EncoderUNetModel
 from rediffuse.models.frequency import GATES, FrequencyGate
+from rediffuse.models.inference import for_inference
 from rediffuse.models.layout import Layout
 from rediffuse.models.lpips import LEAST_SIDE, read_lpips
 from rediffuse.models.superres import SuperResModel
@@ -255,31 +256,37 @@ class DiffusionModel(TrainedModel[UNetModel | SuperResModel | PipelineNetwork]):
         """
         return load(source if revision is None else f"{source}@{revision}", **options)
 
+    def check_settings(self, settings: "NetworkSettings") -> None:
+        """Raise ConfigError if the model has no such filter of skip connections, no prompts, or no such guidance."""
+        frequency, prompt, guidance_scale = settings.frequency, settings.prompt, settings.guidance_scale
+        if isinstance(self.network, PipelineNetwork):
+            if Preset.parse(frequency) != AS_TRAINED:
+                raise ConfigError(
+                    f"frequency={frequency}: the network of a pipeline has no such filter; trained is allowed"
+                )
+            self.network.prompted(prompt, guidance_scale)
+        elif prompt or guidance_scale != 1:
+            given = f"prompt={prompt}" if prompt else f"guidance_scale={guidance_scale}"
+            raise ConfigError(f"{given}: {self.provenance.source} is a model without prompts")
+
     def denoiser(self, settings: "NetworkSettings", precision: Precision = "fp32") -> Callable[..., Tensor]:
         """The network as a function for samplers, under the settings of a reconstruction or a sample, at a precision.
 
-        For half precision this copies the weights of convolutions and attention once; the model does not change. The
-        network of a pipeline is called in autocast.
+        It is a copy of the network for inference (`models.inference.for_inference`), to be made once per job and not
+        used after a change of the weights. The network of a pipeline is not copied, but called in autocast.
 
         Args:
             settings: the filter of the skip connections, prompt and guidance.
             precision: of convolutions and attention; inputs, outputs and everything else are float32.
 
         Raises:
-            ConfigError: the model has no filter of skip connections, no prompts, or no such guidance.
+            ConfigError: see `check_settings`.
         """
-        frequency, prompt, guidance_scale = settings.frequency, settings.prompt, settings.guidance_scale
-        preset = Preset.parse(frequency)
+        self.check_settings(settings)
         if isinstance(self.network, PipelineNetwork):
-            if preset != AS_TRAINED:
-                raise ConfigError(
-                    f"frequency={frequency}: the network of a pipeline has no such filter; trained is allowed"
-                )
-            return _in_autocast(self.network.prompted(prompt, guidance_scale), precision)
-        if prompt or guidance_scale != 1:
-            given = f"prompt={prompt}" if prompt else f"guidance_scale={guidance_scale}"
-            raise ConfigError(f"{given}: {self.provenance.source} is a model without prompts")
-        network = self.network if precision == "fp32" else self.network.with_torso_dtype(DTYPES[precision])
+            return _in_autocast(self.network.prompted(settings.prompt, settings.guidance_scale), precision)
+        network = for_inference(self.network, DTYPES[precision])
+        preset = Preset.parse(settings.frequency)
         return network if preset == AS_TRAINED else partial(network, frequency=preset)
 
 
