@@ -1,16 +1,13 @@
 """Networks for inference: equal to the network that they were made of, with work done once instead of in every call."""
 
-import collections
-from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from golden_values import fill
+from operations import Operations
 from rediffuse.models.config import UNetConfig
 from rediffuse.models.inference import PackedConv2d, for_inference
 from rediffuse.models.unet import UNetModel
@@ -24,20 +21,6 @@ CONFIG = UNetConfig(
     use_scale_shift_norm=True,
     resblock_updown=True,
 )
-
-
-class Operations(TorchDispatchMode):
-    """Counts the operations that run."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.counts: collections.Counter[str] = collections.Counter()
-
-    def __torch_dispatch__(
-        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
-    ) -> Any:
-        self.counts[str(func)] += 1
-        return func(*args, **(kwargs or {}))
 
 
 def images(num_images: int, side: int = 16) -> Tensor:

@@ -23,8 +23,8 @@ from rediffuse.models.layers import GroupNorm
 from rediffuse.sampling.config import SamplingSettings
 from rediffuse.zoo.model import DTYPES, DiffusionModel
 
-PLAIN = "plain"
-"""The name of the comparator to which every ratio refers."""
+PLAIN, OWN = "plain", "rediffuse"
+"""The name of the comparator to which every ratio refers, and that of the same network as the package runs it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +74,7 @@ def own(model: DiffusionModel, precision: Precision) -> Subject:
     """The model as the package runs it."""
     network = model.denoiser(SamplingSettings(), precision)
     assert isinstance(network, nn.Module)
-    return _of_network("rediffuse", precision, network, model, network)
+    return _of_network(OWN, precision, network, model, network)
 
 
 def plain(model: DiffusionModel) -> Subject:

@@ -9,14 +9,13 @@ from typing import Annotated
 
 from rediffuse.cli.console import bar
 from rediffuse.cli.flags import FLAT, MODEL, PATHS, Argument, CommandFlags
-from rediffuse.cli.paths import COUNTED, expand_stdin
+from rediffuse.cli.paths import expand_stdin, most_to_count
 from rediffuse.cli.reconstruction import ReconstructionFlags
 from rediffuse.cli.result import Result
 from rediffuse.dire.settings import Kind, MapFormat
 from rediffuse.errors import ConfigError, nearest
 from rediffuse.images.limits import Decoding
-from rediffuse.models.config import PrecisionChoice
-from rediffuse.records import require_range
+from rediffuse.models.config import BatchSize, PrecisionChoice
 
 LOGGER = logging.getLogger(__name__)
 MOST_LISTED = 1000
@@ -57,8 +56,9 @@ class DireFlags(Decoding, CommandFlags):
     precision: PrecisionChoice = "auto"
     """Number format inside the network. auto is that of the results in --out, if there are any; else bf16 if the
     processor or GPU has instructions for it, else fp32."""
-    batch_size: int = 16
-    """Images, or windows of images, per call of the network."""
+    batch_size: BatchSize = "auto"
+    """Images, or windows of images, per call of the network. auto is the fastest number for long jobs, by a short
+    measurement, and else 16, or fewer if memory is short."""
     workers: int = min(4, os.cpu_count() or 1)
     """Threads that decode, and threads that write."""
     device: str = "auto"
@@ -73,8 +73,7 @@ def run(args: DireFlags) -> Result:
     from rediffuse.images.find import counted_up_to, each_image
 
     kinds, classes = _kinds(args.save), choose_classes(args.class_, args.labels)
-    require_range("batch_size", args.batch_size, 1)
-    most_counted = max(COUNTED, args.batch_size**2)  # more do not change the size of the batches
+    most_counted = most_to_count(args.batch_size)
     found = each_image(expand_stdin(args.paths), args.decoding)
     files, num_files = counted_up_to(most_counted, found)
 
@@ -105,7 +104,13 @@ def run(args: DireFlags) -> Result:
         store = MapStore(out, settings, kinds=kinds, map_format=args.map_format)
         todo = files if args.force else unfinished(files, store, manifest, workers=args.workers, done=skip)
         results = reconstruct_files(
-            model, todo, settings, batch_size=args.batch_size, workers=args.workers, num_files=num_files
+            model,
+            todo,
+            settings,
+            batch_size=args.batch_size,
+            workers=args.workers,
+            num_files=num_files,
+            folder=out if isinstance(out, Path) else None,
         )
         for row in fill(results, store, manifest, workers=args.workers):
             if row.status == "failed":

@@ -90,6 +90,8 @@ class Flag:
     help: str
     short: str | None = None
     positional: bool = False
+    words: tuple[str, ...] = ()
+    """Words that are allowed beside values of the type."""
 
     @property
     def required(self) -> bool:
@@ -268,9 +270,12 @@ def _flags(kind: type, default: Any, above: tuple[str, ...], prefix: str, within
             continue
         many = typing.get_origin(one) is tuple
         one = typing.get_args(one)[0] if many else one
+        one, words = _with_words(one)
         name = argument.name or _dashed(field.name)
         metavar = (
-            argument.metavar or metavars.get(field.name) or (name.upper() if argument.positional else _metavar(one))
+            argument.metavar
+            or metavars.get(field.name)
+            or (name.upper() if argument.positional else "|".join([_metavar(one), *words]))
         )
         yield Flag(
             name=metavar if argument.positional else f"--{prefix}{name}",
@@ -282,6 +287,7 @@ def _flags(kind: type, default: Any, above: tuple[str, ...], prefix: str, within
             help=documented.get(field.name, ""),
             short=argument.short,
             positional=argument.positional,
+            words=words,
         )
 
 
@@ -316,9 +322,17 @@ def _annotation(hint: Any) -> tuple[Any, Argument]:
 
 
 def _without_none(hint: Any) -> Any:
-    if typing.get_origin(hint) in (Union, types.UnionType):
+    if types.NoneType in typing.get_args(hint):
         [hint] = [part for part in typing.get_args(hint) if part is not types.NoneType]
     return hint
+
+
+def _with_words(hint: Any) -> tuple[Any, tuple[str, ...]]:
+    """The type and the words of `int | Literal["auto"]`."""
+    if typing.get_origin(hint) not in (Union, types.UnionType):
+        return hint, ()
+    kind, words = typing.get_args(hint)
+    return kind, typing.get_args(words)
 
 
 def _metavar(kind: Any) -> str:
@@ -352,10 +366,12 @@ def _one(flag: Flag, word: str) -> Any:
             allowed = ", ".join(flag.choices)
             raise ConfigError(f"{flag.name} {word}: {allowed} are allowed{nearest(word, flag.choices)}")
         return word
+    if word in flag.words:
+        return word
     try:
         return flag.kind(word)
     except ValueError:
-        needed = "a whole number" if flag.kind is int else "a number"
+        needed = " or ".join(["a whole number" if flag.kind is int else "a number", *flag.words])
         raise ConfigError(f"{flag.name} {word}: {needed} is needed") from None
 
 

@@ -7,11 +7,25 @@ from pathlib import Path
 
 from rediffuse import stores
 from rediffuse.errors import ConfigError, InputError
+from rediffuse.models.config import BatchSize
+from rediffuse.records import require_range
 
 COUNTED = 10_000
 """Files that are counted before the work, so that the progress bar shows the remaining time."""
 _LONGEST_PATH = 1 << 16
 """Bytes of standard input that are read together; a path is shorter."""
+
+
+def most_to_count(batch_size: BatchSize) -> int:
+    """The number of images from which on their number does not change the size of the batches; see `images.even`.
+
+    Raises:
+        ConfigError: the size is below 1.
+    """
+    if batch_size == "auto":
+        return COUNTED
+    require_range("batch_size", batch_size, 1)
+    return max(COUNTED, batch_size**2)
 
 
 def expand_stdin(paths: Sequence[str]) -> Iterable[str]:

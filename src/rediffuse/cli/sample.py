@@ -9,6 +9,7 @@ from rediffuse.cli.console import track
 from rediffuse.cli.flags import MODEL, Argument, CommandFlags
 from rediffuse.cli.result import Result
 from rediffuse.errors import ConfigError, InputError
+from rediffuse.models.config import BatchSize
 from rediffuse.sampling.config import Progressive, Request, SampleRecord, SamplingSettings
 from rediffuse.sampling.numbers import LARGEST_SEED, parse_classes, parse_numbers, requests
 
@@ -66,8 +67,9 @@ class SampleFlags(CommandFlags):
     progressive: Progressive | None = None
     """Also save the steps from noise to each image, x_t above and the predicted x_0 below, as one picture or as a
     GIF."""
-    batch_size: int = 16
-    """Images per call of the network."""
+    batch_size: BatchSize = "auto"
+    """Images per call of the network. auto is the fastest number for long jobs, by a short measurement, and else 16, or
+    fewer if memory is short."""
     device: str = "auto"
     """cpu, cuda, cuda:1 or mps; auto takes a GPU where there is one. offload, or offload:cuda:1, keeps the parts of a
     pipeline of diffusers in main memory, and only the part that computes on the GPU."""
@@ -97,6 +99,7 @@ def run(args: SampleFlags) -> Result:
     from rediffuse.sampling.guide import guide
     from rediffuse.sampling.job import fill_with_samples
     from rediffuse.sampling.sample import check
+    from rediffuse.zoo.batch_size import choose_batch_size
     from rediffuse.zoo.model import load, load_classifier
 
     device = ranks.own_device(args.device)
@@ -115,12 +118,21 @@ def run(args: SampleFlags) -> Result:
     )
     # Each process takes its share before it checks which images are missing, so that all of them divide the same list.
     own = ranks.share(wanted)
-    size = even_batch_size(args.batch_size, len(own))
     check(model, settings, "unet", num_samples=len(wanted))
     with ImageFolder(args.out, record, progressive=args.progressive, force=args.force) as folder:
         is_there = {request.name for request in wanted if folder.holds(request.name)}
         _check_npz(args, is_complete=len(is_there) == len(wanted))
         todo = [request for request in own if args.force or request.name not in is_there]
+        size = choose_batch_size(
+            args.batch_size,
+            model,
+            settings,
+            "fp32",
+            num_images=len(own),
+            num_calls=settings.steps,
+            folder=args.out,
+        )
+        size = even_batch_size(size, len(own))
         made = fill_with_samples(model, todo, settings, folder=folder, guidance=guidance, batch_size=size)
         num_made = sum(1 for _ in track(made, len(todo)))
         num_existing, images = len(own) - len(todo), args.out / "images"

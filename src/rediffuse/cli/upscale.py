@@ -13,6 +13,7 @@ from rediffuse.cli.result import Result
 from rediffuse.errors import ConfigError
 from rediffuse.images.config import Crop
 from rediffuse.images.limits import Decoding
+from rediffuse.models.config import BatchSize
 from rediffuse.sampling.config import SamplingSettings, UpscaleRecord
 
 if TYPE_CHECKING:
@@ -64,8 +65,9 @@ class UpscaleFlags(Decoding, CommandFlags):
     frequency: str = SamplingSettings.frequency
     """Filter on the model's skip connections: trained (none but its own spectral gates), off, freeu, freeu:B, sharpen
     or lowpass."""
-    batch_size: int = 16
-    """Images per call of the network."""
+    batch_size: BatchSize = "auto"
+    """Images per call of the network. auto is the fastest number for long jobs, by a short measurement, and else 16, or
+    fewer if memory is short."""
     device: str = "auto"
     """cpu, cuda, cuda:1 or mps; auto takes a GPU where there is one."""
     force: bool = False
@@ -85,6 +87,7 @@ def run(args: UpscaleFlags) -> Result:
     from rediffuse.sampling.folder import ImageFolder
     from rediffuse.sampling.job import fill_with_enlarged
     from rediffuse.sampling.small import small_size
+    from rediffuse.zoo.batch_size import choose_batch_size
     from rediffuse.zoo.model import load
 
     model = load(args.model, device=ranks.own_device(args.device))
@@ -100,9 +103,18 @@ def run(args: UpscaleFlags) -> Result:
     claimed = ImageFolder(args.out, record, force=args.force)
     images, reasons = _read(args, model, size)
     own = ranks.share(images)
-    batch_size = even_batch_size(args.batch_size, len(own))
     with claimed as folder:
         todo = [small for small in own if args.force or not folder.holds(small.name, small.pixels)]
+        batch_size = choose_batch_size(
+            args.batch_size,
+            model,
+            settings,
+            "fp32",
+            num_images=len(own),
+            num_calls=settings.steps,
+            folder=args.out,
+        )
+        batch_size = even_batch_size(batch_size, len(own))
         made = fill_with_enlarged(model, todo, settings, folder=folder, seed=args.seed, batch_size=batch_size)
         num_made = sum(1 for _ in track(made, len(todo)))
     for reason in reasons:

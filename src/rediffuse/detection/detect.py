@@ -10,7 +10,7 @@ from rediffuse.detection.judge import judge, judge_with_copies
 from rediffuse.detection.verdict import Verdict
 from rediffuse.images.find import FoundImage, ImageLike, MemoryImage, gather_images
 from rediffuse.images.limits import Limits
-from rediffuse.models.config import PrecisionChoice
+from rediffuse.models.config import BatchSize, PrecisionChoice
 from rediffuse.progress import Progress, counted, unobserved
 from rediffuse.zoo.model import DiffusionModel, load
 from rediffuse.zoo.published import DEFAULT
@@ -24,7 +24,7 @@ def detect(
     max_false_alarms: float | None = None,
     max_misses: float | None = None,
     stability: bool = False,
-    batch_size: int = 16,
+    batch_size: BatchSize = "auto",
     workers: int = 2,
     device: torch.device | str = "auto",
     max_pixels: int = Limits.max_pixels,
@@ -44,7 +44,8 @@ def detect(
         stability: also judge copies of each image after JPEG compression, a reduction and WebP compression
             (`Verdict.copies`), at four times the network calls. An image whose decision one of them reverses is
             `unsure`.
-        batch_size: images, or windows of images, per call of the network, at least 1.
+        batch_size: images, or windows of images, per call of the network, at least 1; `"auto"` is 16 for short jobs,
+            and for long ones the fastest number by a short measurement.
         workers: threads that decode, at least 1.
         device: the device of a model that is given by name; `"auto"` is the machine's accelerator, or the CPU if it
             has none.
@@ -92,7 +93,7 @@ def detect_each(
     max_false_alarms: float | None,
     max_misses: float | None,
     stability: bool,
-    batch_size: int,
+    batch_size: BatchSize,
     workers: int,
     device: torch.device | str,
     precision: PrecisionChoice,

@@ -12,7 +12,7 @@ from rediffuse.dire.job import FileResult, reconstruct_files
 from rediffuse.dire.settings import facts_of, require_same
 from rediffuse.images.changes import ChangedImage
 from rediffuse.images.find import FoundImage, MemoryImage
-from rediffuse.models.config import PrecisionChoice
+from rediffuse.models.config import BatchSize, PrecisionChoice
 from rediffuse.zoo.model import DiffusionModel
 
 LOGGER = logging.getLogger(__name__)
@@ -23,7 +23,7 @@ def judge(
     files: Iterable[FoundImage | MemoryImage | ChangedImage],
     detector: Detector,
     *,
-    batch_size: int = 16,
+    batch_size: BatchSize = "auto",
     workers: int = 2,
     num_files: int | None = None,
     precision: PrecisionChoice = "auto",
@@ -70,7 +70,7 @@ def judge_with_copies(
     files: Iterable[FoundImage | MemoryImage],
     detector: Detector,
     *,
-    batch_size: int = 16,
+    batch_size: BatchSize = "auto",
     workers: int = 2,
     num_files: int | None = None,
     precision: PrecisionChoice = "auto",

@@ -4,13 +4,14 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence, Sized
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from rediffuse.dire.reconstruct import Reconstruction, Reconstructor, joined
+from rediffuse.dire.reconstruct import Reconstruction, Reconstructor, joined, network_calls
 from rediffuse.dire.settings import DireSettings
 from rediffuse.errors import ImageError
 from rediffuse.images.changes import ChangedImage
@@ -21,7 +22,9 @@ from rediffuse.images.limits import Limits
 from rediffuse.images.original import Original, original_of
 from rediffuse.images.tensors import to_tensor
 from rediffuse.images.windows import Window, network_inputs
+from rediffuse.models.config import BatchSize
 from rediffuse.records import require_range
+from rediffuse.zoo.batch_size import choose_batch_size
 from rediffuse.zoo.model import DiffusionModel
 from rediffuse.zoo.parts import Parts
 
@@ -100,10 +103,11 @@ def reconstruct_files(
     files: Iterable[FoundImage | MemoryImage | ChangedImage],
     settings: DireSettings,
     *,
-    batch_size: int,
+    batch_size: BatchSize,
     workers: int = 2,
     num_files: int | None = None,
     with_originals: bool = False,
+    folder: Path | None = None,
 ) -> Generator[FileResult, None, None]:
     """Reconstruct files in batches of equal size; unreadable files do not count, and the last batch is padded.
 
@@ -113,14 +117,16 @@ def reconstruct_files(
         model: see `reconstruct`.
         settings: see `reconstruct`.
         files: from `images.find`, or changed copies of these; with their classes for a class-conditional model.
-        batch_size: most images, or windows of images, per call of the network, at least 1. It affects results only by
-            rounding. If they do not fit in the device's memory, it is halved.
+        batch_size: most images, or windows of images, per call of the network, at least 1, or `auto`: see
+            `zoo.batch_size`. It affects results only by rounding. If they do not fit in the device's memory, it is
+            halved.
         workers: threads that decode ahead, at least 1.
         num_files: number of files in the whole job, of which `files` are left, so that a resumed job has the same
             batch size (see `images.even`). Any number from `batch_size`^2 on gives the same, so longer jobs need not be
             counted. None for a sequence of `files` that is the whole job.
         with_originals: also keep a small copy of each image, and the facts of its file, for a report. Changed copies
             have none.
+        folder: the folder of the results, where the batch size is recorded.
 
     Returns:
         One result per file, in the order of `files`. Closing the generator stops the work.
@@ -133,15 +139,25 @@ def reconstruct_files(
     if num_files is None:
         assert isinstance(files, Sized), "an iterator of files needs their number"
         num_files = len(files)
-    batch_size = even_batch_size(batch_size, num_files * (settings.num_windows or 1))
+    num_rows = num_files * (settings.num_windows or 1)
+    largest = choose_batch_size(
+        batch_size,
+        model,
+        settings,
+        settings.precision,
+        num_images=num_rows,
+        num_calls=network_calls(model, settings) // (settings.num_windows or 1),
+        folder=folder,
+    )
+    size = even_batch_size(largest, num_rows)
 
     def load(found: FoundImage | MemoryImage | ChangedImage) -> LoadedFile:
         shown = with_originals and not isinstance(found, ChangedImage)
         return load_file(found, settings, with_original=shown)
 
-    ahead = max(workers, 2 * batch_size // (settings.num_windows or 1))  # files for two batches
+    ahead = max(workers, 2 * size // (settings.num_windows or 1))  # files for two batches
     loaded = in_threads(load, files, workers, ahead)
-    return _results(model, loaded, settings, batch_size)
+    return _results(model, loaded, settings, size)
 
 
 def in_threads(function: Callable[[S], R], items: Iterable[S], workers: int, ahead: int) -> Generator[R, None, None]:

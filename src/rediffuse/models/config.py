@@ -12,6 +12,8 @@ Kind = Literal["unet", "superres", "encoder"]
 Precision = Literal["fp32", "fp16", "bf16"]
 PrecisionChoice = Literal["auto", "fp32", "fp16", "bf16"]
 """A precision, or `auto`: that with which the device computes fastest (`zoo.precision`)."""
+BatchSize = int | Literal["auto"]
+"""A number of images per call of the network, or `auto`: see `zoo.batch_size`."""
 Pool = Literal["adaptive", "attention", "spatial", "spatial_v2"]
 PresetName = Literal["trained", "off", "freeu", "sharpen", "lowpass"]
 

@@ -68,7 +68,7 @@ class GroupNorm(nn.GroupNorm):
         else:
             h = self(h)
             if scale_shift is not None:
-                scale, shift = scale_shift
+                scale, shift = (part.to(h.dtype) for part in scale_shift)
                 h = h * (1 + scale) + shift
         h = F.silu(h, inplace=not is_plain)
         return h.contiguous(memory_format=torch.channels_last) if goes_outermost else h
@@ -222,14 +222,14 @@ class ResBlock(TimestepBlock):
         *_, conv = self.in_layers
         h = conv(self.h_upd(first_norm(self.in_layers).silu(x)))
         x = self.x_upd(x)
-        emb_out = self.emb_layers(emb).to(h.dtype)
+        emb_out = self.emb_layers(emb)
         emb_out = emb_out.reshape(*emb_out.shape, *(1,) * (h.ndim - 2))  # (N or 1, C or 2C, 1, ...)
         norm, (*_, dropout, conv) = first_norm(self.out_layers), self.out_layers
         if self.use_scale_shift_norm:
             scale, shift = emb_out.chunk(2, dim=1)
             h = norm.silu(h, (scale, shift))
         else:
-            h = norm.silu(h + emb_out)
+            h = norm.silu(h + emb_out.to(h.dtype))
         return self.skip_connection(x) + conv(dropout(h))
 
 

@@ -1,0 +1,114 @@
+"""What speed depends on, as numbers that do not depend on the machine: calls, copies, synchronisations, ratios."""
+
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from operations import Operations
+from rediffuse.bench.parts import Options, measure, write_images
+from rediffuse.detection.detect import detect
+from rediffuse.detection.detector import load_detector
+from rediffuse.diffusion import trajectory
+from rediffuse.diffusion.process import SamplerOptions
+from rediffuse.diffusion.samplers import SAMPLERS
+from rediffuse.dire.reconstruct import network_calls
+from rediffuse.report.page import Report
+from rediffuse.sampling.config import SamplingSettings
+from rediffuse.zoo.model import DiffusionModel, load
+
+BF16 = "bf16"
+
+
+@pytest.fixture(scope="module")
+def model() -> DiffusionModel:
+    return load("default")
+
+
+class Transfers(TorchDispatchMode):
+    """Counts the copies from one device to another."""
+
+    number = 0
+
+    def __torch_dispatch__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if func in (torch.ops.aten._to_copy.default, torch.ops.aten.copy_.default):
+            devices = {leaf.device.type for leaf in tree_leaves((args, out)) if isinstance(leaf, Tensor)}
+            self.number += len(devices) > 1
+        return out
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_a_sampler_never_waits_for_the_device(name: str) -> None:
+    """Tensors of the meta device have no values: to read one, which would synchronise with a GPU, is an error."""
+    model = load("default").to("meta")
+    options = SamplerOptions(noise=torch.empty_like)
+    process, network = model.process("3"), model.denoiser(SamplingSettings(), BF16)
+    x = torch.empty(2, *model.shape, device="meta")
+    transfers = []
+    for _ in range(2):
+        with Transfers() as counted:
+            trajectory.last(trajectory.sample(name, process, network, x, options))
+            if SAMPLERS[name].can_invert:
+                trajectory.last(trajectory.invert(name, process, network, x, options))
+        transfers.append(counted.number)
+    assert transfers[1] == 0  # the tables of the process are on the device since the first loop
+
+
+def test_a_call_of_the_network_copies_little(model: DiffusionModel) -> None:
+    """Conversions are at both ends of the torso, and layouts change only around the normalisation of small maps."""
+    network = model.denoiser(SamplingSettings(), BF16)
+    x, t = torch.zeros(16, *model.shape), torch.tensor(500).expand(16)
+    with torch.no_grad():
+        network(x, t)  # packs weights and embeds the timestep
+        with Operations() as seen:
+            network(x, t)
+    num_norms = sum(isinstance(module, torch.nn.GroupNorm) for module in network.modules())
+    assert seen.counts["aten._to_copy.default"] == 2
+    assert seen.counts["aten.clone.default"] <= 2 * num_norms
+
+
+def test_a_job_calls_the_network_as_often_as_its_settings_say(model: DiffusionModel, tmp_path: Path) -> None:
+    rows = []
+    handle = model.network.register_forward_pre_hook(lambda module, args: rows.append(len(args[0])))
+    try:
+        verdicts = detect([str(path) for path in write_images(tmp_path, 2)], model=model)
+    finally:
+        handle.remove()
+    num_windows = sum(len(verdict.windows) for verdict in verdicts)
+    assert num_windows == 16
+    assert sum(rows) == num_windows * network_calls(model, load_detector().settings) / 8
+
+
+def test_the_network_takes_most_of_a_job(model: DiffusionModel) -> None:
+    """Processor time, which other programs disturb little. Takes seconds: it runs the job three times."""
+    rows = measure("job", model, Options(num_images=4, rounds=2, clock="cpu"))
+    ratio = {row.subject: row.ratio for row in rows}["job"]
+    assert ratio is not None
+    assert ratio > 0.75
+
+
+def test_a_report_takes_little_beside_its_job(model: DiffusionModel, tmp_path: Path) -> None:
+    """Takes seconds: it judges real files."""
+    paths = [str(path) for path in write_images(tmp_path / "images", 4)]
+    detect(paths[:1], model=model, evidence=True)
+    with Report(file=tmp_path / "first.html", folder=None, workers=1) as report:  # loads what reports need
+        for verdict in detect(paths[:1], model=model, evidence=True):
+            report.add(verdict)
+        report.write()
+    begin = time.process_time()
+    verdicts = detect(paths, model=model, evidence=True)
+    middle = time.process_time()
+    with Report(file=tmp_path / "report.html", folder=None, workers=1) as report:
+        for verdict in verdicts:
+            report.add(verdict)
+        report.write()
+    assert time.process_time() - middle < 0.2 * (middle - begin)
