@@ -1,6 +1,7 @@
 """Store reconstructions as files in one folder, on the disk or in a store such as S3.
 
     settings.json                 the `DireSettings` of everything in the folder
+    batch_size.json               images per call of the network, for a job that continues (`zoo.batch_size`)
     maps/NAME.png                 |x_0 - x_0_hat| in 16 bits, or NAME.safetensors: float32, exact
     maps_8bit/NAME.png            the map as an 8-bit image, as the original DIRE writes it
     reconstructions/NAME.png      x_0_hat in 8 bits, rounded down as the original does

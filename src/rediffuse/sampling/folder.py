@@ -1,6 +1,7 @@
 """A folder of images that a model made, with their settings.
 
 settings.json           the settings of all images, except seed and class
+batch_size.json         images per call of the network, for a job that continues (`zoo.batch_size`)
 images/NAME.png         the images
 small/NAME.png          the images from which they were enlarged, for super-resolution
 progressive/NAME.png    the intermediate steps of each image (or NAME.gif), with --progressive

@@ -10,12 +10,11 @@ from time import perf_counter
 import torch
 
 from rediffuse.files import write_bytes
-from rediffuse.models.config import BatchSize, Precision
+from rediffuse.models.config import BatchSize, Precision, UNetConfig
 from rediffuse.models.memory import peak_activation_bytes
 from rediffuse.models.meta import meta_conditioning
 from rediffuse.records import parse, read_json, require_range
 from rediffuse.zoo.model import DiffusionModel, NetworkSettings
-from rediffuse.zoo.pipelines.networks import PipelineNetwork
 
 LOGGER = logging.getLogger(__name__)
 
@@ -78,9 +77,10 @@ def choose_batch_size(
 def _fastest(
     model: DiffusionModel, settings: NetworkSettings, precision: Precision, num_images: int, num_calls: int
 ) -> int:
-    if isinstance(model.network, PipelineNetwork):
+    config = model.network.config
+    if not isinstance(config, UNetConfig):
         return USUAL
-    most = _most_in_memory(model)
+    most = _most_in_memory(model, config)
     usual = max(1, min(USUAL, most))
     if usual < min(USUAL, num_images):
         LOGGER.info("batch size %d: more images may not fit in the free memory of %s", usual, model.device)
@@ -88,7 +88,13 @@ def _fastest(
     if not sizes or num_images * num_calls < WORTH * (ROUNDS + 1) * sum(sizes):
         return usual
     network = model.denoiser(settings, precision)
-    per_image = {size: _seconds(network, model, size) / size for size in sizes}
+    per_image: dict[int, float] = {}
+    try:
+        for size in sizes:
+            per_image[size] = _seconds(network, model, size) / size
+    except torch.OutOfMemoryError:  # the estimate was too low; larger sizes do not fit either
+        if not per_image:
+            return 1
     size = min(size for size in sizes if per_image[size] <= SLOWER * min(per_image.values()))
     figures = ", ".join(f"{1000 * seconds:.3g} ms with {size}" for size, seconds in per_image.items())
     LOGGER.debug("batch size %d: an image takes %s", size, figures)
@@ -111,12 +117,11 @@ def _seconds(network: Callable[..., torch.Tensor], model: DiffusionModel, size: 
     return min(seconds[1:])
 
 
-def _most_in_memory(model: DiffusionModel) -> int:
+def _most_in_memory(model: DiffusionModel, config: UNetConfig) -> int:
     """How many images probably fit in the free memory, at most the largest of `SIZES`."""
     free = _free_bytes(model.device)
     if free is None:  # the system does not tell
         return SIZES[-1]
-    config = model.network.config
     pixels = config.image_size**config.dims
     bound = 4 * pixels * config.model_channels * max(config.channel_mult) * 32 * (1 + config.num_res_blocks)
     if SIZES[-1] * bound < MEMORY * free:  # far from the limit: the estimate would take longer than a short job
