@@ -145,3 +145,18 @@ def test_a_flag_knows_its_choices() -> None:
     choices = {flag.name: flag.choices for flag in flags_of(Outer)}
     assert choices["--where"] == ("here", "there")
     assert choices["--rate"] == ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sized:
+    """A size."""
+
+    size: int | Literal["auto"] = "auto"
+    """How many."""
+
+
+def test_a_word_is_allowed_beside_numbers() -> None:
+    assert [parse(Sized, words).size for words in ([], ["--size", "auto"], ["--size", "3"])] == ["auto", "auto", 3]
+    assert "--size INT|auto" in help_text(Sized, command="it")
+    with pytest.raises(ConfigError, match="--size many: a whole number or auto is needed"):
+        parse(Sized, ["--size", "many"])

@@ -1,9 +1,10 @@
 """Flags from dataclasses: a command's flags are the fields of a dataclass, with their types, defaults and docstrings.
 
-A field `batch_size: int = 16` becomes `--batch-size INT`; `Literal` gives choices, `tuple[X, ...]` several values,
-`bool` a pair `--clip` and `--no-clip`. The flags of a dataclass within a dataclass have its name as a prefix
-(`--resnet.seed`), unless it is marked as FLAT. argparse parses the words. This module converts values, and writes help
-and errors: every error is one line, and help lists the most important flags first.
+A field `batch_size: int = 16` becomes `--batch-size INT`; `int | Literal["auto"]` allows a word beside numbers,
+`Literal` gives choices, `tuple[X, ...]` several values, `bool` a pair `--clip` and `--no-clip`. The flags of a
+dataclass within a dataclass have its name as a prefix (`--resnet.seed`), unless it is marked as FLAT. argparse parses
+the words. This module converts values, and writes help and errors: every error is one line, and help lists the most
+important flags first.
 """
 
 import argparse
