@@ -9,7 +9,7 @@ from rediffuse.cli.console import track
 from rediffuse.cli.flags import MODEL, Argument, CommandFlags
 from rediffuse.cli.result import Result
 from rediffuse.errors import ConfigError, InputError
-from rediffuse.models.config import BatchSize
+from rediffuse.models.config import BatchSize, check_batch_size
 from rediffuse.sampling.config import Progressive, Request, SampleRecord, SamplingSettings
 from rediffuse.sampling.numbers import LARGEST_SEED, parse_classes, parse_numbers, requests
 
@@ -92,6 +92,7 @@ def run(args: SampleFlags) -> Result:
     seeds = parse_numbers(args.seeds, "--seeds", LARGEST_SEED)
     if args.scale is not None and args.classifier is None:
         raise ConfigError(f"--scale {args.scale}: needs --classifier")
+    check_batch_size(args.batch_size)
     ranks.refuse_force(args.force)
 
     from rediffuse.images.even import even_batch_size

@@ -13,7 +13,7 @@ from rediffuse.cli.result import Result
 from rediffuse.errors import ConfigError
 from rediffuse.images.config import Crop
 from rediffuse.images.limits import Decoding
-from rediffuse.models.config import BatchSize
+from rediffuse.models.config import BatchSize, check_batch_size
 from rediffuse.sampling.config import SamplingSettings, UpscaleRecord
 
 if TYPE_CHECKING:
@@ -79,6 +79,7 @@ def run(args: UpscaleFlags) -> Result:
     settings = SamplingSettings(
         sampler=args.sampler, steps=args.steps, spacing=args.spacing, eta=args.eta, frequency=args.frequency
     )
+    check_batch_size(args.batch_size)
     ranks.refuse_force(args.force)
     if not 0 <= args.seed < 2**32:
         raise ConfigError(f"--seed {args.seed}: 0 to {2**32 - 1} are allowed")

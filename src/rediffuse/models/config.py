@@ -14,6 +14,7 @@ PrecisionChoice = Literal["auto", "fp32", "fp16", "bf16"]
 """A precision, or `auto`: that with which the device computes fastest (`zoo.precision`)."""
 BatchSize = int | Literal["auto"]
 """A number of images per call of the network, or `auto`: see `zoo.batch_size`."""
+
 Pool = Literal["adaptive", "attention", "spatial", "spatial_v2"]
 PresetName = Literal["trained", "off", "freeu", "sharpen", "lowpass"]
 
@@ -175,3 +176,9 @@ class EncoderConfig(_TrunkConfig):
 
     pool: Pool = "adaptive"
     """Pooling of the last feature map into one vector."""
+
+
+def check_batch_size(given: BatchSize) -> None:
+    """Raise ConfigError for a number below 1."""
+    if given != "auto":
+        require_range("batch_size", given, 1)

@@ -10,10 +10,10 @@ from time import perf_counter
 import torch
 
 from rediffuse.files import write_bytes
-from rediffuse.models.config import BatchSize, Precision, UNetConfig
+from rediffuse.models.config import BatchSize, Precision, UNetConfig, check_batch_size
 from rediffuse.models.memory import peak_activation_bytes
 from rediffuse.models.meta import meta_conditioning
-from rediffuse.records import parse, read_json, require_range
+from rediffuse.records import parse, read_json
 from rediffuse.zoo.model import DiffusionModel, NetworkSettings
 
 LOGGER = logging.getLogger(__name__)
@@ -64,11 +64,11 @@ def choose_batch_size(
         ConfigError: `given` is below 1, or the record in the folder is not one.
         StorageError: the record cannot be written.
     """
+    check_batch_size(given)
     record = None if folder is None else folder / "batch_size.json"
     if given == "auto" and record is not None and record.exists():
         return parse(_Record, read_json(record), str(record)).batch_size
     size = _fastest(model, settings, precision, num_images, num_calls) if given == "auto" else given
-    require_range("batch_size", size, 1)
     if record is not None:
         write_bytes(record, (json.dumps({"batch_size": size}) + "\n").encode())
     return size
