@@ -189,7 +189,7 @@ def test_two_processes_make_together_what_one_makes(models: Path, tmp_path: Path
     assert main(words("one")) == 0
     printed = torchrun("-m", "rediffuse", *words("two"), "--batch-size", "2")
     assert printed.count("3 made, 0 existing") == 2
-    assert names(tmp_path / "two") == ["grid.png", "images", "settings.json"]
+    assert names(tmp_path / "two") == ["batch_size.json", "grid.png", "images", "settings.json"]
     assert names(tmp_path / "two" / "images") == names(tmp_path / "one" / "images")
     (one, classes), (two, same_classes) = (read_npz(tmp_path / f"{name}.npz") for name in ("one", "two"))
     assert classes is not None
