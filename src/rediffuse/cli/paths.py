@@ -7,8 +7,7 @@ from pathlib import Path
 
 from rediffuse import stores
 from rediffuse.errors import ConfigError, InputError
-from rediffuse.models.config import BatchSize
-from rediffuse.records import require_range
+from rediffuse.models.config import BatchSize, check_batch_size
 
 COUNTED = 10_000
 """Files that are counted before the work, so that the progress bar shows the remaining time."""
@@ -22,10 +21,8 @@ def most_to_count(batch_size: BatchSize) -> int:
     Raises:
         ConfigError: the size is below 1.
     """
-    if batch_size == "auto":
-        return COUNTED
-    require_range("batch_size", batch_size, 1)
-    return max(COUNTED, batch_size**2)
+    check_batch_size(batch_size)
+    return COUNTED if batch_size == "auto" else max(COUNTED, batch_size**2)
 
 
 def expand_stdin(paths: Sequence[str]) -> Iterable[str]:
