@@ -108,6 +108,16 @@ def test_workers_change_nothing(data: Path, whole_run: Path, tmp_path: Path) -> 
     assert equal(weights(tmp_path), weights(whole_run))
 
 
+def test_steps_that_are_drawn_ahead_resume_bit_equal_and_are_logged_as_means(data: Path, tmp_path: Path) -> None:
+    for num_steps in (3, 6):
+        run(replace(tiny(data, num_steps), timestep_sampler="uniform"), tmp_path / "resumed")
+    run(replace(tiny(data, log_every=4, num_workers=1), timestep_sampler="uniform"), tmp_path / "whole")
+    assert equal(weights(tmp_path / "resumed"), weights(tmp_path / "whole"))
+    losses = [line["loss"] for line in log(tmp_path / "resumed")]
+    means = [sum(losses[:4]) / 4, sum(losses[4:]) / 2]
+    assert [line["loss"] for line in log(tmp_path / "whole")] == pytest.approx(means)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_signal_writes_a_checkpoint_from_which_the_run_goes_on_bit_equal(
     number: signal.Signals, data: Path, whole_run: Path, tmp_path: Path

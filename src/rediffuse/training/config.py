@@ -65,7 +65,7 @@ class LoopConfig:
     seed: int = 0
     """Random seed of weights, data order, crops, timesteps, noise and dropout."""
     num_workers: int = 0
-    """Processes that read images ahead, where the images do not fit the cache."""
+    """Processes that read images that do not fit the cache; 0: a thread reads them while the network computes."""
     log_every: int = 50
     """Steps between two lines of the log (metrics.jsonl)."""
     save_every: int = 1000

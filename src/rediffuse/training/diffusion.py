@@ -83,6 +83,10 @@ class DiffusionTask(Task):
         weighted = {name: value * weight for name, value in terms.items()}
         return {**weighted, "unweighted": terms["loss"], "t": t}
 
+    @property
+    def draws_from_losses(self) -> bool:
+        return self.config.timestep_sampler == "loss_second_moment"
+
     def observe(self, terms: Terms) -> dict[str, Tensor]:
         t = terms["t"].long()
         self.timestep_sampler.update(t, terms["unweighted"])

@@ -8,7 +8,9 @@ import contextlib
 import importlib.util
 import logging
 import signal
+from collections import deque
 from collections.abc import Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -33,6 +35,9 @@ from rediffuse.training.task import Batch, Data, Task
 from rediffuse.training.trainer import Trainer
 
 LOGGER = logging.getLogger(__name__)
+
+BATCHES_AHEAD = 2
+"""Batches that a thread reads, and draws random numbers for, while steps before them are computed."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +111,7 @@ class _Run:
             )
         self.task, self.config, self.folder, self.accelerator, self.stop = task, config, folder, accelerator, stop
         self.progress = progress
+        self.votes: torch.Tensor | None = None
         self.data = task.data(progress)
         self.record = {
             "task": task.name,
@@ -137,13 +143,17 @@ class _Run:
         self.progress("training", trainer.step, config.num_steps)
         with contextlib.closing(self._batches()) as batches:
             for batch in batches:
-                means.add(trainer.train_step(batch))
-                if self._is_due(config.log_every):
+                trainer.train_step(batch)
+                stopped = self._stop_requested()
+                owes_checkpoint = owes_checkpoint or self._is_due(config.save_every)
+                is_logged = self._is_due(config.log_every)
+                if is_logged or stopped or owes_checkpoint:
+                    for logged in trainer.fetch():
+                        means.add(logged)
+                if is_logged:
                     self._log(values := means.pop(config.batch_size))
                     note = f"loss {values['loss']:.4f}" if "loss" in values else "no finite loss"
                 self.progress("training", trainer.step, config.num_steps, note)
-                stopped = self._stop_requested()
-                owes_checkpoint = owes_checkpoint or self._is_due(config.save_every)
                 # Not during consecutive bad steps: the new checkpoints would replace better ones from before.
                 is_good = not trainer.num_bad_steps or trainer.step == config.num_steps
                 if stopped or (owes_checkpoint and is_good):
@@ -162,12 +172,19 @@ class _Run:
         config, accelerator = self.config, self.accelerator
         share = config.batch_size // accelerator.num_processes
         offset = share * accelerator.process_index
-        firsts = [step * config.batch_size + offset for step in range(self.trainer.step, config.num_steps)]
+        steps = range(self.trainer.step, config.num_steps)
+        firsts = [step * config.batch_size + offset for step in steps]
         shares = [range(first, first + share) for first in firsts]
-        for positions, batch in zip(shares, _load(self.data, shares, config.num_workers), strict=True):
-            place = Place(config.seed, self.trainer.step, config.batch_size, positions)
-            drawn = self.task.draw(batch, place)
-            yield {name: value.to(accelerator.device, non_blocking=True) for name, value in drawn.items()}
+        device, read = cast(torch.device, accelerator.device), _load(self.data, shares, config.num_workers)
+
+        def drawn(batches: Iterator[Batch]) -> Iterator[Batch]:
+            for step, positions, batch in zip(steps, shares, batches, strict=True):
+                yield self.task.draw(batch, Place(config.seed, step, config.batch_size, positions))
+
+        waits = self.task.draws_from_losses
+        with contextlib.closing(_ahead(read if waits else _pinned(drawn(read), device))) as batches:
+            for batch in drawn(batches) if waits else batches:
+                yield {name: value.to(device, non_blocking=True) for name, value in batch.items()}
 
     def _resume(self) -> None:
         if self.resumed_from is not None:
@@ -228,8 +245,10 @@ class _Run:
         asked = self.stop.received is not None
         if self.accelerator.num_processes == 1:
             return asked
-        votes = torch.tensor(float(asked), device=self.accelerator.device)
-        return bool(cast(torch.Tensor, self.accelerator.reduce(votes, "sum")) > 0)
+        # The votes after the step before: reading those of this step would wait for its end.
+        before, votes = self.votes, torch.tensor(float(asked), device=self.accelerator.device)
+        self.votes = cast(torch.Tensor, self.accelerator.reduce(votes, "sum"))
+        return before is not None and bool(before > 0)
 
     def _is_due(self, every: int) -> bool:
         return self.trainer.step % every == 0 or self.trainer.step == self.config.num_steps
@@ -262,8 +281,26 @@ class _RunningMeans:
         return means
 
 
+def _ahead(batches: Iterator[Batch]) -> Generator[Batch]:
+    """Iterate in a thread, `BATCHES_AHEAD` batches in advance."""
+    pool = ThreadPoolExecutor(1)
+    try:
+        begun = deque(pool.submit(next, batches, None) for _ in range(BATCHES_AHEAD))
+        while (batch := begun.popleft().result()) is not None:
+            begun.append(pool.submit(next, batches, None))
+            yield batch
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _pinned(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
+    """Batches in memory from which a GPU can copy while it computes."""
+    for batch in batches:
+        yield {name: value.pin_memory() for name, value in batch.items()} if device.type == "cuda" else batch
+
+
 def _load(data: Data, shares: list[range], num_workers: int) -> Iterator[Batch]:
-    """The batch at each of the positions, read ahead by `num_workers` processes; 0 reads in this process."""
+    """The batch at each of the positions, read by `num_workers` processes; 0 reads in this process."""
     if num_workers == 0:
         return (data[positions] for positions in shares)
     loader = DataLoader(

@@ -58,7 +58,11 @@ class Task(Protocol):
         ...
 
     def draw(self, batch: Batch, place: Place) -> Batch:
-        """Add the random numbers that the loss needs (timesteps, noise) to the batch; they depend only on `place`."""
+        """Add the random numbers that the loss needs (timesteps, noise) to the batch.
+
+        They depend only on `place`, and with `draws_from_losses` on the losses that `observe` was given. Otherwise it
+        is called in a thread, while steps before this one are computed.
+        """
         ...
 
     def loss(self, network: nn.Module, batch: Batch) -> Terms:
@@ -68,6 +72,11 @@ class Task(Protocol):
     def export(self, network: nn.Module, folder: Path, training: Mapping[str, Any]) -> None:
         """Write the finished model to `folder`; `training` is the record of the run to save with it."""
         ...
+
+    @property
+    def draws_from_losses(self) -> bool:
+        """Whether `draw` needs what `observe` got of all steps before; then no step begins before the last one ends."""
+        return False
 
     def observe(self, terms: Terms) -> dict[str, Tensor]:
         """Update statistics from the loss terms of a step, of all processes in order; return the values to log."""
