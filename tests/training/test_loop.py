@@ -90,6 +90,7 @@ def test_run_folder_holds_config_log_samples_checkpoints_and_the_model(whole_run
     assert {"loss", "mse", "vb", "gradient_norm", "images_per_second"} <= log(whole_run)[0].keys()
     assert json.loads((whole_run / "starts.jsonl").read_text())["versions"]["torch"] == torch.__version__
     assert json.loads((whole_run / "config.json").read_text())["network"]["image_size"] == 8
+    assert (whole_run / "images.arrow").exists()
     assert [path.name for path in (whole_run / "samples").iterdir()] == ["step_00000006.png"]
     model = load(whole_run / "model")
     averaged = weights(whole_run)["0.module.out.2.weight"]

@@ -18,7 +18,7 @@ from rediffuse.records import dump
 from rediffuse.training.config import ClassifierTraining, DiffusionTraining, SuperResTraining
 
 if TYPE_CHECKING:
-    from rediffuse.training.data import Listing
+    from rediffuse.training.listing import Listing
     from rediffuse.training.task import Task
 
 T = TypeVar("T", bound=DiffusionTraining)
@@ -122,7 +122,7 @@ def _on_base(config: T, source: str) -> T:
 
 def listing_of(config: DiffusionTraining | ClassifierTraining) -> "Listing":
     """The training images of the config, and their classes."""
-    from rediffuse.training.data import list_images
+    from rediffuse.training.listing import list_images
 
     return list_images(Path(config.data), Path(config.labels) if config.labels else None)
 
@@ -148,8 +148,8 @@ def dry_run(config: DiffusionTraining | ClassifierTraining, kind: Kind, listing:
     if isinstance(config, DiffusionTraining) and config.only == "frequency":
         network.freeze_all_but_gates()
     cost = estimate(network, config.loop)
-    lines = [json.dumps(dump(config), indent=2), f"images               {len(listing.paths):,}", str(cost)]
-    record = {"config": dump(config), "num_images": len(listing.paths), "cost": dump(cost)}
+    lines = [json.dumps(dump(config), indent=2), f"images               {len(listing):,}", str(cost)]
+    record = {"config": dump(config), "num_images": len(listing), "cost": dump(cost)}
     if init is not None:
         transfer = compare_with(network.state_dict(), read_initial(init))
         lines.append(str(transfer))

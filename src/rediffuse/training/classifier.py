@@ -16,7 +16,8 @@ from rediffuse.models.encoder import EncoderUNetModel
 from rediffuse.progress import Progress, unobserved
 from rediffuse.records import dump
 from rediffuse.training.config import ClassifierTraining
-from rediffuse.training.data import ImageData, list_images
+from rediffuse.training.data import ImageData
+from rediffuse.training.listing import list_images
 from rediffuse.training.quartiles import by_quartile
 from rediffuse.training.randomness import NOISE, TIMESTEPS, VALIDATION, Place, derive
 from rediffuse.training.task import Batch, Task, Terms
@@ -42,10 +43,10 @@ class ClassifierTask(Task):
     def build(self) -> EncoderUNetModel:
         return EncoderUNetModel(self.config.network)
 
-    def data(self, progress: Progress = unobserved) -> ImageData:
+    def data(self, progress: Progress = unobserved, index: Path | None = None) -> ImageData:
         """The training images. Validation images are read too, so that errors in them appear before the first step."""
         config = self.config
-        listing = list_images(Path(config.data), Path(config.labels) if config.labels else None)
+        listing = list_images(Path(config.data), Path(config.labels) if config.labels else None, index)
         if not listing.classes:
             raise InputError(f"{config.data}: has no classes: a classifier needs subfolders or labels")
         if config.network.out_channels != len(listing.classes):
@@ -54,7 +55,7 @@ class ClassifierTask(Task):
             )
         if config.validation is not None:
             self.validation = self._read_validation(config.validation, listing.classes)
-        return ImageData(listing, config.images, config.network.image_size, config.loop.seed)
+        return ImageData(listing, config.images, config.network.image_size, config.loop.seed, progress=progress)
 
     def draw(self, batch: Batch, place: Place) -> Batch:
         x_0 = batch["x_0"]

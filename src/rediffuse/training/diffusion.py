@@ -22,7 +22,8 @@ from rediffuse.models.unet import Denoiser, UNetModel
 from rediffuse.progress import Progress, unobserved
 from rediffuse.records import dump
 from rediffuse.training.config import DiffusionTraining
-from rediffuse.training.data import ImageData, list_images
+from rediffuse.training.data import ImageData
+from rediffuse.training.listing import list_images
 from rediffuse.training.quartiles import by_quartile
 from rediffuse.training.randomness import GRID, NOISE, TIMESTEPS, Place, derive
 from rediffuse.training.task import Batch, Task, Terms
@@ -63,9 +64,9 @@ class DiffusionTask(Task):
         """The network, with all its weights trainable."""
         return UNetModel(self.config.network)
 
-    def data(self, progress: Progress = unobserved) -> ImageData:
+    def data(self, progress: Progress = unobserved, index: Path | None = None) -> ImageData:
         config = self.config
-        listing = list_images(Path(config.data), Path(config.labels) if config.labels else None)
+        listing = list_images(Path(config.data), Path(config.labels) if config.labels else None, index)
         wanted, given = config.network.num_classes, len(listing.classes)
         if wanted is not None and given != wanted:
             raise ConfigError(f"num_classes={wanted}: {config.data} has {given} classes")

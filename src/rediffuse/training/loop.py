@@ -112,7 +112,7 @@ class _Run:
         self.task, self.config, self.folder, self.accelerator, self.stop = task, config, folder, accelerator, stop
         self.progress = progress
         self.votes: torch.Tensor | None = None
-        self.data = task.data(progress)
+        self.data = task.data(progress, folder.index)
         self.record = {
             "task": task.name,
             "fingerprint": self.data.fingerprint,
@@ -136,6 +136,7 @@ class _Run:
             for reason in self.data.skipped:
                 LOGGER.warning("skipped: %s", reason)
             self.folder.begin(self.record, {"step": trainer.step, "command": command, "skipped": self.data.skipped})
+            self.data.write_index(self.folder.index)
             if self.resumed_from is None:
                 self._note_init()
             self.accelerator.init_trackers("tensorboard")

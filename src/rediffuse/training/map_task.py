@@ -40,6 +40,9 @@ class MapData:
         content.update(maps.sum(axis=(1, 2, 3), dtype=np.float64).tobytes())
         self.fingerprint = content.hexdigest()[:16]
 
+    def write_index(self, path: Path) -> None:
+        """Nothing: the maps are of no files."""
+
     def __len__(self) -> int:
         return len(self.maps)
 
@@ -98,7 +101,7 @@ class MapTask(Task):
             network.fc = nn.Linear(network.fc.in_features, 1)
         return network
 
-    def data(self, progress: Progress = unobserved) -> MapData:
+    def data(self, progress: Progress = unobserved, index: Path | None = None) -> MapData:
         return MapData(*self.train, self.seed)
 
     def draw(self, batch: Batch, place: Place) -> Batch:

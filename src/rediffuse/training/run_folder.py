@@ -21,7 +21,8 @@ class RunFolder:
 
     config.json       all settings that affect the result; a resumed run must have the same
     init.json         source of initial weights, which tensors were taken and which not (with --init only)
-    starts.jsonl      every start: its step, the command, the files left out, git revision, versions
+    images.arrow      the list of the images, so that a resumed run need not make it again
+    starts.jsonl      every start: its step, the command, the files that cannot be read, git revision, versions
     metrics.jsonl     the log: one line per `log_every` steps and per evaluation
     checkpoints/      full states
     samples/          sample grids of the evaluations
@@ -32,6 +33,7 @@ class RunFolder:
         self.path = path
         self.checkpoints = path / "checkpoints"
         self.samples = path / "samples"
+        self.index = path / "images.arrow"
         self.model = path / "model"
         self._config = path / "config.json"
         self._init = path / "init.json"

@@ -10,8 +10,9 @@ from torch.nn import functional as F
 from rediffuse.models.superres import SuperResModel
 from rediffuse.progress import Progress, unobserved
 from rediffuse.training.config import SuperResTraining
-from rediffuse.training.data import ImageData, list_images
+from rediffuse.training.data import ImageData
 from rediffuse.training.diffusion import DiffusionTask, write_grid
+from rediffuse.training.listing import list_images
 from rediffuse.training.task import Batch
 
 
@@ -28,9 +29,9 @@ class SuperResTask(DiffusionTask):
     def network(self) -> SuperResModel:
         return SuperResModel(self.config.network)
 
-    def data(self, progress: Progress = unobserved) -> ImageData:
+    def data(self, progress: Progress = unobserved, index: Path | None = None) -> ImageData:
         """The training images; the images of the grid are read too."""
-        data = super().data(progress)
+        data = super().data(progress, index)
         self.shown = self._read_grid_images(data.listing.classes)
         return data
 
@@ -58,8 +59,8 @@ class SuperResTask(DiffusionTask):
         listing = list_images(Path(folder), Path(labels) if labels else None)
         if config.network.num_classes is not None:
             listing = listing.numbered_as(classes)
-        stride = -(-len(listing.paths) // config.grid.num_images)
-        few = listing.only(range(0, len(listing.paths), stride))
+        stride = -(-len(listing) // config.grid.num_images)
+        few = listing.only(range(0, len(listing), stride))
         plain = replace(config.images, random_flip=False, random_crop=False)
         data = ImageData(few, plain, config.network.image_size, config.loop.seed)
         return data[range(len(data))]

@@ -33,6 +33,10 @@ class Data(Protocol):
         """The errors of files that could not be used, one line each."""
         ...
 
+    def write_index(self, path: Path) -> None:
+        """Write the list of the images to a file, for `Task.data` in later calls."""
+        ...
+
     def __len__(self) -> int: ...
 
     def __getitem__(self, positions: range) -> Batch:
@@ -53,8 +57,13 @@ class Task(Protocol):
         """The network with random initial weights from torch's global generator, which the loop has seeded."""
         ...
 
-    def data(self, progress: Progress = unobserved) -> Data:
-        """The training data; `progress` is called with the number of images that are read."""
+    def data(self, progress: Progress = unobserved, index: Path | None = None) -> Data:
+        """The training data.
+
+        Args:
+            progress: called with the number of images that are read.
+            index: a file of `Data.write_index`, which may be missing.
+        """
         ...
 
     def draw(self, batch: Batch, place: Place) -> Batch:
