@@ -49,6 +49,8 @@ from rediffuse.zoo.model import DiffusionModel
 
 Part = Literal["forward", "round_trip", "train", "job", "start"]
 PARTS: tuple[Part, ...] = get_args(Part)
+TrainingStep = Callable[[Tensor], object]
+"""One optimiser step on images x_0 (N, C, H, W) in [-1, 1] on the model's device."""
 STEPS, DEPTH = 20, 5
 """The grid of the round trip, and the number of its steps."""
 
@@ -171,12 +173,9 @@ def _rows(
 def _train(model: DiffusionModel, options: Options) -> Iterator[Row]:
     """One optimiser step with an average of the weights, on the largest of the batch sizes."""
     size = max(options.batch_sizes)
-    steps: dict[str, Callable[[], object]] = {f"{PLAIN} fp32": _plain_step(model, plain(model).network, size)}
-    if options.reference is not None:
-        network = reference(model, options.reference, "fp32").network
-        steps["guided-diffusion fp32"] = _reference_step(model, network, options.reference, size)
-    if options.diffusers:
-        steps["diffusers fp32"] = _diffusers_step(model, diffusers(model, "fp32").network, size)
+    x_0 = _noise(model, size).clamp(-1, 1)
+    compared = comparator_steps(model, options).items()
+    steps: dict[str, Callable[[], object]] = {name: partial(step, x_0) for name, step in compared}
     try:
         for precision in options.precisions:
             if precision != "fp16" or model.device.type != "cpu":  # torch trains in fp16 only on accelerators
@@ -197,6 +196,21 @@ def _train(model: DiffusionModel, options: Options) -> Iterator[Row]:
         )
 
 
+def comparator_steps(model: DiffusionModel, options: Options) -> dict[str, TrainingStep]:
+    """One optimiser step with an average of the weights by the plain path, and by the other programs; fp32.
+
+    Raises:
+        InputError: the reference or diffusers is missing.
+    """
+    steps = {f"{PLAIN} fp32": _plain_step(model, plain(model).network)}
+    if options.reference is not None:
+        network = reference(model, options.reference, "fp32").network
+        steps["guided-diffusion fp32"] = _reference_step(model, network, options.reference)
+    if options.diffusers:
+        steps["diffusers fp32"] = _diffusers_step(model, diffusers(model, "fp32").network)
+    return steps
+
+
 def _own_step(model: DiffusionModel, precision: Precision, size: int) -> Callable[[], object]:
     AcceleratorState._reset_state(reset_partial_state=True)  # otherwise the precision of the one before stays
     loop = LoopConfig(num_steps=1, batch_size=size, precision=precision)
@@ -215,28 +229,28 @@ def _own_step(model: DiffusionModel, precision: Precision, size: int) -> Callabl
     return step
 
 
-def _plain_step(model: DiffusionModel, network: nn.Module, size: int) -> Callable[[], object]:
+def _plain_step(model: DiffusionModel, network: nn.Module) -> TrainingStep:
     process = model.process()
 
     def loss(x_0: Tensor, t: Tensor) -> Tensor:
-        return training_losses(process, network, x_0, t, torch.randn_like(x_0), "mse", _labels(model, size))["loss"]
+        return training_losses(process, network, x_0, t, torch.randn_like(x_0), "mse", _labels(model, len(x_0)))["loss"]
 
-    return _step(model, network, size, loss, _lerp_average(network))
+    return _step(model, network, loss, _lerp_average(network))
 
 
-def _reference_step(model: DiffusionModel, network: nn.Module, folder: Path, size: int) -> Callable[[], object]:
+def _reference_step(model: DiffusionModel, network: nn.Module, folder: Path) -> TrainingStep:
     """The step of its train_util, without its log."""
     process = reference_process(model, folder, "")
     update_ema = import_reference(folder, "nn").update_ema
     average = [weight.detach().clone() for weight in network.parameters()]
 
     def loss(x_0: Tensor, t: Tensor) -> Tensor:
-        return process.training_losses(network, x_0, t, model_kwargs=_labels(model, size))["loss"]
+        return process.training_losses(network, x_0, t, model_kwargs=_labels(model, len(x_0)))["loss"]
 
-    return _step(model, network, size, loss, lambda: update_ema(average, network.parameters(), rate=0.9999))
+    return _step(model, network, loss, lambda: update_ema(average, network.parameters(), rate=0.9999))
 
 
-def _diffusers_step(model: DiffusionModel, network: nn.Module, size: int) -> Callable[[], object]:
+def _diffusers_step(model: DiffusionModel, network: nn.Module) -> TrainingStep:
     """The step of its example `train_unconditional.py`: noise, mean square error of eps, and its EMAModel."""
     library = import_diffusers()
     scheduler = library.DDPMScheduler(num_train_timesteps=trained_process(model).num_timesteps)
@@ -247,23 +261,21 @@ def _diffusers_step(model: DiffusionModel, network: nn.Module, size: int) -> Cal
         eps = network(scheduler.add_noise(x_0, noise, t), t, return_dict=False)[0][:, : x_0.shape[1]]
         return (eps - noise).square().flatten(1).mean(1)
 
-    return _step(model, network, size, loss, lambda: average.step(network.parameters()))
+    return _step(model, network, loss, lambda: average.step(network.parameters()))
 
 
 def _step(
     model: DiffusionModel,
     network: nn.Module,
-    size: int,
     loss: Callable[[Tensor, Tensor], Tensor],
     update_average: Callable[[], object],
-) -> Callable[[], object]:
+) -> TrainingStep:
     network.train().requires_grad_(True)
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4)
-    x_0 = _noise(model, size).clamp(-1, 1)
 
-    def step() -> None:
+    def step(x_0: Tensor) -> None:
         optimizer.zero_grad()
-        t = torch.randint(trained_process(model).num_timesteps, (size,), device=model.device)
+        t = torch.randint(trained_process(model).num_timesteps, (len(x_0),), device=model.device)
         loss(x_0, t).mean().backward()
         optimizer.step()
         update_average()

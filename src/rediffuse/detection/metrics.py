@@ -134,16 +134,27 @@ def group_auc_interval(
     numbers = [len(np.unique(groups[labels == label])) for label in (0, 1)]
     if min(numbers) < 2 or max(numbers) > MOST_GROUPS:
         return auc_interval(labels, scores, resamples=resamples, seed=seed)
+    aucs = group_bootstrap_aucs(labels, scores, groups, resamples=resamples, seed=seed)
+    low, high = np.quantile(aucs, [0.025, 0.975])
+    return Interval(value=roc_auc(labels, scores), low=float(low), high=float(high))
+
+
+def group_bootstrap_aucs(
+    labels: np.ndarray, scores: np.ndarray, groups: np.ndarray, *, resamples: int = 2000, seed: int = 0
+) -> np.ndarray:
+    """The AUC of resampled groups, (resamples,); the groups of each class are resampled separately.
+
+    The groups that are drawn do not depend on the scores: so the difference of two results for the same images has the
+    distribution of the difference of their AUCs.
+    """
     wins = _wins_by_group(labels, scores, groups)  # (G, R): sums over pairs of images
     generator = np.random.default_rng(seed)
     (num_generated, num_real) = wins.shape
     sizes = [np.unique(groups[labels == label], return_counts=True)[1] for label in (1, 0)]
     drawn = [generator.multinomial(n, np.full(n, 1 / n), resamples) for n in (num_generated, num_real)]
-    aucs = np.einsum("bg,gr,br->b", drawn[0], wins, drawn[1], optimize=True) / np.prod(
+    return np.einsum("bg,gr,br->b", drawn[0], wins, drawn[1], optimize=True) / np.prod(
         [counts @ size for counts, size in zip(drawn, sizes, strict=True)], axis=0
     )
-    low, high = np.quantile(aucs, [0.025, 0.975])
-    return Interval(value=roc_auc(labels, scores), low=float(low), high=float(high))
 
 
 def tpr_at_fpr(labels: np.ndarray, scores: np.ndarray, rate: float) -> float:
