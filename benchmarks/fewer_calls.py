@@ -33,7 +33,7 @@ from rediffuse.dire.job import FileResult
 from rediffuse.dire.reconstruct import network_calls
 from rediffuse.dire.settings import DireSettings
 from rediffuse.files import write_bytes
-from rediffuse.training.detector import originals_of
+from rediffuse.training.detector import beside_data
 from rediffuse.training.detector_config import DetectorTraining
 from rediffuse.training.detector_search import Measured, Search
 from rediffuse.training.leave_out import assign_folds
@@ -110,7 +110,7 @@ def main(flags: Flags) -> None:
     cache = ReconstructionCache(
         folder=flags.out / "reconstructions", model=model, batch_size=flags.batch_size, workers=1
     )
-    everything = [*find_labelled(flags.data), *originals_of(_config(flags))]
+    everything = [*find_labelled(flags.data), *beside_data(_config(flags))]
     if "solvers" in flags.tables:
         rows = list(_solver_rows(flags, cache, _spread(everything, flags.num_images, flags.seed)))
         print(_table(rows, with_maps=True), flush=True)
