@@ -26,6 +26,7 @@ from rediffuse.detection.evaluate import (
     evaluation_table,
     judge_results,
     require_both_classes,
+    roc_curves,
 )
 from rediffuse.detection.familiarity import Familiarity
 from rediffuse.detection.features import FEATURES
@@ -128,6 +129,27 @@ def test_every_source_is_compared_with_all_real_images_and_with_the_control(make
     assert 0 < shares.unfamiliar < 1 - shares.decided  # the case holds every kind of decision
     assert shares.real_called_generated > 0
     assert shares.generated_called_real > 0
+
+
+def test_the_roc_curves_are_those_of_detector_and_control_and_name_their_auc(make):
+    reconstruction = make(LABELS)
+    one, control = detector("bands", reconstruction), detector("image", reconstruction)
+    results = [
+        FileResult(found=image.found, reconstruction=reconstruction[index : index + 1])
+        for index, image in enumerate(images())
+    ]
+    judged = judge_results(one, control, images(), results)
+    curves = roc_curves(judged, evaluate(judged))
+    of_detector, of_control = (roc_auc(LABELS.numpy(), which.probabilities(reconstruction)) for which in (one, control))
+    assert [name.partition(" [")[0] for name in curves] == [
+        f"bands, AUC {of_detector:.3f}",
+        f"image (control), AUC {of_control:.3f}",
+    ]
+    areas = [np.trapezoid(found, false_alarms) for false_alarms, found in curves.values()]
+    assert areas == pytest.approx([of_detector, of_control])
+
+    alone = judge_results(one, None, images(), results)
+    assert list(roc_curves(alone, evaluate(alone))) == list(curves)[:1]
 
 
 def test_a_class_without_images_is_named_with_the_first_that_was_skipped():

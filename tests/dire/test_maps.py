@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from golden_values import rnd
-from rediffuse.dire.maps import MapStore
+from rediffuse.dire.maps import MapStore, stored_precision
 from rediffuse.dire.reconstruct import Reconstruction
 from rediffuse.dire.settings import DireSettings, MapFormat
 from rediffuse.errors import ConfigError, InputError, SettingsMismatch, StorageError
@@ -147,6 +147,13 @@ def test_settings_are_recorded_beside_the_maps(tmp_path: Path) -> None:
     MapStore(tmp_path, SETTINGS).write("a.png", reconstruction())
     assert json.loads((tmp_path / "settings.json").read_text())["model_sha256"] == "0" * 64
     assert MapStore.open(tmp_path).settings == SETTINGS
+
+
+def test_the_precision_of_a_folder_is_that_of_its_results(tmp_path: Path) -> None:
+    assert stored_precision(tmp_path) is None
+    given = replace(reconstruction(), settings=replace(SETTINGS, precision="bf16"))
+    MapStore(tmp_path, given.settings).write("a.jpg", given)
+    assert stored_precision(tmp_path) == "bf16"
 
 
 @pytest.mark.parametrize(
