@@ -8,21 +8,24 @@ import pytest
 import torch
 from PIL import Image
 
+from detection.conftest import SETTINGS
 from detection.tiny import LEFT_OUT, thresholds
 from golden_values import fill
 from rediffuse.detection.calibration import Calibration
 from rediffuse.detection.detector import BETWEEN, NO_NUMBER, UNFAMILIAR, Detector
 from rediffuse.detection.familiarity import Familiarity
-from rediffuse.detection.features import FEATURES
+from rediffuse.detection.features import FEATURES, feature_set
 from rediffuse.detection.judge import judge, verdict
 from rediffuse.detection.scorers import BandScorer
 from rediffuse.diffusion.config import ProcessConfig
 from rediffuse.dire.bands import band_profile
-from rediffuse.dire.job import FileResult, load_file
+from rediffuse.dire.job import FileMeta, FileResult, load_file
 from rediffuse.dire.reconstruct import reconstruct
 from rediffuse.dire.settings import DireSettings
 from rediffuse.errors import SettingsMismatch
 from rediffuse.images.find import FoundImage, find_images
+from rediffuse.images.original import Original
+from rediffuse.images.windows import Window
 from rediffuse.models.config import UNetConfig
 from rediffuse.models.unet import UNetModel
 from rediffuse.zoo.model import DiffusionModel, Provenance
@@ -46,6 +49,22 @@ def detector(settings: DireSettings, limit: float = np.inf) -> Detector:
         left_out=LEFT_OUT,
         training={},
     )
+
+
+def by_windows(settings: DireSettings) -> Detector:
+    """The same for images of several windows, with weights of its own for every feature."""
+    features = feature_set("bands", settings)
+    count = len(features.features)
+    scorer = BandScorer(
+        input=features, mean=np.zeros(count), scale=np.ones(count), weight=np.linspace(-0.2, 0.3, count), offset=0.1
+    )
+    familiarity = Familiarity(centres=np.zeros((2, count)), precision=np.eye(count))
+    return dataclasses.replace(detector(settings), scorer=scorer, familiarity=familiarity)
+
+
+def not_a_number(one: Detector) -> BandScorer:
+    assert isinstance(one.scorer, BandScorer)
+    return dataclasses.replace(one.scorer, offset=float("nan"))
 
 
 def test_a_verdict_says_what_the_detector_and_the_reconstruction_say(make):
@@ -87,6 +106,41 @@ def test_the_error_by_band_is_computed_once_for_an_image(make, monkeypatch: pyte
     said = verdict(FileResult(found=FOUND, reconstruction=reconstruction), detector(reconstruction.settings))
     assert said.contributions
     assert len(calls) == 1
+
+
+def test_a_verdict_names_its_detector_also_where_there_is_no_decision(make):
+    reconstruction = make(torch.ones(1))
+    one = dataclasses.replace(detector(reconstruction.settings), sha256="ab" * 32)
+    broken = dataclasses.replace(one, scorer=not_a_number(one))
+    lost = FileResult(found=FOUND, reason="in/sub/a.png: is empty")
+    judged = FileResult(found=FOUND, reconstruction=reconstruction)
+    for result, judge_of in ((judged, one), (judged, broken), (lost, one)):
+        said = verdict(result, judge_of)
+        assert (said.file, said.detector_sha256, said.settings) == ("sub/a.png", "ab" * 32, reconstruction.settings)
+
+
+def test_evidence_holds_the_original_and_the_facts_of_the_file(make):
+    reconstruction = make(torch.ones(1))
+    original = Original(pixels=np.zeros((20, 30, 3), np.uint8), size=(30, 20))
+    meta = FileMeta(sha256="ef" * 32, codec="PNG", size=(30, 20))
+    result = FileResult(found=FOUND, reconstruction=reconstruction, original=original, meta=meta)
+    said = verdict(result, detector(reconstruction.settings), evidence=True)
+    assert said.evidence is not None
+    assert said.evidence.original is original
+    assert said.evidence.meta is meta
+
+
+def test_a_verdict_on_windows_has_their_places_and_the_mean_of_their_bands(make):
+    settings = dataclasses.replace(SETTINGS, crop="windows:2")
+    windows = (Window(0, 8, 16), Window(16, 0, 16))
+    image = dataclasses.replace(make(torch.tensor([0, 1]), settings=settings), windows=windows)
+    one = by_windows(settings)
+    said = verdict(FileResult(found=FOUND, reconstruction=image), one)
+    assert said.windows == windows
+    assert said.window_contributions == tuple(one.explain_windows(image).tolist()) != ()
+    profile = band_profile(image.x_0, image.x_0_hat)
+    assert said.bands == pytest.approx(profile.energies.mean(dim=0).tolist())
+    assert said.coherences == pytest.approx(profile.coherences.mean(dim=0).tolist())
 
 
 @pytest.mark.parametrize(
@@ -144,8 +198,7 @@ def test_every_file_is_judged_in_order_with_the_class_that_it_was_given(tmp_path
 def test_a_file_whose_score_is_not_a_number_is_not_judged(make):
     reconstruction = make(torch.ones(1))
     one = detector(reconstruction.settings)
-    assert isinstance(one.scorer, BandScorer)
-    broken = dataclasses.replace(one, scorer=dataclasses.replace(one.scorer, offset=float("nan")))
+    broken = dataclasses.replace(one, scorer=not_a_number(one))
     said = verdict(FileResult(found=FoundImage(Path("a.png"), "a.png"), reconstruction=reconstruction), broken)
     assert (said.judged, said.probability, said.reason) == (False, None, f"a.png: {NO_NUMBER}")
     assert one.decide(float("nan"), 0.0) == one.decide(0.9, float("nan")) == ("unsure", NO_NUMBER)
