@@ -128,6 +128,14 @@ class Trials:
         self.shared: dict[pytest.FixtureDef, tuple[set[str], float]] = {}
         self.shared_seconds = 0.0
 
+    @pytest.hookimpl
+    def pytest_collection(self) -> None:
+        """Before the tests take their settings of hypothesis: a failing example need not become smaller."""
+        from hypothesis import Phase, settings
+
+        settings.register_profile("mutants", settings(), database=None, phases=(Phase.explicit, Phase.generate))
+        settings.load_profile("mutants")
+
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> bool | None:
         if session.testsfailed:

@@ -161,3 +161,12 @@ def test_limits_hold_for_images_and_for_their_copies_each_alone():
     assert three.bound("generated", 0.3, 0.05).share == blurred.bound("generated", 0.3, 0.05).share
     own = both.with_own({"real": many(0.1, 0.3)})
     assert own.thresholds(0.05, 0.3) == LeftOut(real=many(0.1, 0.3), generated=copies.generated).thresholds(0.05, 0.3)
+
+
+@pytest.mark.parametrize("score", [0.41, 0.7])
+def test_a_score_is_as_common_as_among_images_or_among_copies_whichever_is_more(score):
+    images, copies = (LeftOut(real=many(*ends), generated=many(*ends)) for ends in ((0, 0.8), (0.4, 0.6)))
+    for label in ("real", "generated"):
+        shares = [each.bound(label, score, 0.05).share for each in (images, copies)]
+        assert shares[0] != shares[1]
+        assert replace(images, copies=copies).bound(label, score, 0.05).share == max(shares)

@@ -38,6 +38,13 @@ def test_a_perfect_prediction_has_no_error(prediction: str, perfect: str):
     torch.testing.assert_close(loss, torch.zeros(3))
 
 
+def test_the_network_gets_the_conditioning_in_a_training():
+    process = ProcessConfig(num_timesteps=50, variance="fixed_small").build()
+    x_0, noise, t = torch.randn(3, 1, 4), torch.randn(3, 1, 4), torch.tensor([0, 4, 9])
+    loss = training_losses(process, lambda x, t, y: y, x_0, t, noise, conditioning={"y": noise})["loss"]
+    torch.testing.assert_close(loss, torch.zeros(3))
+
+
 def test_an_unknown_loss_is_no_mean_squared_error():
     process, x_0 = ProcessConfig(num_timesteps=50, variance="fixed_small").build(), torch.zeros(1, 1, 4)
     losses = training_losses(process, lambda x, t: x, x_0, torch.tensor([0]), torch.ones_like(x_0))
