@@ -137,3 +137,14 @@ def test_a_wrong_csv_file_is_one_line(text: str, message: str, tmp_path: Path):
     with pytest.raises(InputError) as error:
         find_labelled(table)
     assert str(error.value) == f"{table}: {message}"
+
+
+def test_hidden_folders_hold_no_images(tmp_path: Path):
+    write(tmp_path, ("real/a.png", "generated/b.png", ".trash/real/c.png"))
+    assert sorted(found(tmp_path)) == ["generated/b.png", "real/a.png"]
+
+
+def test_slashes_around_a_group_of_a_csv_file_are_no_part_of_it(tmp_path: Path):
+    write(tmp_path, ("a.png", "b.png"))
+    (tmp_path / "data.csv").write_text("file,label,group\na.png,real, /cameras/x/ \nb.png,generated,\n")
+    assert found(tmp_path / "data.csv") == {"a.png": (0, "cameras/x"), "b.png": (1, "generated")}

@@ -130,6 +130,8 @@ def test_every_pair_of_collections_counts_alike_in_the_mean_auc():
     labels, scores = np.array([0, 0, 0, 1, 1, 1, 1]), np.array([0.2, 0.8, 0.95, 0.9, 0.9, 0.9, 0.5])
     collections = np.array(["photos", "photos", "scans", "flux", "flux", "flux", "sdxl"])
     assert mean_auc(labels, scores, collections) == (1 + 0.5 + 0 + 0) / 4
+    three = np.append(collections, "adm")  # all collections but one are not that one
+    assert mean_auc(np.append(labels, 1), np.append(scores, 0.9), three) == (1 + 0.5 + 0 + 0 + 1 + 0) / 6
 
 
 def ids(labels: np.ndarray) -> np.ndarray:
@@ -143,6 +145,19 @@ def test_an_interval_over_groups_of_one_image_is_that_over_images():
     assert by_group.value == by_image.value
     assert [by_group.low, by_group.high] == pytest.approx([by_image.low, by_image.high], abs=0.01)
     assert group_auc_interval(labels, scores, np.full(350, "one")) == by_image
+
+
+def test_a_class_of_one_group_is_resampled_by_image_with_the_given_seed():
+    labels, scores = two_gaussians(40, 30, 1)
+    groups = np.where(labels == 0, "camera", ids(labels))
+    by_group = group_auc_interval(labels, scores, groups, resamples=50, seed=3)
+    assert by_group == auc_interval(labels, scores, resamples=50, seed=3)
+
+
+def test_two_groups_of_a_class_are_resampled_by_group():
+    labels, scores = np.repeat([0, 1], 10), np.repeat([0.0, 0.6, 0.4, 0.7], 5)
+    interval = group_auc_interval(labels, scores, np.repeat(["a", "b", "c", "d"], 5))
+    assert (interval.low, interval.value, interval.high) == (0, 0.75, 1)  # all of one group, against all of another
 
 
 def test_images_that_are_repeated_within_their_group_do_not_narrow_the_interval():
