@@ -184,3 +184,26 @@ def test_the_noisiest_level_of_a_chain_is_the_last_that_it_has():
     assert chain.at_sigmas([1.0, chain.sigma[-1]]).timesteps[-1] == 999
     with pytest.raises(ConfigError, match="ascending numbers from"):
         chain.at_sigmas([1.0, 1.5 * chain.sigma[-1]])
+
+
+def test_coefficients_first_used_in_inference_can_be_used_in_a_training():
+    schedule, x, t = NoiseSchedule.linear(100), torch.ones(2, 1, requires_grad=True), torch.tensor([0, 5])
+    with torch.inference_mode():
+        schedule.at("alpha_bar", t, x)
+    (schedule.at("alpha_bar", t, x) * x).sum().backward()
+    torch.testing.assert_close(x.grad, schedule.at("alpha_bar", t, x))
+
+
+def test_the_last_of_many_noise_levels_is_checked_too():
+    schedule = NoiseSchedule.linear(100)
+    inside = [float(schedule.sigma[k]) for k in (20, 40, 60)]
+    with pytest.raises(ConfigError):
+        schedule.at_sigmas([*inside, 2 * float(schedule.sigma[-1])])
+    with pytest.raises(ConfigError):
+        schedule.at_sigmas([inside[0], inside[1], inside[1]])
+
+
+def test_timesteps_of_the_network_are_whole_unless_they_are_rescaled_or_between_two():
+    schedule, t, x = NoiseSchedule.linear(100), torch.tensor([3]), torch.zeros(1, 1)
+    assert schedule.network_timesteps(t, x, rescaled=False).dtype == torch.int64
+    assert schedule.network_timesteps(t, x, rescaled=True).dtype == torch.float32
