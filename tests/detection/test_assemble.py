@@ -25,15 +25,14 @@ DISTANCES = np.random.default_rng(1).uniform(size=COUNT)
 LIMITS = Limits(max_false_alarms=0.2, max_misses=0.1, unfamiliar_rate=0.3)
 
 
-def assembled(limits: Limits = LIMITS, copies: int = 0) -> Detector:
-    """A detector by these results, of which the last ones may be copies."""
+def assembled(limits: Limits = LIMITS, num_kinds: int = 1) -> Detector:
+    """A detector by these results, of which equal parts are of each kind."""
     images = [
         LabelledImage(FoundImage(Path(f"{index}.png"), f"{index}.png"), int(label), group)
         for index, (label, group) in enumerate(zip(LABELS, GROUPS, strict=True))
     ]
-    results = LeftOutResults(
-        images=images, logits=LOGITS, distances=DISTANCES, are_copies=np.arange(COUNT) >= COUNT - copies
-    )
+    kinds = np.arange(COUNT) // (COUNT // num_kinds)
+    results = LeftOutResults(images=images, logits=LOGITS, distances=DISTANCES, kinds=kinds)
     parts = unsure_detector(unet())
     return assemble(parts.scorer, parts.familiarity, parts.settings, results, limits, {"seed": 3})
 
@@ -46,7 +45,7 @@ def test_the_parts_of_a_detector_are_those_it_is_assembled_of():
 
 
 def test_calibration_and_its_error_are_those_of_all_results():
-    detector = assembled(copies=60)
+    detector = assembled(num_kinds=2)
     assert detector.calibration == fit_calibration(LABELS, LOGITS)
     errors = [
         expected_calibration_error(LABELS, each.probabilities(LOGITS)) for each in (UNCALIBRATED, detector.calibration)
@@ -64,10 +63,19 @@ def test_left_out_probabilities_are_kept_by_class_and_group():
 
 
 def test_copies_are_kept_beside_the_images_that_are_no_copies():
-    left_out, probabilities = assembled(copies=60).left_out, fit_calibration(LABELS, LOGITS).probabilities(LOGITS)
+    left_out, probabilities = assembled(num_kinds=2).left_out, fit_calibration(LABELS, LOGITS).probabilities(LOGITS)
     assert left_out.real["source3"] == (probabilities[6],)
     assert left_out.copies is not None
     assert left_out.copies.real["source3"] == (probabilities[66],)
+    assert left_out.copies.copies is None
+
+
+def test_every_kind_of_copies_is_kept_in_its_order():
+    left_out, probabilities = assembled(num_kinds=3).left_out, fit_calibration(LABELS, LOGITS).probabilities(LOGITS)
+    first = left_out.copies
+    assert first is not None
+    assert first.copies is not None
+    assert (first.real["source3"], first.copies.real["source10"]) == ((probabilities[66],), (probabilities[80],))
 
 
 def test_each_threshold_has_its_own_limit():
