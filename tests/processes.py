@@ -17,7 +17,7 @@ def torchrun(*words: str, cwd: Path | None = None) -> str:
         cwd: the working directory; the current one if not given.
     """
     command = [sys.executable, *TORCHRUN, *words]
-    finished = subprocess.run(command, cwd=cwd, env=_environment(), capture_output=True, text=True)
+    finished = subprocess.run(command, cwd=cwd, env=environment(), capture_output=True, text=True)
     assert finished.returncode == 0, finished.stdout[-3000:] + finished.stderr[-3000:]
     return finished.stdout
 
@@ -35,14 +35,14 @@ def stopped_by_timeout(*words: str, begun: Path, cwd: Path | None = None) -> str
     """
     command = ["timeout", "600", sys.executable, *words]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    with subprocess.Popen(command, cwd=cwd, env=_environment(), **pipes) as process:
+    with subprocess.Popen(command, cwd=cwd, env=environment(), **pipes) as process:
         while not begun.exists() and process.poll() is None:
             time.sleep(0.05)
         process.terminate()
         return process.communicate()[0]
 
 
-def _environment() -> dict[str, str]:
+def environment() -> dict[str, str]:
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("OPENAI_", "CUDA_"))}
     return inherited | {
         "ACCELERATE_USE_CPU": "true",

@@ -13,7 +13,7 @@ import rediffuse
 
 ROOT = Path(rediffuse.__file__).parent
 LAYERS = (
-    {"errors", "records", "files", "stores", "journal", "progress"},
+    {"errors", "records", "files", "stores", "journal", "progress", "cluster"},
     {"diffusion", "models", "images"},
     {"zoo"},
     {"dire", "sampling", "evaluation"},
@@ -23,7 +23,7 @@ LAYERS = (
     {"compat", "cli"},
 )
 """A part imports only itself and earlier layers, so parts of one layer do not import each other."""
-FOUNDATION = ("errors", "records", "files", "stores", "journal", "progress")
+FOUNDATION = ("errors", "records", "files", "stores", "journal", "progress", "cluster")
 """The parts of the first layer are single files, which may import each other."""
 COMPAT_USES = {"diffusion", "models", "images", "training", "compat", *FOUNDATION}
 """The layers that `compat` may import."""
@@ -107,7 +107,7 @@ def test_a_package_file_holds_its_docstring_alone(path: Path) -> None:
     assert isinstance(body[0].value, ast.Constant)
 
 
-@pytest.mark.parametrize("heavy", ["torch", "matplotlib", "sklearn", "pyarrow", "accelerate"])
+@pytest.mark.parametrize("heavy", ["torch", "matplotlib", "sklearn", "pyarrow", "accelerate", "ray"])
 def test_the_package_and_its_commands_load_nothing_heavy(heavy: str) -> None:
     modules = ["rediffuse", *map(dotted, COMMANDS)]
     assert heavy not in loaded_by(tuple(modules))

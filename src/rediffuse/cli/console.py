@@ -44,9 +44,9 @@ def bar(**options: Any) -> "tqdm[Any]":
     return tqdm(file=sys.stderr, disable=not is_wanted, **options)
 
 
-def track(items: Iterable[T], total: int | None, unit: str = "image") -> Iterator[T]:
-    """Yield the items, with a progress bar."""
-    with bar(total=total, unit=unit) as shown:
+def track(items: Iterable[T], total: int | None, unit: str = "image", *, initial: int = 0) -> Iterator[T]:
+    """Yield the items, with a progress bar of `total` units, of which `initial` were done before."""
+    with bar(total=total, initial=initial, unit=unit) as shown:
         for item in items:
             yield item
             shown.update()

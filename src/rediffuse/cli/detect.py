@@ -5,18 +5,26 @@ import logging
 import os
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from rediffuse.cli.console import track
-from rediffuse.cli.flags import MODEL, PATHS, Argument, CommandFlags
+from rediffuse.cli.engine import EngineFlags
+from rediffuse.cli.flags import FLAT, MODEL, PATHS, Argument, CommandFlags
 from rediffuse.cli.paths import check_free, check_free_file, check_report, expand_stdin, most_to_count
+from rediffuse.cli.ranks import common_batch_size, ranks
 from rediffuse.cli.result import Result
 from rediffuse.errors import InputError
 from rediffuse.images.limits import Decoding
 from rediffuse.models.config import BatchSize, PrecisionChoice
+from rediffuse.stores import is_url
+
+if TYPE_CHECKING:
+    from rediffuse.detection.verdict import Verdict
+    from rediffuse.images.find import FoundImage
+    from rediffuse.report.parts import TableParts
 
 STDOUT = "-"
 MOST_SHOWN = 10_000
@@ -28,7 +36,8 @@ LOGGER = logging.getLogger(__name__)
 class DetectFlags(Decoding, CommandFlags):
     """Judge image files: real, generated or unsure, each with a probability and a reason.
 
-    Exit status: 0 all files were judged, 1 some were not, 2 usage error.
+    Under torchrun or Slurm's srun, processes share the files. Exit status: 0 all files were judged, 1 some were not,
+    2 usage error.
     """
 
     paths: Annotated[tuple[str, ...], PATHS]
@@ -66,6 +75,7 @@ class DetectFlags(Decoding, CommandFlags):
     verdicts."""
     force: bool = False
     """Replace a table or a page that already exists."""
+    cluster: Annotated[EngineFlags, FLAT] = field(default_factory=EngineFlags)
 
 
 def run(args: DetectFlags) -> Result:
@@ -88,39 +98,42 @@ def _judge(args: DetectFlags, kept: contextlib.ExitStack) -> Result:
     found = each_image(expand_stdin(args.paths), args.decoding)
     files, num_files = counted_up_to(most_counted, found)
 
-    from rediffuse.detection.detect import detect_each
     from rediffuse.report.page import Report
 
-    has_report = args.report is not None or args.evidence is not None
-    verdicts = detect_each(
-        files,
-        num_files=num_files,
-        model=args.model,
-        detector=args.detector,
-        max_false_alarms=args.max_false_alarms,
-        max_misses=args.max_misses,
-        stability=args.stability,
-        batch_size=args.batch_size,
-        workers=args.workers,
-        device=args.device,
-        precision=args.precision,
-        explain=has_report or args.json or args.out is not None,
-        evidence=has_report,
-    )
+    own_ranks = ranks()
     journal = kept.enter_context(
         contextlib.closing(Journal(Path(kept.enter_context(tempfile.TemporaryDirectory())) / "rows.sqlite"))
     )
     rows, counts, notes, stopped = TableRows([journal]), Counter[str](), [], None
-    is_counted = num_files < most_counted
+    all_files: list[FoundImage] = []
+    places: Sequence[int] | None = None  # those of the files to judge among the files of this process
+    parts, is_counted = None, num_files < most_counted
+    if _is_shared(args):  # several processes: the files, and their rows, are in memory
+        all_files = list(files)
+        own = list(own_ranks.share(all_files))
+        num_own, is_counted = len(own), True
+        parts = kept.enter_context(_parts(args, own_ranks.part)) if _keeps_parts(args) else None
+        before = parts.kept(own, workers=args.workers) if parts else {}
+        for place, image in enumerate(own):
+            if image.name in before:
+                journal.add(_key(place), before[image.name])
+                counts[before[image.name]["decision"] or "unjudged"] += 1
+        places = [place for place, image in enumerate(own) if image.name not in before]
+        files = iter([own[place] for place in places])
+    else:
+        num_own = num_files
     with Report(file=args.report, folder=args.evidence, workers=args.workers) as report:
         try:
-            for verdict in track(verdicts, num_files if is_counted else None):
-                journal.add(f"{counts.total():012}", verdict.to_row())
+            judged = _verdicts(args, files, num_files)
+            for place, verdict in track(judged, num_own if is_counted else None, initial=counts.total()):
+                journal.add(_key(place if places is None else places[place]), verdict.to_row())
+                if parts:
+                    parts.add(verdict)
                 counts[kind_of(verdict)] += 1
                 report.add(verdict)
         except KeyboardInterrupt as error:  # the verdicts until then are not lost
             stopped = error
-            number = f"{num_files}" if is_counted else f"at least {num_files}"
+            number = f"{num_own}" if is_counted else f"at least {num_own}"
             notes = [f"The work was interrupted: {counts.total()} of {number} images were judged."]
         pages = report.write(notes=notes)
     for failure in report.failures:
@@ -128,8 +141,15 @@ def _judge(args: DetectFlags, kept: contextlib.ExitStack) -> Result:
 
     written: dict[str, Path | str] = {}
     if args.out not in (None, STDOUT):
-        write_table(args.out, rows)
-        written["table"] = args.out
+        # Of several processes, the last one to finish finds the rows of all.
+        table = parts.rows(all_files) if parts and own_ranks.part else rows
+        if table is None:
+            LOGGER.info("%s: waits for the verdicts of other processes", args.out)
+        else:
+            write_table(args.out, table)
+            written["table"] = args.out
+            if parts and not (stopped or own_ranks.part):
+                kept.callback(parts.remove)
     written |= pages
     if args.out == STDOUT:
         LOGGER.info("%s", summary(counts))
@@ -145,13 +165,75 @@ def _judge(args: DetectFlags, kept: contextlib.ExitStack) -> Result:
     )
 
 
+def _key(place: int) -> str:
+    return f"{place:012}"
+
+
+def _verdicts(args: DetectFlags, files: "Iterator[FoundImage]", num_files: int) -> "Iterator[tuple[int, Verdict]]":
+    """The verdicts on `files`, of `num_files` in the whole job, as they come, each with its place in `files`."""
+    has_report = args.report is not None or args.evidence is not None
+    options: dict[str, Any] = {
+        "model": args.model,
+        "detector": args.detector,
+        "max_false_alarms": args.max_false_alarms,
+        "max_misses": args.max_misses,
+        "stability": args.stability,
+        "batch_size": common_batch_size(args.batch_size, is_shared=_is_shared(args)),
+        "workers": args.workers,
+        "precision": args.precision,
+        "explain": has_report or args.json or args.out is not None,
+        "evidence": has_report,
+        "num_files": num_files,
+    }
+    if args.cluster.engine == "local":
+        from rediffuse.detection.detect import detect_each
+
+        yield from enumerate(detect_each(files, device=ranks().own_device(args.device), **options))
+    elif found := list(files):
+        from rediffuse.detection.on_cluster import detect_on_cluster
+
+        with args.cluster.connected(args.device) as (pool, device):
+            yield from detect_on_cluster(found, pool, device=device, **options)
+
+
+def _is_shared(args: DetectFlags) -> bool:
+    """Whether several processes do the work."""
+    return bool(ranks().part) or args.cluster.engine == "ray"
+
+
+def _keeps_parts(args: DetectFlags) -> bool:
+    """Whether the verdicts until an interruption are used by the next call; a page also needs the images."""
+    is_file = args.out not in (None, STDOUT) and not is_url(args.out)
+    return _is_shared(args) and is_file and args.report is None and args.evidence is None
+
+
+def _parts(args: DetectFlags, part: str) -> "TableParts":
+    from rediffuse.detection.detector import load_detector
+    from rediffuse.report.parts import TableParts
+
+    assert args.out is not None
+    record = {
+        "detector": load_detector(args.detector).sha256,
+        "max_false_alarms": args.max_false_alarms,
+        "max_misses": args.max_misses,
+        "stability": args.stability,
+        "precision": args.precision,
+    }
+    return TableParts(Path(args.out), record, part=part, force=args.force)
+
+
 def _check_outputs(args: DetectFlags) -> None:
     """Raise the errors of writing the results that can be found before the work."""
+    from rediffuse.report.parts import TableParts
     from rediffuse.report.tables import check_table_path
 
+    if not _keeps_parts(args):
+        shown = [f"--{name}" for name in ("report", "evidence") if getattr(args, name) is not None]
+        ranks().refuse(shown[0] if shown else "no --out FILE", "give --out FILE alone, or use --engine ray")
     if args.out not in (None, STDOUT):
         check_table_path(args.out)
-        check_free_file("--out", args.out, args.force)
+        is_continued = _keeps_parts(args) and TableParts.folder_of(Path(args.out)).exists()
+        check_free_file("--out", args.out, args.force or is_continued)
     check_report(args.report, args.force)
     if args.evidence is not None:
         if args.evidence.exists() and not args.evidence.is_dir():

@@ -5,17 +5,23 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from rediffuse.cli.console import bar
+from rediffuse.cli.engine import ENGINE, EngineFlags
 from rediffuse.cli.flags import FLAT, MODEL, PATHS, Argument, CommandFlags
 from rediffuse.cli.paths import expand_stdin, most_to_count
+from rediffuse.cli.ranks import common_batch_size, ranks
 from rediffuse.cli.reconstruction import ReconstructionFlags
 from rediffuse.cli.result import Result
 from rediffuse.dire.settings import Kind, MapFormat
 from rediffuse.errors import ConfigError, nearest
 from rediffuse.images.limits import Decoding
-from rediffuse.models.config import BatchSize, PrecisionChoice
+from rediffuse.models.config import BatchSize, Precision, PrecisionChoice
+
+if TYPE_CHECKING:
+    from rediffuse.cluster import Pool
+    from rediffuse.zoo.model import DiffusionModel
 
 LOGGER = logging.getLogger(__name__)
 MOST_LISTED = 1000
@@ -25,6 +31,7 @@ GROUPS = {
     "Reconstruction": ("--model", "--steps", "--depth", "--class", "--labels"),
     "Results": ("--save", "--format", "--force"),
     "Speed and memory": ("--batch-size", "--workers", "--device", "--precision", "--max-pixels"),
+    "Many machines": ENGINE,
 }
 
 
@@ -32,7 +39,8 @@ GROUPS = {
 class DireFlags(Decoding, CommandFlags):
     """Invert images with DDIM, reconstruct them, and save the absolute error (DIRE, arXiv:2303.09295).
 
-    Files whose results already exist are skipped. Exit status: 0 done, 1 some files failed, 2 usage error.
+    Files whose results already exist are skipped. Under torchrun or Slurm's srun, processes share the files. Exit
+    status: 0 done, 1 some files failed, 2 usage error.
     """
 
     groups = GROUPS
@@ -60,16 +68,25 @@ class DireFlags(Decoding, CommandFlags):
     """Images, or windows of images, per call of the network. auto is the fastest number for long jobs, by a short
     measurement, and else 16, or fewer if memory is short."""
     workers: int = min(4, os.cpu_count() or 1)
-    """Threads that decode, and threads that write."""
+    """Threads that decode, and threads that write; of each process or worker."""
     device: str = "auto"
     """cpu, cuda, cuda:1 or mps; auto takes a GPU where there is one. offload, or offload:cuda:1, keeps the parts of a
     pipeline of diffusers in main memory, and only the part that computes on the GPU."""
     force: bool = False
     """Process every file again."""
+    cluster: Annotated[EngineFlags, FLAT] = field(default_factory=EngineFlags)
 
 
 def run(args: DireFlags) -> Result:
     """Fill the folder and count the files; status 1 if one of them failed."""
+    if args.cluster.engine == "local":
+        return _fill(args)
+    with args.cluster.connected(args.device) as cluster:
+        return _fill(args, cluster)
+
+
+def _fill(args: DireFlags, cluster: "tuple[Pool, str] | None" = None) -> Result:
+    """Process the share of this process, with the workers of `cluster` on their device if it is given."""
     from rediffuse.images.find import counted_up_to, each_image
 
     kinds, classes = _kinds(args.save), choose_classes(args.class_, args.labels)
@@ -85,34 +102,42 @@ def run(args: DireFlags) -> Result:
     from rediffuse.stores import folder_of
     from rediffuse.zoo.fetch import default_cache
     from rediffuse.zoo.model import load
-    from rediffuse.zoo.precision import choose_precision
 
+    own_ranks = ranks()
     out = folder_of(args.out)
-    model = load(args.model, device=args.device)
-    files, _ = counted_up_to(num_files, with_classes(files, model.num_classes, classes))
+    model = load(args.model, device="cpu" if cluster else own_ranks.own_device(args.device))
+    files, num_own = counted_up_to(num_files, own_ranks.share(with_classes(files, model.num_classes, classes)))
     stored = stored_precision(out) if args.precision == "auto" else None
-    settings = args.reconstruction.settings(model, stored or choose_precision(args.precision, model.device))
-    total = num_files if num_files < most_counted else None
+    settings = args.reconstruction.settings(model, stored or _precision(args, model, cluster))
+    total = num_own if num_files < most_counted else None
     num_before, num_done, failures = 0, 0, _Failures()
-    with open_manifest(out, default_cache()) as manifest, bar(total=total, unit="image") as shown:
+    store = MapStore(out, settings, kinds=kinds, map_format=args.map_format)
+    prepare = store.prepare if own_ranks.part else None  # a single process writes its settings with its first result
+    opened = open_manifest(out, default_cache(), own_ranks.part, prepare)
+    with opened as manifest, bar(total=total, unit="image") as shown:
 
         def skip() -> None:
             nonlocal num_before
             num_before += 1
             shown.update()
 
-        store = MapStore(out, settings, kinds=kinds, map_format=args.map_format)
         todo = files if args.force else unfinished(files, store, manifest, workers=args.workers, done=skip)
-        results = reconstruct_files(
-            model,
-            todo,
-            settings,
-            batch_size=args.batch_size,
-            workers=args.workers,
-            num_files=num_files,
-            folder=out if isinstance(out, Path) else None,
-        )
-        for row in fill(results, store, manifest, workers=args.workers):
+        # The size of the batches, on which the results depend by rounding, is that of one process with all files.
+        options: dict[str, Any] = {
+            "batch_size": common_batch_size(args.batch_size, is_shared=bool(own_ranks.part or cluster)),
+            "workers": args.workers,
+            "num_files": num_files,
+        }
+        if cluster is None:
+            folder = out if isinstance(out, Path) else None
+            results = reconstruct_files(model, todo, settings, folder=folder, **options)
+            rows = fill(results, store, manifest, workers=args.workers)
+        else:
+            from rediffuse.dire.on_cluster import fill_on_cluster
+
+            pool, device = cluster
+            rows = fill_on_cluster(todo, pool, store, manifest, model=args.model, device=device, **options)
+        for row in rows:
             if row.status == "failed":
                 failures.add(str(row.reason))
             else:
@@ -129,6 +154,19 @@ def run(args: DireFlags) -> Result:
         },
         status=1 if failures.number else 0,
     )
+
+
+def _precision(args: DireFlags, model: "DiffusionModel", cluster: "tuple[Pool, str] | None") -> Precision:
+    """The precision of `--precision` on the device that computes."""
+    from rediffuse.zoo.model import resolve_device
+    from rediffuse.zoo.precision import choose_precision
+
+    if cluster is None:
+        return choose_precision(args.precision, model.device)
+    from rediffuse.cluster import call
+
+    pool, device = cluster
+    return call(lambda: choose_precision(args.precision, resolve_device(device)), pool)
 
 
 class _Failures:

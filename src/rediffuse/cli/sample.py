@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from rediffuse.cli import ranks
 from rediffuse.cli.console import track
 from rediffuse.cli.flags import MODEL, Argument, CommandFlags
+from rediffuse.cli.ranks import common_batch_size, ranks
 from rediffuse.cli.result import Result
 from rediffuse.errors import ConfigError, InputError
 from rediffuse.models.config import BatchSize, check_batch_size
@@ -93,7 +93,9 @@ def run(args: SampleFlags) -> Result:
     if args.scale is not None and args.classifier is None:
         raise ConfigError(f"--scale {args.scale}: needs --classifier")
     check_batch_size(args.batch_size)
-    ranks.refuse_force(args.force)
+    own_ranks = ranks()
+    if args.force:
+        own_ranks.refuse("--force", "remove the folder before")
 
     from rediffuse.images.even import even_batch_size
     from rediffuse.sampling.folder import ImageFolder
@@ -103,7 +105,7 @@ def run(args: SampleFlags) -> Result:
     from rediffuse.zoo.batch_size import choose_batch_size
     from rediffuse.zoo.model import load, load_classifier
 
-    device = ranks.own_device(args.device)
+    device = own_ranks.own_device(args.device)
     model = load(args.model, device=device)
     classifier, guidance, scale = None, None, None
     if args.classifier is not None:
@@ -118,14 +120,14 @@ def run(args: SampleFlags) -> Result:
         scale=scale,
     )
     # Each process takes its share before it checks which images are missing, so that all of them divide the same list.
-    own = ranks.share(wanted)
+    own = list(own_ranks.share(wanted))
     check(model, settings, "unet", num_samples=len(wanted))
     with ImageFolder(args.out, record, progressive=args.progressive, force=args.force) as folder:
         is_there = {request.name for request in wanted if folder.holds(request.name)}
         _check_npz(args, is_complete=len(is_there) == len(wanted))
         todo = [request for request in own if args.force or request.name not in is_there]
         size = choose_batch_size(
-            args.batch_size,
+            common_batch_size(args.batch_size, is_shared=bool(own_ranks.part)),
             model,
             settings,
             "fp32",

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from rediffuse.cli import ranks
 from rediffuse.cli.console import track
 from rediffuse.cli.flags import MODEL, PATHS, Argument, CommandFlags
 from rediffuse.cli.paths import expand_stdin
+from rediffuse.cli.ranks import common_batch_size, ranks
 from rediffuse.cli.result import Result
 from rediffuse.errors import ConfigError
 from rediffuse.images.config import Crop
@@ -80,7 +80,9 @@ def run(args: UpscaleFlags) -> Result:
         sampler=args.sampler, steps=args.steps, spacing=args.spacing, eta=args.eta, frequency=args.frequency
     )
     check_batch_size(args.batch_size)
-    ranks.refuse_force(args.force)
+    own_ranks = ranks()
+    if args.force:
+        own_ranks.refuse("--force", "remove the folder before")
     if not 0 <= args.seed < 2**32:
         raise ConfigError(f"--seed {args.seed}: 0 to {2**32 - 1} are allowed")
 
@@ -91,7 +93,7 @@ def run(args: UpscaleFlags) -> Result:
     from rediffuse.zoo.batch_size import choose_batch_size
     from rediffuse.zoo.model import load
 
-    model = load(args.model, device=ranks.own_device(args.device))
+    model = load(args.model, device=own_ranks.own_device(args.device))
     size = small_size(model, args.small_size)
     record = UpscaleRecord(
         model_sha256=model.provenance.sha256,
@@ -103,11 +105,11 @@ def run(args: UpscaleFlags) -> Result:
     )
     claimed = ImageFolder(args.out, record, force=args.force)
     images, reasons = _read(args, model, size)
-    own = ranks.share(images)
+    own = list(own_ranks.share(images))
     with claimed as folder:
         todo = [small for small in own if args.force or not folder.holds(small.name, small.pixels)]
         batch_size = choose_batch_size(
-            args.batch_size,
+            common_batch_size(args.batch_size, is_shared=bool(own_ranks.part)),
             model,
             settings,
             "fp32",

@@ -155,6 +155,7 @@ def verdict(result: FileResult, detector: Detector, *, explain: bool = True, evi
         window_contributions=tuple(detector.explain_windows(reconstruction).tolist()) if explain else (),
         settings=reconstruction.settings,
         detector_sha256=detector.sha256,
+        sha256=result.meta.sha256 if result.meta else None,
         evidence=Evidence(
             x_0=reconstruction.x_0.numpy(),
             x_0_hat=reconstruction.x_0_hat.numpy(),

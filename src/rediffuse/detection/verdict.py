@@ -102,6 +102,8 @@ class Verdict:
     """The settings of the reconstruction."""
     detector_sha256: str | None = field(default=None, repr=False)
     """See `Detector.sha256`."""
+    sha256: str | None = field(default=None, repr=False)
+    """SHA-256 of the file's bytes, in hex; None for an image in memory, or a file that could not be decoded."""
     evidence: Evidence | None = field(default=None, repr=False, compare=False)
 
     def __str__(self) -> str:

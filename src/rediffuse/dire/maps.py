@@ -13,7 +13,6 @@ file, (3, N S, S); `manifest.Row.windows` has their places in the image.
 """
 
 import json
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,7 +67,6 @@ class MapStore:
         self.folder = folder
         self.settings = settings
         self._outputs = tuple(output for kind in kinds for output in _outputs(kind, map_format))
-        self._writing_settings = threading.Lock()
         if _settings_file(folder).exists():
             require_same(given=settings, expected=_read_settings(folder), owner=str(folder))
 
@@ -82,6 +80,15 @@ class MapStore:
         """
         return cls(folder, _read_settings(folder))
 
+    def prepare(self, is_alone: bool) -> None:
+        """Write the settings for all processes that share the folder, or compare them (see `files.claim`).
+
+        Raises:
+            SettingsMismatch: another process has begun with other settings.
+        """
+        self._write_settings()
+        require_same(given=self.settings, expected=_read_settings(self.folder), owner=str(self.folder))
+
     def holds(self, name: str) -> bool:
         """Whether every file that `write` makes for `name` exists, and none was emptied or cut off."""
         return all(is_whole(self._path(output, name)) for output in self._outputs)
@@ -94,12 +101,14 @@ class MapStore:
         """
         assert len(reconstruction) == 1 or self.settings.num_windows is not None
         assert reconstruction.settings == self.settings
-        with self._writing_settings:
-            if not _settings_file(self.folder).exists():
-                text = json.dumps(records.dump(self.settings), indent=2) + "\n"
-                files.write_bytes(_settings_file(self.folder), text.encode())
+        self._write_settings()
         for output in self._outputs:
             files.write_bytes(self._path(output, name), output.encode(reconstruction))
+
+    def _write_settings(self) -> None:
+        if not _settings_file(self.folder).exists():
+            text = json.dumps(records.dump(self.settings), indent=2) + "\n"
+            files.write_bytes(_settings_file(self.folder), text.encode())
 
     def remove(self, name: str) -> None:
         """Remove every file of `name`, of all kinds and formats.

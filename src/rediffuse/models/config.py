@@ -178,6 +178,10 @@ class EncoderConfig(_TrunkConfig):
     """Pooling of the last feature map into one vector."""
 
 
+USUAL_BATCH_SIZE = 16
+"""The number of images per call where none is measured."""
+
+
 def check_batch_size(given: BatchSize) -> None:
     """Raise ConfigError for a number below 1."""
     if given != "auto":

@@ -10,7 +10,7 @@ from time import perf_counter
 import torch
 
 from rediffuse.files import write_bytes
-from rediffuse.models.config import BatchSize, Precision, UNetConfig, check_batch_size
+from rediffuse.models.config import USUAL_BATCH_SIZE, BatchSize, Precision, UNetConfig, check_batch_size
 from rediffuse.models.memory import peak_activation_bytes
 from rediffuse.models.meta import meta_conditioning
 from rediffuse.records import parse, read_json
@@ -18,7 +18,6 @@ from rediffuse.zoo.model import DiffusionModel, NetworkSettings
 
 LOGGER = logging.getLogger(__name__)
 
-USUAL = 16
 SIZES = (4, 8, 16, 32, 64)
 """The sizes that are measured."""
 SLOWER = 1.05
@@ -79,10 +78,10 @@ def _fastest(
 ) -> int:
     config = model.network.config
     if not isinstance(config, UNetConfig):
-        return USUAL
+        return USUAL_BATCH_SIZE
     most = _most_in_memory(model, config)
-    usual = max(1, min(USUAL, most))
-    if usual < min(USUAL, num_images):
+    usual = max(1, min(USUAL_BATCH_SIZE, most))
+    if usual < min(USUAL_BATCH_SIZE, num_images):
         LOGGER.info("batch size %d: more images may not fit in the free memory of %s", usual, model.device)
     sizes = [size for size in SIZES if size <= min(most, num_images)]
     if not sizes or num_images * num_calls < WORTH * (ROUNDS + 1) * sum(sizes):
