@@ -8,11 +8,11 @@ import pytest
 
 from rediffuse.diffusion.config import ProcessConfig
 from rediffuse.errors import ConfigError
-from rediffuse.models.config import BatchSize, UNetConfig
+from rediffuse.models.config import USUAL_BATCH_SIZE, BatchSize, UNetConfig
 from rediffuse.models.unet import UNetModel
 from rediffuse.sampling.config import SamplingSettings
 from rediffuse.zoo import batch_size
-from rediffuse.zoo.batch_size import SIZES, USUAL, choose_batch_size
+from rediffuse.zoo.batch_size import SIZES, choose_batch_size
 from rediffuse.zoo.model import DiffusionModel, Provenance
 
 LONG = 10**6
@@ -32,7 +32,7 @@ def choose(model: DiffusionModel, given: BatchSize = "auto", **job: Any) -> int:
 
 
 def test_a_short_job_has_the_usual_size_without_a_measurement(model: DiffusionModel) -> None:
-    assert choose(model) == USUAL
+    assert choose(model) == USUAL_BATCH_SIZE
 
 
 def test_a_long_job_has_a_measured_size(model: DiffusionModel, caplog: pytest.LogCaptureFixture) -> None:
@@ -56,7 +56,7 @@ def test_a_size_fits_in_the_free_memory(
     for free in (0, 600_000, 2**40):
         monkeypatch.setattr(batch_size, "_free_bytes", lambda device, free=free: free)
         sizes.append(choose(model))
-    assert sizes[0] == 1 < sizes[1] < sizes[2] == USUAL < SIZES[-1]
+    assert sizes[0] == 1 < sizes[1] < sizes[2] == USUAL_BATCH_SIZE < SIZES[-1]
     assert "may not fit in the free memory of cpu" in caplog.text
 
 
