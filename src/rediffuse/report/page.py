@@ -170,17 +170,16 @@ class _Page:
         num_pages = max(1, -(-number // MOST_ON_PAGE))
         for page in range(1, num_pages + 1):
             first = (page - 1) * MOST_ON_PAGE + 1
-            self._write(
-                self._part(page),
-                **context,
-                sections=sections if page == 1 else (),
-                articles=itertools.islice(articles, MOST_ON_PAGE),
-                links=[(other, self._part(other).name) for other in range(1, num_pages + 1)],
-                part=page,
-                first=first,
-                last=min(number, first + MOST_ON_PAGE - 1),
-                number=number,
-            )
+            own = {
+                "sections": sections if page == 1 else (),
+                "articles": itertools.islice(articles, MOST_ON_PAGE),
+                "links": [(other, self._part(other).name) for other in range(1, num_pages + 1)],
+                "part": page,
+                "first": first,
+                "last": min(number, first + MOST_ON_PAGE - 1),
+                "number": number,
+            }
+            self._write(self._part(page), **context | own)
         page = num_pages + 1
         while (old := self._part(page)).exists():
             remove(old)
