@@ -137,7 +137,7 @@ def test_the_page_has_the_figures_and_every_image_with_its_class(
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        ("{data}/no", "{data}/no: does not exist; a folder or a CSV file is needed"),
+        ("{data}/no", "{data}/no: does not exist; a folder, or a CSV or Parquet file, is needed"),
         ("{data} --figure a.jpg", "--figure a.jpg: a name that ends in one of .png, .svg, .pdf is needed"),
         ("{data} --figure {data}/a.png", "--figure {data}/a.png: is a folder; give a file in it"),
         ("{data} --batch-size 0", "--batch-size 0: at least 1 is needed"),
