@@ -80,7 +80,7 @@ class _Handler(BaseHTTPRequestHandler):
             case ["api", "models", "owner", "name", "revision", revision] if found := self.server.find(revision):
                 commit, files = found
                 return self._answer({"id": "owner/name", "sha": commit, "siblings": [{"rfilename": p} for p in files]})
-            case ["api", "models", "owner", "name"]:
+            case ["api", "models", "owner", "name"] if self.server.commits:
                 return self._answer({"id": "owner/name"})
             case ["api", "models", "owner", "name", "tree", revision, *parts] if found := self.server.find(revision):
                 _, files = found

@@ -116,7 +116,7 @@ def test_the_package_imports_declared_dependencies_alone() -> None:
                     imported.add(node.module.partition(".")[0])
     foreign = imported - sys.stdlib_module_names - {"rediffuse"}
     provided = set()
-    extras = (PROJECT["optional-dependencies"][name] for name in ("heif", "diffusers", "web"))
+    extras = (PROJECT["optional-dependencies"][name] for name in ("heif", "diffusers", "ray", "web"))
     for requirement in itertools.chain(PROJECT["dependencies"], *extras):
         declared = distribution(re.split(r"[^\w.-]", requirement)[0])
         listed = declared.read_text("top_level.txt")
