@@ -128,14 +128,16 @@ def _fill(args: DireFlags, cluster: "tuple[Pool, str] | None" = None) -> Result:
             "workers": args.workers,
             "num_files": num_files,
         }
+        folder = out if isinstance(out, Path) else None
         if cluster is None:
-            folder = out if isinstance(out, Path) else None
             results = reconstruct_files(model, todo, settings, folder=folder, **options)
             rows = fill(results, store, manifest, workers=args.workers)
         else:
             from rediffuse.dire.on_cluster import fill_on_cluster
+            from rediffuse.zoo.batch_size import record_batch_size
 
             pool, device = cluster
+            record_batch_size(folder, options["batch_size"])
             rows = fill_on_cluster(todo, pool, store, manifest, model=args.model, device=device, **options)
         for row in rows:
             if row.status == "failed":

@@ -29,6 +29,9 @@ MEMORY = 0.5
 """Share of the free memory that the feature maps may take; their size is an estimate."""
 
 
+RECORD = "batch_size.json"
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Record:
     batch_size: int
@@ -64,13 +67,18 @@ def choose_batch_size(
         StorageError: the record cannot be written.
     """
     check_batch_size(given)
-    record = None if folder is None else folder / "batch_size.json"
+    record = None if folder is None else folder / RECORD
     if given == "auto" and record is not None and record.exists():
         return parse(_Record, read_json(record), str(record)).batch_size
     size = _fastest(model, settings, precision, num_images, num_calls) if given == "auto" else given
-    if record is not None:
-        write_bytes(record, (json.dumps({"batch_size": size}) + "\n").encode())
+    record_batch_size(folder, size)
     return size
+
+
+def record_batch_size(folder: Path | None, size: int) -> None:
+    """Record the size in the folder of the job's results, if it has one."""
+    if folder is not None:
+        write_bytes(folder / RECORD, (json.dumps({"batch_size": size}) + "\n").encode())
 
 
 def _fastest(
