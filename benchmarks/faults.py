@@ -243,11 +243,11 @@ def make_data(folder: Path) -> dict[str, Command]:
 
 
 def content(out: Path) -> dict[str, bytes]:
-    """The results in a folder: their bytes by name, without logs and temporary files."""
+    """The results in a folder: their bytes by name, without logs, checkpoints and temporary files."""
     return {
         str(path.relative_to(out)): path.read_bytes()
         for path in out.rglob("*")
-        if path.suffix in COMPARED and not PARTIAL.fullmatch(path.name)
+        if path.suffix in COMPARED and not PARTIAL.fullmatch(path.name) and path.parent.name != "checkpoints"
     }
 
 
@@ -316,12 +316,7 @@ class Trials:
 
 
 def _same_bytes(trials: Trials) -> bool:
-    found, whole = content(trials.out), trials.whole
-    if trials.command.num_processes > 1:  # docs/reliability.md says what differs in their checkpoints
-        found, whole = (
-            {name: data for name, data in one.items() if not name.startswith("checkpoints/")} for one in (found, whole)
-        )
-    return found == whole
+    return content(trials.out) == trials.whole
 
 
 def _same_results(trials: Trials) -> bool:
