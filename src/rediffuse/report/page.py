@@ -179,7 +179,7 @@ class _Page:
                 "last": min(number, first + MOST_ON_PAGE - 1),
                 "number": number,
             }
-            self._write(self._part(page), **context | own)
+            self._write(self._part(page), **{**context, **own})
         page = num_pages + 1
         while (old := self._part(page)).exists():
             remove(old)
