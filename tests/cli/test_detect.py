@@ -17,12 +17,9 @@ import pytest
 import torch
 from PIL import Image
 
-from detection.tiny import unsure_detector
+from detection.tiny import save_weights
 from rediffuse.cli.main import main
-from rediffuse.diffusion.config import ProcessConfig
-from rediffuse.models.config import UNetConfig
-from rediffuse.models.unet import UNetModel
-from rediffuse.zoo.model import DiffusionModel, Provenance, load
+from rediffuse.zoo.model import load
 
 SIZE = 16
 
@@ -31,14 +28,7 @@ SIZE = 16
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a model and, in detector/, a detector that finds every image unsure."""
     folder = tmp_path_factory.mktemp("weights")
-    torch.manual_seed(0)
-    config = UNetConfig(image_size=SIZE, model_channels=32, channel_mult=(1,), num_res_blocks=1)
-    DiffusionModel(
-        network=UNetModel(config),
-        process_config=ProcessConfig(variance="fixed_large"),
-        provenance=Provenance(source="test", sha256=""),
-    ).save(folder)
-    unsure_detector(load(folder)).save(folder / "detector")
+    save_weights(folder)
     return folder
 
 

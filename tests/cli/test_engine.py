@@ -11,19 +11,12 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
-import torch
-from PIL import Image
 
-from detection.tiny import unsure_detector
+from detection.tiny import save_noise, save_weights
 from rediffuse.cli.main import main
 from rediffuse.cluster import LEFT_OUT
-from rediffuse.diffusion.config import ProcessConfig
 from rediffuse.dire.manifest import read
-from rediffuse.models.config import UNetConfig
-from rediffuse.models.unet import UNetModel
-from rediffuse.zoo.model import DiffusionModel, Provenance, load
 
 ray = pytest.importorskip("ray")
 cluster_utils = pytest.importorskip("ray.cluster_utils")
@@ -98,23 +91,14 @@ def cluster() -> Iterator[Cluster]:
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a tiny model and, in detector/, a detector that finds every image unsure."""
     folder = tmp_path_factory.mktemp("model")
-    torch.manual_seed(0)
-    config = UNetConfig(image_size=16, model_channels=32, num_res_blocks=1, channel_mult=(1, 1))
-    DiffusionModel(
-        network=UNetModel(config),
-        process_config=ProcessConfig(variance="fixed_large"),
-        provenance=Provenance(source="test", sha256=""),
-    ).save(folder)
-    unsure_detector(load(folder)).save(folder / "detector")
+    save_weights(folder, (1, 1))
     return folder
 
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("pictures")
-    rng = np.random.default_rng(0)
-    for index in range(NUM_FILES):
-        Image.fromarray(rng.integers(0, 256, (16, 16, 3), dtype=np.uint8)).save(folder / f"{index:02}.png")
+    save_noise(folder, NUM_FILES)
     (folder / "words.png").write_text("no image")
     return folder
 

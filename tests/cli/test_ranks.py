@@ -7,21 +7,15 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
-import torch
 from PIL import Image
 
-from detection.tiny import unsure_detector
+from detection.tiny import save_noise, save_weights
 from processes import TORCHRUN, environment
 from rediffuse.cli.main import main
 from rediffuse.cli.ranks import Ranks, ranks
-from rediffuse.diffusion.config import ProcessConfig
 from rediffuse.dire.manifest import read
 from rediffuse.errors import ConfigError
-from rediffuse.models.config import UNetConfig
-from rediffuse.models.unet import UNetModel
-from rediffuse.zoo.model import DiffusionModel, Provenance, load
 
 NUM_FILES = 12
 
@@ -30,23 +24,14 @@ NUM_FILES = 12
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a tiny model and, in detector/, a detector that finds every image unsure."""
     folder = tmp_path_factory.mktemp("model")
-    torch.manual_seed(0)
-    config = UNetConfig(image_size=16, model_channels=32, num_res_blocks=1, channel_mult=(1, 1))
-    DiffusionModel(
-        network=UNetModel(config),
-        process_config=ProcessConfig(variance="fixed_large"),
-        provenance=Provenance(source="test", sha256=""),
-    ).save(folder)
-    unsure_detector(load(folder)).save(folder / "detector")
+    save_weights(folder, (1, 1))
     return folder
 
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("pictures")
-    rng = np.random.default_rng(0)
-    for index in range(NUM_FILES):
-        Image.fromarray(rng.integers(0, 256, (16, 16, 3), dtype=np.uint8)).save(folder / f"{index:02}.png")
+    save_noise(folder, NUM_FILES)
     return folder
 
 

@@ -1,6 +1,10 @@
 """A detector made by hand for a tiny model."""
 
+from pathlib import Path
+
 import numpy as np
+import torch
+from PIL import Image
 
 from rediffuse.detection.calibration import Calibration, Thresholds
 from rediffuse.detection.detector import Detector
@@ -8,8 +12,11 @@ from rediffuse.detection.familiarity import Familiarity
 from rediffuse.detection.features import feature_set
 from rediffuse.detection.left_out import LeftOut
 from rediffuse.detection.scorers import BandScorer
+from rediffuse.diffusion.config import ProcessConfig
 from rediffuse.dire.settings import DireSettings
-from rediffuse.zoo.model import DiffusionModel
+from rediffuse.models.config import UNetConfig
+from rediffuse.models.unet import UNetModel
+from rediffuse.zoo.model import DiffusionModel, Provenance, load
 
 LEFT_OUT = LeftOut(real={"cameras": (0.1, 0.2)}, generated={"flux": (0.8, 0.9)})
 
@@ -34,3 +41,24 @@ def unsure_detector(model: DiffusionModel, crop: str = "center") -> Detector:
         left_out=LEFT_OUT,
         training={},
     )
+
+
+def save_weights(folder: Path, channel_mult: tuple[int, ...] = (1,)) -> DiffusionModel:
+    """Write a model of 16 px and, in detector/, a detector that finds every image unsure; returns the model."""
+    torch.manual_seed(0)
+    config = UNetConfig(image_size=16, model_channels=32, channel_mult=channel_mult, num_res_blocks=1)
+    DiffusionModel(
+        network=UNetModel(config),
+        process_config=ProcessConfig(variance="fixed_large"),
+        provenance=Provenance(source="test", sha256=""),
+    ).save(folder)
+    model = load(folder)
+    unsure_detector(model).save(folder / "detector")
+    return model
+
+
+def save_noise(folder: Path, number: int) -> None:
+    """Write images of noise of 16 px: 00.png, 01.png and so on."""
+    rng = np.random.default_rng(0)
+    for index in range(number):
+        Image.fromarray(rng.integers(0, 256, (16, 16, 3), dtype=np.uint8)).save(folder / f"{index:02}.png")

@@ -15,14 +15,9 @@ from typing import Any
 
 import httpx2
 import numpy as np
-import torch
 from PIL import Image
 
-from detection.tiny import unsure_detector
-from rediffuse.diffusion.config import ProcessConfig
-from rediffuse.models.config import UNetConfig
-from rediffuse.models.unet import UNetModel
-from rediffuse.zoo.model import DiffusionModel, Provenance, load
+from detection import tiny
 
 SIZE = 16
 
@@ -55,16 +50,8 @@ class Running:
 
 def save_weights(folder: Path) -> Path:
     """A folder with a model and, in detector/ and second/, detectors that find every image unsure."""
-    torch.manual_seed(0)
-    config = UNetConfig(image_size=SIZE, model_channels=32, channel_mult=(1,), num_res_blocks=1)
-    DiffusionModel(
-        network=UNetModel(config),
-        process_config=ProcessConfig(variance="fixed_large"),
-        provenance=Provenance(source="test", sha256=""),
-    ).save(folder)
-    model = load(folder)
-    unsure_detector(model).save(folder / "detector")
-    unsure_detector(model, crop="windows:4").save(folder / "second")
+    model = tiny.save_weights(folder)
+    tiny.unsure_detector(model, crop="windows:4").save(folder / "second")
     return folder
 
 

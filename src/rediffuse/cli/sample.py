@@ -97,12 +97,10 @@ def run(args: SampleFlags) -> Result:
     if args.force:
         own_ranks.refuse("--force", "remove the folder before")
 
-    from rediffuse.images.even import even_batch_size
     from rediffuse.sampling.folder import ImageFolder
     from rediffuse.sampling.guide import guide
-    from rediffuse.sampling.job import fill_with_samples
+    from rediffuse.sampling.job import fill_with_samples, sampling_batch_size
     from rediffuse.sampling.sample import check
-    from rediffuse.zoo.batch_size import choose_batch_size
     from rediffuse.zoo.model import load, load_classifier
 
     device = own_ranks.own_device(args.device)
@@ -126,16 +124,8 @@ def run(args: SampleFlags) -> Result:
         is_there = {request.name for request in wanted if folder.holds(request.name)}
         _check_npz(args, is_complete=len(is_there) == len(wanted))
         todo = [request for request in own if args.force or request.name not in is_there]
-        size = choose_batch_size(
-            common_batch_size(args.batch_size, is_shared=bool(own_ranks.part)),
-            model,
-            settings,
-            "fp32",
-            num_images=len(own),
-            num_calls=settings.steps,
-            folder=args.out,
-        )
-        size = even_batch_size(size, len(own))
+        given = common_batch_size(args.batch_size, is_shared=bool(own_ranks.part))
+        size = sampling_batch_size(given, model, settings, num_images=len(own), folder=args.out)
         made = fill_with_samples(model, todo, settings, folder=folder, guidance=guidance, batch_size=size)
         num_made = sum(1 for _ in track(made, len(todo)))
         num_existing, images = len(own) - len(todo), args.out / "images"

@@ -86,11 +86,9 @@ def run(args: UpscaleFlags) -> Result:
     if not 0 <= args.seed < 2**32:
         raise ConfigError(f"--seed {args.seed}: 0 to {2**32 - 1} are allowed")
 
-    from rediffuse.images.even import even_batch_size
     from rediffuse.sampling.folder import ImageFolder
-    from rediffuse.sampling.job import fill_with_enlarged
+    from rediffuse.sampling.job import fill_with_enlarged, sampling_batch_size
     from rediffuse.sampling.small import small_size
-    from rediffuse.zoo.batch_size import choose_batch_size
     from rediffuse.zoo.model import load
 
     model = load(args.model, device=own_ranks.own_device(args.device))
@@ -108,16 +106,8 @@ def run(args: UpscaleFlags) -> Result:
     own = list(own_ranks.share(images))
     with claimed as folder:
         todo = [small for small in own if args.force or not folder.holds(small.name, small.pixels)]
-        batch_size = choose_batch_size(
-            common_batch_size(args.batch_size, is_shared=bool(own_ranks.part)),
-            model,
-            settings,
-            "fp32",
-            num_images=len(own),
-            num_calls=settings.steps,
-            folder=args.out,
-        )
-        batch_size = even_batch_size(batch_size, len(own))
+        given = common_batch_size(args.batch_size, is_shared=bool(own_ranks.part))
+        batch_size = sampling_batch_size(given, model, settings, num_images=len(own), folder=args.out)
         made = fill_with_enlarged(model, todo, settings, folder=folder, seed=args.seed, batch_size=batch_size)
         num_made = sum(1 for _ in track(made, len(todo)))
     for reason in reasons:

@@ -1,6 +1,7 @@
 """Make images and write them to a folder, batch by batch."""
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -9,11 +10,14 @@ import torch
 from rediffuse.diffusion.guidance import Guidance
 from rediffuse.diffusion.samplers import Step
 from rediffuse.errors import ConfigError
+from rediffuse.images.even import even_batch_size
 from rediffuse.images.tensors import to_tensor, to_uint8
+from rediffuse.models.config import BatchSize
 from rediffuse.sampling.config import Progressive, Request, SamplingSettings
 from rediffuse.sampling.folder import ImageFolder
 from rediffuse.sampling.sample import check, check_range, denoise, select_steps
 from rediffuse.sampling.small import SmallImage
+from rediffuse.zoo.batch_size import choose_batch_size
 from rediffuse.zoo.labels import class_labels
 from rediffuse.zoo.model import DiffusionModel
 from rediffuse.zoo.parts import Parts
@@ -22,6 +26,24 @@ T = TypeVar("T")
 
 NUM_SHOWN: dict[Progressive, int] = {"strip": 10, "gif": 40}
 """Largest number of intermediate steps in a picture."""
+
+
+def sampling_batch_size(
+    given: BatchSize, model: DiffusionModel, settings: SamplingSettings, *, num_images: int, folder: Path
+) -> int:
+    """The exact batch size of a job that fills `folder` with this number of images.
+
+    Args:
+        given: see `zoo.batch_size.choose_batch_size`, also for the errors.
+        model: see `sample.sample`.
+        settings: see `sample.sample`.
+        num_images: images of the whole job.
+        folder: records the size.
+    """
+    size = choose_batch_size(
+        given, model, settings, "fp32", num_images=num_images, num_calls=settings.steps, folder=folder
+    )
+    return even_batch_size(size, num_images)
 
 
 def fill_with_samples(

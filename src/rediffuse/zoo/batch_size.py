@@ -27,9 +27,8 @@ WORTH = 50
 """A measurement is made only for jobs of at least this multiple of its network calls, so it takes 2 % of their time."""
 MEMORY = 0.5
 """Share of the free memory that the feature maps may take; their size is an estimate."""
-
-
 RECORD = "batch_size.json"
+"""The name of the file that records the size in the folder of a job's results."""
 
 
 @dataclass(frozen=True, kw_only=True)
