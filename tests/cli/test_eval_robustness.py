@@ -84,7 +84,7 @@ def test_an_interrupted_call_keeps_its_rows_and_is_continued(
         while not ended.wait(0.002):
             if table.exists() and len(read(table)) >= 2:
                 _thread.interrupt_main()
-                return
+                ended.wait(1)  # and again, because Python ignores an interrupt that arrives in a finaliser
 
     watcher = threading.Thread(target=interrupt_after_two_rows)
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore the signal

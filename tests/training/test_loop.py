@@ -135,6 +135,20 @@ def test_signal_writes_a_checkpoint_from_which_the_run_goes_on_bit_equal(
     assert [line["step"] for line in log(tmp_path / "run")] == [1, 2, 3, 4, 5, 6]
 
 
+def test_samples_that_a_stop_left_out_are_made_when_the_training_goes_on(data: Path, tmp_path: Path) -> None:
+    config = tiny(data, evaluate_every=3)
+    assert train(Stopping(config, signal.SIGTERM), config.loop, tmp_path / "run").step == 3
+    assert not (tmp_path / "run" / "samples").exists()
+    for folder in ("run", "whole"):
+        run(config, tmp_path / folder)
+    stopped, whole = (
+        {path.name: path.read_bytes() for path in (tmp_path / folder / "samples").iterdir()}
+        for folder in ("run", "whole")
+    )
+    assert stopped == whole
+    assert set(whole) == {"step_00000003.png", "step_00000006.png"}
+
+
 def test_killed_process_resumes_bit_equal(data: Path, tmp_path: Path) -> None:
     killed, alone = tmp_path / "killed", tmp_path / "alone"
     process = subprocess.Popen([sys.executable, str(PROGRAM), str(data), str(killed), "20"], stderr=subprocess.DEVNULL)

@@ -5,6 +5,7 @@ import logging
 import signal
 import threading
 from collections.abc import Iterator
+from time import monotonic
 from types import FrameType
 
 LOGGER = logging.getLogger(__name__)
@@ -12,18 +13,28 @@ LOGGER = logging.getLogger(__name__)
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
+SAME_REQUEST = 1.0
+"""Seconds in which the signal again is the same request: `timeout` and the agent of torchrun each send it to every
+process."""
+
+
 class StopRequest:
     """The signal that requested a stop, if any."""
 
     received: signal.Signals | None = None
+    received_at = 0.0
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
-        self.received = signal.Signals(number)
-        # The next signal is not caught, so a user who cannot wait for the checkpoint can end the process.
-        signal.signal(number, signal.SIG_DFL)
-        LOGGER.warning(
-            "%s: stops after this step and saves; the same signal again ends the process at once", self.received.name
-        )
+        if self.received is None:
+            self.received, self.received_at = signal.Signals(number), monotonic()
+            LOGGER.warning(
+                "%s: stops after this step and saves; the same signal again ends the process at once",
+                self.received.name,
+            )
+        elif number == self.received and monotonic() > self.received_at + SAME_REQUEST:
+            # Not caught, so a user who cannot wait for the checkpoint can end the process.
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
 
 
 @contextlib.contextmanager

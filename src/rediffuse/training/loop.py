@@ -112,6 +112,7 @@ class _Run:
         self.task, self.config, self.folder, self.accelerator, self.stop = task, config, folder, accelerator, stop
         self.progress = progress
         self.votes: torch.Tensor | None = None
+        self.owes_evaluation = False
         self.data = task.data(progress, folder.index)
         self.record = {
             "task": task.name,
@@ -140,6 +141,8 @@ class _Run:
             if self.resumed_from is None:
                 self._note_init()
             self.accelerator.init_trackers("tensorboard")
+        if self.owes_evaluation:
+            self._evaluate()
         means, owes_checkpoint, note = _RunningMeans(), False, ""
         self.progress("training", trainer.step, config.num_steps)
         with contextlib.closing(self._batches()) as batches:
@@ -157,13 +160,14 @@ class _Run:
                 self.progress("training", trainer.step, config.num_steps, note)
                 # Not during consecutive bad steps: the new checkpoints would replace better ones from before.
                 is_good = not trainer.num_bad_steps or trainer.step == config.num_steps
+                is_evaluated = self._is_due(config.evaluate_every)
+                if is_evaluated and not stopped:
+                    self._evaluate()  # before the checkpoint, so that it is not left out after a kill between the two
                 if stopped or (owes_checkpoint and is_good):
-                    self._save()
+                    self._save(owes_evaluation=is_evaluated and stopped)
                     owes_checkpoint = False
                 if stopped:
                     return Outcome(trainer.step, self.stop.received or signal.SIGTERM)
-                if self._is_due(config.evaluate_every):
-                    self._evaluate()
         if self.accelerator.is_main_process and (trainer.step > begun_at or not self.folder.model.exists()):
             self._export()
         return Outcome(trainer.step)
@@ -198,6 +202,7 @@ class _Run:
                     "remove it to resume from the checkpoint before it"
                 ) from None
             LOGGER.info("continues after step %d: %s", self.trainer.step, self.resumed_from)
+            self.owes_evaluation = "owes_evaluation" in state
         if self.trainer.step > self.config.num_steps:
             given = f"num_steps={self.config.num_steps}"
             raise ConfigError(f"{given}: {self.resumed_from} already has {self.trainer.step} steps")
@@ -208,9 +213,11 @@ class _Run:
         if transfer is not None:
             LOGGER.info("%s", transfer)
 
-    def _save(self) -> None:
+    def _save(self, *, owes_evaluation: bool) -> None:
         if self.accelerator.is_main_process:
             state = {**self.trainer.state_dict(), "config": self._description()}
+            if owes_evaluation:  # a stop must not wait for it
+                state["owes_evaluation"] = True
             checkpoints.write(self.folder.checkpoints, self.trainer.step, state, self.config.keep)
         self.accelerator.wait_for_everyone()
 
