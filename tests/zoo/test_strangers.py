@@ -1,6 +1,7 @@
 """Model folders and files of weights that nobody made with care: each loads, or gives an error of one line."""
 
 import json
+import math
 import shutil
 import zipfile
 from collections.abc import Callable
@@ -100,7 +101,8 @@ def test_any_shapes_of_tensors_give_a_layout_or_one_line(data: st.DataObject) ->
     with torch.device("meta"):
         state = UNetModel(CONFIG).state_dict()
     for name in data.draw(st.lists(st.sampled_from(sorted(state)), min_size=1, max_size=4)):
-        shape = data.draw(st.none() | st.lists(st.sampled_from([0, 1, 2, 3, 32, 64, 10**6]), max_size=4))
+        shapes = st.lists(st.sampled_from([0, 1, 2, 3, 32, 64, 10**6]), max_size=4)
+        shape = data.draw(st.none() | shapes.filter(lambda sides: math.prod(sides) < 2**60))  # torch refuses more
         renamed = data.draw(
             st.sampled_from([name, "input_blocks.999999.0.weight", f"input_blocks.{MANY}.0.weight", "out.3.x"])
         )
