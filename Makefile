@@ -23,8 +23,9 @@ demo: .venv/.demo
 	$(BIN)/rediffuse detect demo/images --out demo/verdicts.csv --report demo/report.html --force
 	@echo "Open $(CURDIR)/demo/report.html in a browser."
 
+# Two processes share the tests, file by file, with one thread each.
 test: lint browser
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile
 
 lint: .venv/.dev
 	$(BIN)/ruff check

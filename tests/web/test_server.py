@@ -16,7 +16,7 @@ import pytest
 
 from rediffuse.cli.main import main
 from web.conftest import LARGEST_FILE, TOKEN
-from web.running import Running, files, picture
+from web.running import Running, files, picture, serve
 
 
 @pytest.fixture
@@ -250,14 +250,13 @@ def test_a_full_disk_is_a_problem_and_the_server_goes_on(guarded: Running) -> No
         assert folders(guarded) == before
 
 
-def test_at_the_end_what_is_begun_is_finished_and_no_more_is_taken(weights: Path, guarded: Running) -> None:
-    """It ends the second server, so it is the last test that uses it."""
-    with guarded.client(headers={"Authorization": f"Bearer {TOKEN}"}) as client:
+def test_at_the_end_what_is_begun_is_finished_and_no_more_is_taken(weights: Path, tmp_path: Path) -> None:
+    with serve(weights, tmp_path / "log", "--folder", str(tmp_path / "work")) as server, server.client() as client:
         job = client.post("/api/jobs", files=files(*[(f"{n}.png", picture(n)) for n in range(20)])).json()["id"]
-        guarded.process.send_signal(signal.SIGTERM)
-        until(lambda: "stopping" in guarded.log.read_text())
+        server.process.send_signal(signal.SIGTERM)
+        until(lambda: "stopping" in server.log.read_text())
         is_problem(client.post("/api/detect", files=files(("a.png", picture()))), 503, "is being stopped")
         status = until_done(client, job)
         assert [one["verdict"]["decision"] for one in status["files"]] == ["unsure"] * 20
-    assert guarded.process.wait(30) == 0
-    assert not (guarded.log.parent / "work").exists()
+        assert server.process.wait(30) == 0
+        assert not (tmp_path / "work").exists()
