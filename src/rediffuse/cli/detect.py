@@ -5,7 +5,7 @@ import logging
 import os
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from rediffuse.detection.verdict import Verdict
     from rediffuse.images.find import FoundImage
     from rediffuse.report.parts import TableParts
+    from rediffuse.report.tables import Row
 
 STDOUT = "-"
 MOST_SHOWN = 10_000
@@ -88,68 +89,86 @@ def run(args: DetectFlags) -> Result:
         return replace(_judge(args, kept), kept=kept.pop_all())
 
 
-def _judge(args: DetectFlags, kept: contextlib.ExitStack) -> Result:
+@dataclass(frozen=True, kw_only=True)
+class _Share:
+    """The files of this process, of which some may have rows of an earlier call."""
+
+    files: "Iterator[FoundImage]"
+    """Those to judge."""
+    places: "Sequence[int] | None" = None
+    """Those of `files` among the files of this process; None if it judges all of them."""
+    rows: "Mapping[int, Row]" = field(default_factory=dict)
+    """The rows that are there already, by place."""
+    number: int
+    """The files of this process, as far as they were counted."""
+    is_counted: bool
+    job_number: int
+    """The files of all processes, as far as they were counted."""
+    job_files: "Sequence[FoundImage]" = ()
+    """The files of all processes, if there are several."""
+    parts: "TableParts | None" = None
+    """Keeps the rows for the next call, and for the other processes."""
+
+
+def _share(args: DetectFlags, kept: contextlib.ExitStack) -> _Share:
     from rediffuse.images.find import counted_up_to, each_image
+
+    most = most_to_count(args.batch_size)
+    files, number = counted_up_to(most, each_image(expand_stdin(args.paths), args.decoding))
+    if not _is_shared(args):
+        return _Share(files=files, number=number, is_counted=number < most, job_number=number)
+    job_files = list(files)
+    own = list(ranks().share(job_files))
+    parts = kept.enter_context(_parts(args, ranks().part)) if _keeps_parts(args) else None
+    before = parts.kept(own, workers=args.workers) if parts else {}
+    places = [place for place, image in enumerate(own) if image.name not in before]
+    return _Share(
+        files=iter([own[place] for place in places]),
+        places=places,
+        rows={place: before[image.name] for place, image in enumerate(own) if image.name in before},
+        number=len(own),
+        is_counted=True,
+        job_number=number,
+        job_files=job_files,
+        parts=parts,
+    )
+
+
+def _judge(args: DetectFlags, kept: contextlib.ExitStack) -> Result:
     from rediffuse.journal import Journal
-    from rediffuse.report.tables import TableRows, csv_lines, text_table, write_table
+    from rediffuse.report.tables import TableRows, csv_lines, text_table
     from rediffuse.report.words import kind_of, summary
 
-    most_counted = most_to_count(args.batch_size)
-    found = each_image(expand_stdin(args.paths), args.decoding)
-    files, num_files = counted_up_to(most_counted, found)
+    share = _share(args, kept)
 
     from rediffuse.report.page import Report
 
-    own_ranks = ranks()
-    journal = kept.enter_context(
-        contextlib.closing(Journal(Path(kept.enter_context(tempfile.TemporaryDirectory())) / "rows.sqlite"))
-    )
+    folder = Path(kept.enter_context(tempfile.TemporaryDirectory()))
+    journal = kept.enter_context(contextlib.closing(Journal(folder / "rows.sqlite")))
     rows, counts, notes, stopped = TableRows([journal]), Counter[str](), [], None
-    all_files: list[FoundImage] = []
-    places: Sequence[int] | None = None  # those of the files to judge among the files of this process
-    parts, is_counted = None, num_files < most_counted
-    if _is_shared(args):  # several processes: the files, and their rows, are in memory
-        all_files = list(files)
-        own = list(own_ranks.share(all_files))
-        num_own, is_counted = len(own), True
-        parts = kept.enter_context(_parts(args, own_ranks.part)) if _keeps_parts(args) else None
-        before = parts.kept(own, workers=args.workers) if parts else {}
-        for place, image in enumerate(own):
-            if image.name in before:
-                journal.add(_key(place), before[image.name])
-                counts[before[image.name]["decision"] or "unjudged"] += 1
-        places = [place for place, image in enumerate(own) if image.name not in before]
-        files = iter([own[place] for place in places])
-    else:
-        num_own = num_files
+    for place, row in share.rows.items():
+        journal.add(_key(place), row)
+        counts[row["decision"]] += 1
     with Report(file=args.report, folder=args.evidence, workers=args.workers) as report:
         try:
-            judged = _verdicts(args, files, num_files)
-            for place, verdict in track(judged, num_own if is_counted else None, initial=counts.total()):
-                journal.add(_key(place if places is None else places[place]), verdict.to_row())
-                if parts:
-                    parts.add(verdict)
+            judged = _verdicts(args, share)
+            for number, verdict in track(judged, share.number if share.is_counted else None, initial=counts.total()):
+                journal.add(_key(number if share.places is None else share.places[number]), verdict.to_row())
+                if share.parts:
+                    share.parts.add(verdict)
                 counts[kind_of(verdict)] += 1
                 report.add(verdict)
         except KeyboardInterrupt as error:  # the verdicts until then are not lost
             stopped = error
-            number = f"{num_own}" if is_counted else f"at least {num_own}"
-            notes = [f"The work was interrupted: {counts.total()} of {number} images were judged."]
+            most = f"{share.number}" if share.is_counted else f"at least {share.number}"
+            notes = [f"The work was interrupted: {counts.total()} of {most} images were judged."]
         pages = report.write(notes=notes)
     for failure in report.failures:
         LOGGER.error("%s", failure)
 
-    written: dict[str, Path | str] = {}
-    if args.out not in (None, STDOUT):
-        # Of several processes, the last one to finish finds the rows of all.
-        table = parts.rows(all_files) if parts and own_ranks.part else rows
-        if table is None:
-            LOGGER.info("%s: waits for the verdicts of other processes", args.out)
-        else:
-            write_table(args.out, table)
-            written["table"] = args.out
-            if parts and not (stopped or own_ranks.part):
-                kept.callback(parts.remove)
+    written = _write_table(args, share, rows)
+    if written and share.parts and not (stopped or ranks().part):
+        kept.callback(share.parts.remove)
     written |= pages
     if args.out == STDOUT:
         LOGGER.info("%s", summary(counts))
@@ -165,12 +184,26 @@ def _judge(args: DetectFlags, kept: contextlib.ExitStack) -> Result:
     )
 
 
+def _write_table(args: DetectFlags, share: _Share, rows: "Collection[Row]") -> dict[str, Path | str]:
+    """Write `--out`. Of several processes, only the last one to finish finds the rows of all, and writes it."""
+    from rediffuse.report.tables import write_table
+
+    if args.out in (None, STDOUT):
+        return {}
+    table = share.parts.rows(share.job_files) if share.parts and ranks().part else rows
+    if table is None:
+        LOGGER.info("%s: waits for the verdicts of other processes", args.out)
+        return {}
+    write_table(args.out, table)
+    return {"table": args.out}
+
+
 def _key(place: int) -> str:
     return f"{place:012}"
 
 
-def _verdicts(args: DetectFlags, files: "Iterator[FoundImage]", num_files: int) -> "Iterator[tuple[int, Verdict]]":
-    """The verdicts on `files`, of `num_files` in the whole job, as they come, each with its place in `files`."""
+def _verdicts(args: DetectFlags, share: _Share) -> "Iterator[tuple[int, Verdict]]":
+    """The verdicts as they come, each with the number of its file in `share.files`."""
     has_report = args.report is not None or args.evidence is not None
     options: dict[str, Any] = {
         "model": args.model,
@@ -183,13 +216,13 @@ def _verdicts(args: DetectFlags, files: "Iterator[FoundImage]", num_files: int) 
         "precision": args.precision,
         "explain": has_report or args.json or args.out is not None,
         "evidence": has_report,
-        "num_files": num_files,
+        "num_files": share.job_number,
     }
     if args.cluster.engine == "local":
         from rediffuse.detection.detect import detect_each
 
-        yield from enumerate(detect_each(files, device=ranks().own_device(args.device), **options))
-    elif found := list(files):
+        yield from enumerate(detect_each(share.files, device=ranks().own_device(args.device), **options))
+    elif found := list(share.files):
         from rediffuse.detection.on_cluster import detect_on_cluster
 
         with args.cluster.connected(args.device) as (pool, device):
