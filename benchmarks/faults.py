@@ -243,11 +243,11 @@ def make_data(folder: Path) -> dict[str, Command]:
 
 
 def content(out: Path) -> dict[str, bytes]:
-    """The results in a folder: their bytes by name, without logs, checkpoints and temporary files."""
+    """The results in a folder: their bytes by name, without logs and temporary files."""
     return {
         str(path.relative_to(out)): path.read_bytes()
         for path in out.rglob("*")
-        if path.suffix in COMPARED and not PARTIAL.fullmatch(path.name) and path.parent.name != "checkpoints"
+        if path.suffix in COMPARED and not PARTIAL.fullmatch(path.name)
     }
 
 
@@ -302,7 +302,7 @@ class Trials:
         if self.out.exists():
             now = content(self.out)
             if fault.keeps_input:  # a whole name must have whole content, also now
-                counts["half-written"] = any(self.whole[name] != now[name] for name in now.keys() & self.whole.keys())
+                counts["half-written"] = _differ(_results(self.whole), _results(now))
         counts["not resumed"] = self.job(num_processes=fault.then(self.command)).wait() != 0
         counts["different"] = not fault.is_same(self)
         counts["partial left"] = has_partial(self.out)
@@ -316,8 +316,20 @@ class Trials:
         counts["traces"] = any("Traceback" in line for line in lines) or (status != 0 and not has_line)
 
 
+def _results(files: dict[str, bytes]) -> dict[str, bytes]:
+    """The files without checkpoints: a stop signal adds one, which may say that samples are still to be made."""
+    return {name: data for name, data in files.items() if not name.startswith("checkpoints/")}
+
+
+def _differ(a: dict[str, bytes], b: dict[str, bytes]) -> bool:
+    """Whether a file has other bytes in `b` than in `a`."""
+    return any(a[name] != b[name] for name in a.keys() & b.keys())
+
+
 def _same_bytes(trials: Trials) -> bool:
-    return content(trials.out) == trials.whole
+    """The same results, and equal checkpoints of equal steps."""
+    found = content(trials.out)
+    return _results(found) == _results(trials.whole) and not _differ(trials.whole, found)
 
 
 def _same_results(trials: Trials) -> bool:

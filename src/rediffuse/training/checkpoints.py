@@ -1,6 +1,7 @@
 """Checkpoints: the full state of a run on disk. A resumed run continues from the newest one."""
 
 import logging
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,25 @@ def write(folder: Path, step: int, state: dict[str, Any], keep: int) -> Path:
         StorageError: the file could not be written; older checkpoints are kept.
     """
     path = folder / f"step_{step:08d}.pt"
-    write_pickle(path, state)
+    write_pickle(path, _interned(state))
     LOGGER.debug("checkpoint: %s", path)
     for old in sorted(folder.glob(_PATTERN))[:-keep]:
         old.unlink()
     return path
+
+
+def _interned(value: Any) -> Any:
+    """The value with equal strings as one object, of which a pickle holds one copy.
+
+    Otherwise the bytes would tell whether the names in the state of the optimiser come from an earlier checkpoint.
+    """
+    if type(value) is str:
+        return sys.intern(value)
+    if type(value) is list:
+        return [_interned(item) for item in value]
+    if type(value) is dict:
+        return {_interned(key): _interned(item) for key, item in value.items()}
+    return value
 
 
 def newest(folder: Path) -> Path | None:

@@ -143,6 +143,7 @@ class _Run:
             self.accelerator.init_trackers("tensorboard")
         if self.owes_evaluation:
             self._evaluate()
+            self._save(owes_evaluation=False)
         means, owes_checkpoint, note = _RunningMeans(), False, ""
         self.progress("training", trainer.step, config.num_steps)
         with contextlib.closing(self._batches()) as batches:
