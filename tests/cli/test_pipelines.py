@@ -1,17 +1,22 @@
 """The commands of docs/models.md, with small pipelines in the place of the large ones."""
 
 import json
+import os
 import re
 import shlex
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import safetensors.torch
+import torch
 from PIL import Image
 
 import pipelines
 import rediffuse.dire.manifest
+from hub_server import serve_hub
 from labelled_images import write_class, write_data
 from lpips_weights import write_lpips
 from rediffuse.cli.main import main
@@ -96,6 +101,41 @@ def test_a_detector_is_trained_calibrated_and_used(
     assert record["training"]["model"]["parts"].keys() == {"vae"}
 
 
+def test_a_detector_is_trained_on_lpips_and_used(run: Callable[[str], int]) -> None:
+    write_data(Path("data"), 10)
+    write_class(Path("photos"), 2000, 2)
+    model = "--solver autoencoder --model stabilityai/sd-vae-ft-mse,lpips:weights"
+    assert run(f"train detector --data data {model} --features lpips --inverse-penalties 1 --out runs/lpips") == 0
+    detector = json.loads(Path("runs/lpips/detector/detector.json").read_text())
+    assert (detector["input"], detector["settings"]["model_parts"].keys() >= {"lpips"}) == ("lpips", True)
+    detect = "detect photos --detector runs/lpips --model stabilityai/sd-vae-ft-mse"
+    assert run(f"{detect},lpips:weights --report page.html --out verdicts.csv") == 0
+    assert len(Path("verdicts.csv").read_text().splitlines()) == 3
+    assert run(f"{detect} --out other.csv") == 2  # another model, without LPIPS
+
+
+def save_overflowing(folder: Path) -> None:
+    """Save an autoencoder whose activations exceed float16, of noise also float32."""
+    network = pipelines.autoencoder()
+    torch.nn.init.constant_(network.encoder.conv_in.weight, 2e18)
+    network.save_pretrained(folder)
+
+
+def test_images_on_which_an_autoencoder_overflows_are_one_line_each_and_the_others_go_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_overflowing(tmp_path / "vae")
+    for name, size in {"a": (19, 17), "c": (31, 16)}.items():  # sides that the factor, 2, does not divide
+        Image.new("RGB", size, (127, 127, 128)).save(tmp_path / f"{name}.png")
+    Image.effect_noise((16, 16), 100).convert("RGB").save(tmp_path / "b.png")
+    words = ["dire", *(str(tmp_path / f"{name}.png") for name in "abc"), "--model", str(tmp_path / "vae")]
+    assert main([*words, "--solver", "autoencoder", "--out", str(tmp_path / "out")]) == 1
+    printed = capsys.readouterr()
+    assert "2 done, 1 failed" in printed.out
+    [line] = printed.err.splitlines()
+    assert line.endswith("b.png: the reconstruction is not finite: the autoencoder diverges on this image")
+
+
 def test_info_lists_parts_process_and_cost(models: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["info", models["stable-diffusion-v1-5/stable-diffusion-v1-5"], "--json"]) == 0
     record = json.loads(capsys.readouterr().out)
@@ -103,6 +143,28 @@ def test_info_lists_parts_process_and_cost(models: dict[str, str], capsys: pytes
     assert record["process"]["scheduler"] == "DDIMScheduler"
     assert record["network"]["in_channels"] == 4
     assert record["cost"]["operations"] > 1e6
+
+
+def test_a_pipeline_of_the_hub_needs_the_network_once_and_draws_no_bars_into_a_file(
+    models: dict[str, str], tmp_path: Path
+) -> None:
+    folder = Path(models["google/ddpm-cat-256"])
+    command = [sys.executable, "-m", "rediffuse", "info", "owner/name", "--json"]
+    environment = os.environ | {"HF_HOME": str(tmp_path / "cache")}
+    with serve_hub() as hub:
+        hub.commits.append({str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*.*")})
+        online = environment | {"HF_ENDPOINT": hub.url}
+        fetched = subprocess.run(command, env=online, capture_output=True, text=True, check=True)
+        hub.commits.append({"config.json": b'{"model_type": "bert"}', "model.safetensors": b"large"})
+        other = subprocess.run(command, env=online, capture_output=True, text=True, check=False)
+    assert fetched.stderr == ""
+    assert (other.returncode, len(other.stderr.splitlines())) == (2, 1)
+    assert "is no model of rediffuse" in other.stderr
+    assert not [*(tmp_path / "cache").rglob("model.safetensors")]
+    command[4] += f"@{0:040x}"
+    offline = environment | {"HF_ENDPOINT": "http://127.0.0.1:1"}
+    again = subprocess.run(command, env=offline, capture_output=True, text=True, check=True)
+    assert json.loads(again.stdout)["parts"] == json.loads(fetched.stdout)["parts"]
 
 
 def test_info_of_an_autoencoder_alone_has_no_process(

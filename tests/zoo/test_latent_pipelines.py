@@ -19,8 +19,10 @@ from lpips_weights import write_lpips
 from rediffuse.detection.features import FEATURES
 from rediffuse.diffusion import trajectory
 from rediffuse.diffusion.process import SamplerOptions
+from rediffuse.dire.job import reconstruct_files
 from rediffuse.dire.reconstruct import network_calls
 from rediffuse.errors import ConfigError
+from rediffuse.images.find import find_images
 from rediffuse.models.lpips import read_lpips
 from rediffuse.records import digest
 from rediffuse.zoo.pipelines.networks import PipelineNetwork
@@ -30,6 +32,7 @@ STEPS = 3
 UNCLIPPED = SamplerOptions(clip_denoised=False)
 TEXT = {
     "sd": pipelines.stable_diffusion,
+    "sd2": lambda: pipelines.stable_diffusion(pipelines.ddim(steps_offset=1, prediction_type="v_prediction")),
     "sdxl": pipelines.sdxl,
     "sd3": pipelines.sd3,
     "sd3_shifted_by_size": partial(pipelines.sd3, use_dynamic_shifting=True, base_image_seq_len=32),
@@ -117,6 +120,12 @@ def test_latents_are_the_scaled_means_of_the_posterior() -> None:
     assert model.image_size == 16
 
 
+def test_a_flow_whose_shift_has_one_length_instead_of_two_is_refused() -> None:
+    pipeline = pipelines.sd3(use_dynamic_shifting=True, base_image_seq_len=64, max_image_seq_len=64)
+    with pytest.raises(ConfigError, match="base_image_seq_len and max_image_seq_len are both 64; they must differ"):
+        rediffuse.load(pipeline)
+
+
 def test_the_levels_of_a_flow_shift_with_the_length_of_its_sequence() -> None:
     shifts = []
     for side in (8, 16):
@@ -182,6 +191,21 @@ def test_a_pipeline_object_in_half_precision_takes_and_gives_float32() -> None:
     made = rediffuse.reconstruct(model, images(), settings)
     assert made.x_0_hat.dtype == made.x_T.dtype == torch.float32
     assert made.is_finite.all()
+
+
+@pytest.mark.parametrize(
+    ("part", "line"),
+    [("vae", "the autoencoder is in float16; float32 may suffice"), ("unet", "the model is in float16; float32 may")],
+)
+def test_a_part_that_overflows_in_half_precision_is_named(part: str, line: str, tmp_path: Path) -> None:
+    pipeline = pipelines.stable_diffusion()
+    layer = pipeline.vae.decoder.conv_in if part == "vae" else pipeline.unet.conv_in
+    torch.nn.init.constant_(layer.weight, 3e4)
+    model = rediffuse.load(pipeline.to(dtype=torch.float16))
+    settings = rediffuse.DireSettings.for_model(model, steps=STEPS, depth=1)
+    rediffuse.write_image(tmp_path / "a.png", images(1))
+    [result] = reconstruct_files(model, find_images([tmp_path]), settings, batch_size=1)
+    assert line in str(result.reason)
 
 
 def test_invert_encodes_and_decode_decodes() -> None:
@@ -260,6 +284,20 @@ def test_of_several_autoencoders_each_image_keeps_the_smallest_error(tmp_path: P
     each = torch.stack([errors(model) for model in single])
     assert each.argmin(dim=0).tolist() == [0, 1]
     close(errors(both), each.amin(dim=0))
+
+
+def test_an_autoencoder_that_overflows_is_not_chosen(tmp_path: Path) -> None:
+    pipelines.autoencoder().save_pretrained(tmp_path / "one")
+    other = pipelines.autoencoder()
+    torch.nn.init.constant_(other.decoder.conv_in.weight, 1e30)
+    other.save_pretrained(tmp_path / "other")
+    made = []
+    for names in ("one", "other,one", "one,other"):
+        model = rediffuse.load(",".join(str(tmp_path / name) for name in names.split(",")))
+        settings = rediffuse.DireSettings.for_model(model, solver="autoencoder")
+        made.append(rediffuse.reconstruct(model, images(), settings).x_0_hat)
+    assert torch.equal(made[0], made[1])
+    assert torch.equal(made[0], made[2])
 
 
 def test_lpips_chooses_among_autoencoders_and_is_a_part_of_the_model_and_the_reconstruction(tmp_path: Path) -> None:
@@ -346,6 +384,8 @@ def test_rediffuses_own_models_have_no_prompts() -> None:
         ("vae", None, "UNet2DConditionModel needs a vae, and the pipeline has none"),
         ("vae", pipelines.autoencoder(latent_channels=3), "has 4 channels, but the latents have 3"),
         ("vae", pipelines.autoencoder(latents_mean=[0.0] * 4), "a scale by channel is not known"),
+        ("vae", pipelines.autoencoder(sample_size=[16, 16]), r"sample_size=\[16, 16\]; the side of a square is needed"),
+        ("vae", pipelines.autoencoder(scaling_factor="a"), "is wrong: could not convert string to float: 'a'"),
         ("text_encoder", None, "needs a text_encoder"),
         ("unet", pipelines.text_unet(in_channels=9), "has 9 channels and predicts 4"),
         ("unet", pipelines.pixel().unet, "UNet2DModel: has 3 channels, but the latents have 4"),

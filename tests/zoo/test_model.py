@@ -186,7 +186,22 @@ def test_the_run_folder_of_a_training_is_its_model(folder: Path, tmp_path: Path)
 
 
 def test_a_folder_without_a_model_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"not a model folder: there is no config\.json"):
+    with pytest.raises(InputError, match=r"is no model of rediffuse .*: it has no config\.json$"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("config", "reason"),
+    [
+        ('{"a": 1}', r"its config\.json is of another program"),
+        ('{"architectures": ["CLIPTextModel"], "model_type": "clip_text_model"}', "is of 'clip_text_model'"),
+        ('{"_class_name": "UNet2DModel"}', "is of 'UNet2DModel'"),
+    ],
+)
+def test_a_folder_of_another_program_says_what_is_allowed(config: str, reason: str, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(config)
+    allowed = r"no model of rediffuse \(config\.json with .*\), no pipeline of diffusers \(model_index\.json\), and"
+    with pytest.raises(InputError, match=rf"{allowed} no autoencoder of diffusers: .*{reason}$"):
         load(tmp_path)
 
 

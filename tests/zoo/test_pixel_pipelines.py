@@ -1,5 +1,6 @@
 """Pixel pipelines of diffusers as models: every step is that of diffusers' own schedulers."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ import pipelines
 import rediffuse
 from rediffuse.diffusion import trajectory
 from rediffuse.diffusion.process import SamplerOptions
-from rediffuse.errors import CheckpointError, ConfigError
+from rediffuse.errors import CheckpointError, ConfigError, RediffuseError
 
 STEPS = 5
 UNCLIPPED = SamplerOptions(clip_denoised=False)
@@ -214,6 +215,28 @@ def test_a_broken_folder_is_one_line(tmp_path: Path, file: str, content: str, er
     with pytest.raises(error, match=message) as caught:
         rediffuse.load(broken(tmp_path, file, content))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("file", "fields", "message"),
+    [
+        (
+            "scheduler/scheduler_config.json",
+            {"num_train_timesteps": 10**9},
+            "num_train_timesteps=1000000000: at most 100000",
+        ),
+        (
+            "unet/config.json",
+            {"block_out_channels": [8, 10**6]},
+            r"unet: has \d+ bytes of weights, but the network of its",
+        ),
+    ],
+)
+def test_what_would_take_much_memory_is_refused_first(file: str, fields: dict, message: str, tmp_path: Path) -> None:
+    pipelines.pixel().save_pretrained(tmp_path)
+    (tmp_path / file).write_text(json.dumps(json.loads((tmp_path / file).read_text()) | fields))
+    with pytest.raises(RediffuseError, match=message):
+        rediffuse.load(tmp_path)
 
 
 @pytest.mark.parametrize(

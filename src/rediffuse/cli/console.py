@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import os
 import sys
 import warnings
 from collections.abc import Iterable, Iterator
@@ -18,6 +19,8 @@ _LIBRARY = logging.getLogger("rediffuse")
 @contextlib.contextmanager
 def log_to_stderr(*, quiet: bool = False, verbose: bool = False) -> Iterator[None]:
     """Write log records of the library to standard error in this context: errors, by default info, or also debug."""
+    if quiet or not sys.stderr.isatty():
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     handler, before = _Handler(), _LIBRARY.level
     _LIBRARY.addHandler(handler)
     _LIBRARY.setLevel(logging.ERROR if quiet else logging.DEBUG if verbose else logging.INFO)

@@ -214,7 +214,7 @@ def _results(
         for part, reconstruction in zip(batch, parts, strict=True):
             begun += [] if reconstruction is None else [reconstruction]
             if part.ends:
-                yield _result(part.file, begun, settings)
+                yield _result(model, part.file, begun)
                 begun = []
 
 
@@ -271,16 +271,27 @@ def _reconstructed(
     return reconstructions
 
 
-def _result(file: LoadedFile, parts: Sequence[Reconstruction], settings: DireSettings) -> FileResult:
+def _result(model: DiffusionModel, file: LoadedFile, parts: Sequence[Reconstruction]) -> FileResult:
     if file.x_0 is None:
         return FileResult(found=file.found, meta=file.meta, reason=file.reason)
     reconstruction = joined(parts, file.windows)
     if not reconstruction.is_finite.all():
-        cause = (
-            "the model diverges on this image"
-            if settings.precision == "fp32"
-            else f"precision={settings.precision} may not suffice; fp32 has more"
-        )
-        reason = f"{file.found.source}: the reconstruction is not finite: {cause}"
+        reason = f"{file.found.source}: the reconstruction is not finite: {_cause(model, reconstruction)}"
         return FileResult(found=file.found, meta=file.meta, reason=reason)
     return FileResult(found=file.found, meta=file.meta, reconstruction=reconstruction, original=file.original)
+
+
+def _cause(model: DiffusionModel, reconstruction: Reconstruction) -> str:
+    """Why a reconstruction is not finite."""
+    precision = reconstruction.settings.precision
+    latents = [z is not None and bool(z.isfinite().all()) for z in (reconstruction.z_0, reconstruction.z_0_hat)]
+    if model.autoencoder and latents != [True, False]:  # the denoising network is between the two
+        kind, part = "autoencoder", model.autoencoder
+    elif precision == "fp32":
+        kind, part = "model", model.network
+    else:
+        return f"precision={precision} may not suffice; fp32 has more"
+    dtype = next(part.parameters()).dtype
+    if dtype == torch.float32:
+        return f"the {kind} diverges on this image"
+    return f"the {kind} is in {str(dtype).removeprefix('torch.')}; float32 may suffice"

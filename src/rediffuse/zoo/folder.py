@@ -16,7 +16,7 @@ from torch import Tensor
 
 from rediffuse import records
 from rediffuse.diffusion.config import ProcessConfig
-from rediffuse.errors import InputError
+from rediffuse.errors import ConfigError, InputError, shown
 from rediffuse.files import CLAIM, atomic_write, claim, sha256_of
 from rediffuse.models.checkpoints import read_state_dict, write_state_dict
 from rediffuse.models.config import EncoderConfig, Kind, UNetConfig
@@ -65,16 +65,19 @@ def read_folder(folder: Path, source: str) -> Found:
     The folder may also be the run folder of a training, which holds the model.
 
     Raises:
-        InputError: it is not a model folder, the training has not written a model yet, or a file is missing.
+        InputError: it is no model folder, the training has not written a model yet, or a file is missing.
         ConfigError: the configuration is wrong; names the field.
         CheckpointError: the weights are damaged. Their fit to the network is not checked here.
     """
     path = folder / CONFIG_FILE
-    if not path.is_file():
-        raise InputError(f"{folder}: not a model folder: there is no {CONFIG_FILE}")
-    fields = records.read_json(path)
+    fields = records.read_json(path) if path.is_file() else {}
     if "task" in fields:
         return _read_run(folder, source)
+    if not _is_of_model(fields):
+        raise InputError(
+            f"{source}: is no model of rediffuse ({CONFIG_FILE} with kind, network and process), no pipeline of "
+            f"diffusers (model_index.json), and no autoencoder of diffusers{_description(fields, path)}"
+        )
     description = records.parse(ModelRecord, fields, str(path))
     kind = EncoderConfig if description.kind == "encoder" else UNetConfig
     network = records.parse(kind, description.network, f"{path}: network")
@@ -86,6 +89,14 @@ def read_folder(folder: Path, source: str) -> Found:
         state=read_state_dict(weights),
         provenance=Provenance(source=source, sha256=sha256_of(weights)),
     )
+
+
+def is_model_folder(folder: Path) -> bool:
+    """Whether the configuration in a folder is meant as that of a model; it may still be wrong."""
+    try:
+        return _is_of_model(records.read_json(folder / CONFIG_FILE))
+    except ConfigError:
+        return False
 
 
 def write_folder(
@@ -140,6 +151,18 @@ def write_folder(
             card_file.write_bytes(text.encode() if not card.exists() or is_generated(card) else card.read_bytes())
             write_state_dict(weights_file, state)
             (folder / CONFIG_FILE).unlink(missing_ok=True)
+
+
+def _is_of_model(fields: Mapping[str, Any]) -> bool:
+    return not {"kind", "network", "process"}.isdisjoint(fields)
+
+
+def _description(fields: Mapping[str, Any], path: Path) -> str:
+    """What a folder of another program holds, for an error."""
+    if not path.is_file():
+        return f": it has no {CONFIG_FILE}"
+    kind = fields.get("_class_name") or fields.get("model_type")
+    return f": its {CONFIG_FILE} is of {shown(kind)}" if kind else f": its {CONFIG_FILE} is of another program"
 
 
 def _read_run(run: Path, source: str) -> Found:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from rediffuse.errors import FetchError, StorageError
 from rediffuse.zoo.card import CARD_FILE, is_generated
+from rediffuse.zoo.folder import CONFIG_FILE, WEIGHTS_FILE, is_model_folder
 from rediffuse.zoo.pipelines.pipeline import INDEX_FILE, UNWANTED_FILES, is_pipeline, wanted_files
 
 NAME = re.compile(r"(?P<repository>[\w-][\w.-]*/[\w-][\w.-]*)(/(?P<part>vae|vqvae|movq))?(@(?P<revision>[\w./-]+))?")
@@ -35,9 +36,11 @@ def fetch_from_hub(name: str, cache: Path | None = None, endpoint: str | None = 
         if part:
             files = [f"{part}/*.json", f"{part}/*.safetensors"]
             return Path(fetch(allow_patterns=files, ignore_patterns=UNWANTED_FILES)) / part
-        folder = Path(fetch(allow_patterns=["config.json", "model.safetensors", INDEX_FILE]))
+        folder = Path(fetch(allow_patterns=[CONFIG_FILE, INDEX_FILE]))
         if is_pipeline(folder):
             fetch(allow_patterns=wanted_files(folder), ignore_patterns=UNWANTED_FILES)
+        elif is_model_folder(folder):  # the weights of another program are not downloaded
+            fetch(allow_patterns=[WEIGHTS_FILE])
         return folder
     except Exception as error:  # also errors of its HTTP library, which depends on its version
         raise FetchError(f"{name}: could not be fetched from the hub: {_one_line(error)}") from error

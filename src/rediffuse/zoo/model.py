@@ -224,7 +224,7 @@ class DiffusionModel(TrainedModel[UNetModel | SuperResModel | PipelineNetwork]):
             distances = (decoded - images).abs().flatten(2).mean(dim=2)  # (K, N)
         else:
             distances = torch.stack([lpips(images, one)[:, 1] for one in decoded])
-        best = distances.argmin(dim=0)  # (N,)
+        best = distances.nan_to_num(nan=torch.inf).argmin(dim=0)  # (N,); an autoencoder that overflows is not chosen
         return decoded[best, torch.arange(len(images), device=images.device)], latents[0]
 
     def lpips(self, images: Tensor, others: Tensor) -> Tensor | None:

@@ -15,7 +15,7 @@ class Autoencoder(nn.Module):
         """Wrap an autoencoder.
 
         Raises:
-            ConfigError: its latents are scaled by channel, which is not known.
+            ConfigError: its latents are scaled by channel, which is not known, or its images are not square.
         """
         super().__init__()
         config = network.config
@@ -23,14 +23,17 @@ class Autoencoder(nn.Module):
             raise ConfigError(
                 f"{type(network).__name__}: latents_mean and latents_std: a scale by channel is not known"
             )
+        side = config.sample_size
+        if not isinstance(side, int):
+            raise ConfigError(f"{type(network).__name__}: sample_size={side}; the side of a square is needed")
         self.network = network
         self.factor: int = 2 ** (len(config.block_out_channels) - 1)
         """The side of an image, divided by that of its latent."""
-        self.side: int = config.sample_size // self.factor
+        self.side: int = side // self.factor
         """The side of the latents of the images on which it was trained."""
         self.channels: int = config.get("vq_embed_dim") or config.latent_channels
-        self.scale: float = config.scaling_factor
-        self.shift: float = config.get("shift_factor") or 0.0
+        self.scale = float(config.scaling_factor)
+        self.shift = float(config.get("shift_factor") or 0.0)
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:

@@ -61,7 +61,7 @@ def write_pipeline(folder: Path, found: Found) -> None:
     diffusers = library("diffusers")
     unet = diffusers.UNet2DModel(**_unet_fields(config))
     state = dict(_renamed(found.state, config))
-    unet.to(next(iter(state.values())).dtype).load_state_dict(state)
+    unet.load_state_dict(state, assign=True)
     scheduler = diffusers.DDPMScheduler(**_scheduler_fields(process))
     with atomic_folder(folder) as partial:
         diffusers.DDPMPipeline(unet=unet, scheduler=scheduler).save_pretrained(partial)

@@ -12,8 +12,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from rediffuse.errors import CheckpointError, ConfigError
-from rediffuse.records import read_json
+from rediffuse.diffusion.config import MOST_TIMESTEPS
+from rediffuse.errors import CheckpointError, ConfigError, RediffuseError
+from rediffuse.records import read_json, require_range
+from rediffuse.stores import one_line
 from rediffuse.zoo.folder import Provenance
 from rediffuse.zoo.pipelines.autoencoder import Autoencoder, AutoencoderAlone
 from rediffuse.zoo.pipelines.families import AUTOENCODERS, Family, family_of
@@ -102,6 +104,8 @@ def read_pipeline(source: Any, name: str, device: torch.device, *, offloads: boo
         denoiser, process = _assemble(parts, options)
     except ConfigError as error:
         raise ConfigError(f"{name}: {error}") from None
+    except (ArithmeticError, LookupError, TypeError, ValueError) as error:  # a number that is none, as of a stranger
+        raise ConfigError(f"{name}: a configuration of its parts is wrong: {one_line(error)}") from error
     digests = {part: _digest(loaded, process) for part, loaded in sorted(parts.items())}
     lines = "".join(f"{digest} {part}\n" for part, digest in digests.items())
     try:
@@ -190,12 +194,16 @@ def _load(folder: Path, part: str, origin: str, kind: str) -> Any:
     if loader is None:
         raise ConfigError(f"{folder}: {part}: {origin} has no {kind}")
     options: dict[str, Any] = {}
-    if hasattr(loader, "forward"):  # a network
-        _check_weights(place)
-        options = {"use_safetensors": True, "torch_dtype" if origin == "diffusers" else "dtype": torch.float32}
     try:
+        if hasattr(loader, "forward"):  # a network
+            _check_weights(place)
+            options = {"use_safetensors": True, "torch_dtype" if origin == "diffusers" else "dtype": torch.float32}
+        if origin == "diffusers":
+            _check_size(place, loader)
         with _without_bars() if origin == "transformers" else nullcontext():
             return loader.from_pretrained(place, local_files_only=True, **options)
+    except RediffuseError:
+        raise
     except Exception as error:  # those of diffusers, transformers, safetensors and torch have no common class
         raise CheckpointError(f"{place}: cannot be loaded as {kind}: {' '.join(str(error).split())}") from error
 
@@ -234,7 +242,24 @@ def _check_weights(place: Path) -> None:
             f"{pickled[0]}: is a pickle, which can run code when it is read; safetensors are needed "
             "(save_pretrained writes them)"
         )
-    raise CheckpointError(f"{place}: holds no weights (*.safetensors)")
+    raise CheckpointError(
+        f"{place}: holds no safetensors; pickles, which can run code when they are read, are not fetched from the hub"
+    )
+
+
+def _check_size(place: Path, loader: Any) -> None:
+    """Check, before memory is taken, the timesteps of a scheduler, and that the files can hold a network."""
+    config = loader.load_config(place)
+    if not hasattr(loader, "forward"):
+        require_range(f"{place}: num_train_timesteps", config.get("num_train_timesteps", 1), 1, MOST_TIMESTEPS)
+        return
+    num_bytes = sum(path.stat().st_size for path in place.glob("*.safetensors"))
+    with torch.device("meta"):
+        num_parameters = sum(tensor.numel() for tensor in loader.from_config(config).parameters())
+    if num_parameters > num_bytes:
+        raise CheckpointError(
+            f"{place}: has {num_bytes} bytes of weights, but the network of its configuration has {num_parameters}"
+        )
 
 
 def _digest(part: Any, process: SchedulerProcess) -> str:

@@ -194,6 +194,10 @@ def _flow_of(config: Mapping[str, Any], num_tokens: int, has_levels: bool) -> Sc
     if config.get("use_dynamic_shifting"):
         # A line through two points: the shift at the shortest and the longest sequence of the training.
         short, long = config["base_image_seq_len"], config["max_image_seq_len"]
+        if short == long:
+            raise ConfigError(
+                f"{FLOW}: base_image_seq_len and max_image_seq_len are both {short}; two lengths are needed"
+            )
         slope = (config["max_shift"] - config["base_shift"]) / (long - short)
         shift = config["base_shift"] + slope * (num_tokens - short)
     return SchedulerProcess(
