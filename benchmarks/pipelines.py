@@ -11,10 +11,19 @@ from typing import Any
 
 import diffusers
 import torch
-from diffusers import AutoencoderKL, FluxTransformer2DModel, SD3Transformer2DModel, UNet2DConditionModel, UNet2DModel
+from diffusers import (
+    AutoencoderKL,
+    DiTTransformer2DModel,
+    FluxTransformer2DModel,
+    SD3Transformer2DModel,
+    UNet2DConditionModel,
+    UNet2DModel,
+    VQModel,
+)
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+PIXELS, LDM = "google/ddpm-cat-256", "CompVis/ldm-celebahq-256"
 CALLS = 10
 """Network calls of --depth 5: five steps of the inversion, and five of sampling."""
 
@@ -28,7 +37,7 @@ def main() -> None:
     with torch.device("meta"):
         for name, side, network, call in families():
             each = operations(lambda network=network, call=call: call(network))
-            autoencoder = 0 if side == 256 else operations(lambda side=side, name=name: through(vae(name), side))
+            autoencoder = operations(lambda side=side, name=name: through(name, side))
             size = f"{sum(parameter.numel() for parameter in network.parameters()) / 1e6:,.0f} M"
             total = CALLS * each + autoencoder
             alone = f"{autoencoder / rate:,.0f} s" if autoencoder else "-"
@@ -47,8 +56,10 @@ def families() -> Iterator[tuple[str, int, nn.Module, Callable[[Any], object]]]:
         up_block_types=tuple(up),
         attention_head_dim=None,
     )
-    yield "google/ddpm-cat-256", 256, pixel, lambda network: network(torch.empty(1, 3, 256, 256), 1)
+    yield PIXELS, 256, pixel, lambda network: network(torch.empty(1, 3, 256, 256), 1)
     yield "Stable Diffusion 1.5", 512, UNet2DConditionModel(cross_attention_dim=768), text(64, 768)
+    two = UNet2DConditionModel(cross_attention_dim=1024, attention_head_dim=(5, 10, 20, 20), use_linear_projection=True)
+    yield "Stable Diffusion 2.1", 768, two, text(96, 1024)
     xl = UNet2DConditionModel(
         block_out_channels=(320, 640, 1280),
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
@@ -77,6 +88,26 @@ def families() -> Iterator[tuple[str, int, nn.Module, Callable[[Any], object]]]:
             timestep=torch.empty(1),
         ),
     )
+    yield (
+        "DiT-XL/2",
+        256,
+        DiTTransformer2DModel(),
+        lambda network: network(
+            torch.empty(1, 4, 32, 32),
+            timestep=torch.empty(1, dtype=torch.long),
+            class_labels=torch.empty(1, dtype=torch.long),
+        ),
+    )
+    ldm = UNet2DModel(
+        sample_size=64,
+        in_channels=3,
+        out_channels=3,
+        block_out_channels=(224, 448, 672, 896),
+        down_block_types=("DownBlock2D", *["AttnDownBlock2D"] * 3),
+        up_block_types=(*["AttnUpBlock2D"] * 3, "UpBlock2D"),
+        attention_head_dim=32,
+    )
+    yield LDM, 256, ldm, lambda network: network(torch.empty(1, 3, 64, 64), 1)
     flux = FluxTransformer2DModel(guidance_embeds=True)
     yield (
         "FLUX.1 dev",
@@ -110,8 +141,21 @@ def vae(name: str) -> AutoencoderKL:
     )
 
 
-def through(autoencoder: AutoencoderKL, side: int) -> None:
-    autoencoder.decode(autoencoder.encode(torch.empty(1, 3, side, side)).latent_dist.mean)
+def through(name: str, side: int) -> None:
+    """Encode and decode an image with the autoencoder of a family; nothing for a family without one."""
+    images = torch.empty(1, 3, side, side)
+    if name == LDM:
+        autoencoder = VQModel(
+            block_out_channels=(128, 256, 512),
+            down_block_types=("DownEncoderBlock2D",) * 3,
+            up_block_types=("UpDecoderBlock2D",) * 3,
+            layers_per_block=2,
+            num_vq_embeddings=8192,
+        )
+        autoencoder.decode(autoencoder.encode(images).latents, force_not_quantize=True)
+    elif name != PIXELS:
+        autoencoder = vae(name)
+        autoencoder.decode(autoencoder.encode(images).latent_dist.mean)
 
 
 def operations(function: Callable[[], object]) -> int:
