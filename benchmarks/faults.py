@@ -25,6 +25,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import tempfile
 import time
 from collections import Counter
@@ -43,6 +44,7 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 import rediffuse
 from rediffuse.cli.main import main as run_command
 from rediffuse.diffusion.config import ProcessConfig
+from rediffuse.dire.manifest import each_row
 from rediffuse.models.config import UNetConfig
 from rediffuse.models.superres import SuperResModel
 from rediffuse.models.unet import UNetModel
@@ -218,6 +220,11 @@ def make_data(folder: Path) -> dict[str, Command]:
             other=("--depth", "3"),
             images=Path(images),
         ),
+        "dire, shards": Command(
+            words=("dire", images, "--model", unet, "--steps", "5", "--store", "shards", *small, *out),
+            other=("--depth", "3"),
+            images=Path(images),
+        ),
         "detect": Command(
             words=("detect", images, "--model", unet, "--detector", detector, *small, *page),
             other=("--stability",),
@@ -244,11 +251,30 @@ def make_data(folder: Path) -> dict[str, Command]:
 
 def content(out: Path) -> dict[str, bytes]:
     """The results in a folder: their bytes by name, without logs and temporary files."""
-    return {
+    found = {
         str(path.relative_to(out)): path.read_bytes()
         for path in out.rglob("*")
         if path.suffix in COMPARED and not PARTIAL.fullmatch(path.name)
     }
+    if shards := sorted((out / "shards").glob("*.tar")):
+        for shard in shards:
+            for name, data in in_shard(shard):
+                found[f"{name} again" if name in found else name] = data
+        found.pop("manifest.parquet", None)  # has their places, which depend on the order in which they were written
+        rows = [row.at(None) for row in each_row(out)]
+        found[f"{len(rows)} rows"] = repr(rows).encode()
+    return found
+
+
+def in_shard(path: Path) -> Iterator[tuple[str, bytes]]:
+    """Names and bytes of the files in a shard, as far as they are whole."""
+    with contextlib.suppress(tarfile.ReadError), tarfile.open(path) as archive:
+        for member in archive:
+            file = archive.extractfile(member)
+            assert file is not None
+            data = file.read()
+            if len(data) == member.size:
+                yield member.name, data
 
 
 def has_partial(out: Path) -> bool:

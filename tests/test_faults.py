@@ -18,7 +18,7 @@ def test_nothing_is_lost_half_written_or_mixed(tmp_path: Path) -> None:
         assert ran.returncode == 0, ran.stdout + ran.stderr
     header, _, *rows = ([cell.strip() for cell in line.strip("|").split("|")] for line in ran.stdout.splitlines())
     cells = [dict(zip(header, row, strict=True)) for row in rows]
-    assert len({row["command"] for row in cells}) == 7
+    assert len({row["command"] for row in cells}) == 8
     assert len({row["fault"] for row in cells}) == (8 if not ran.stderr else 6)
     for row in cells:
         assert [row[name] for name in FAULTLESS] == ["0"] * len(FAULTLESS), row

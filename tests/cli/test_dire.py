@@ -14,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
+from dire.test_shards import members, results
 from golden_values import fill
 from rediffuse.cli.main import main
 from rediffuse.diffusion.config import ProcessConfig
@@ -62,18 +63,23 @@ def state(folder: Path) -> dict[str, int]:
     return {str(path): path.stat().st_mtime_ns for path in folder.rglob("*.p*") if path.is_file()}
 
 
-def test_killed_run_is_taken_up_where_it_was_and_a_third_does_nothing(
-    pictures: Path, tmp_path: Path, model: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    out, flags = tmp_path / "out", ("--batch-size", "1", "--steps", "20")
-    words = ["dire", str(pictures), "--out", str(out), "--model", model, "--device", "cpu", *flags]
+def kill_with_a_first_row(words: list[str], out: Path) -> int:
+    """Start a command, kill it when it has recorded results, and return their number."""
     run = subprocess.Popen([sys.executable, "-m", "rediffuse", *words], stderr=subprocess.DEVNULL)
     while run.poll() is None and not read(out):
         time.sleep(0.005)
     os.kill(run.pid, signal.SIGKILL)
     run.wait()
+    return len(read(out))
+
+
+def test_killed_run_is_taken_up_where_it_was_and_a_third_does_nothing(
+    pictures: Path, tmp_path: Path, model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, flags = tmp_path / "out", ("--batch-size", "1", "--steps", "20")
+    words = ["dire", str(pictures), "--out", str(out), "--model", model, "--device", "cpu", *flags]
+    done = kill_with_a_first_row(words, out)
     (out / "maps" / ".0.png.png.0c3f81ab.png").write_bytes(b"half written")
-    done = len(read(out))
     assert 1 <= done < 8
 
     assert call(pictures, out, model, *flags) == 0
@@ -85,6 +91,30 @@ def test_killed_run_is_taken_up_where_it_was_and_a_third_does_nothing(
     assert call(pictures, out, model, *flags) == 0
     assert "0 done, 0 failed, 8 done before" in capsys.readouterr().out
     assert state(out) == before
+
+
+def test_a_run_that_is_killed_while_it_fills_a_shard_loses_and_repeats_nothing(
+    pictures: Path, tmp_path: Path, model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, flags = tmp_path / "out", ("--batch-size", "1", "--steps", "20", "--store", "shards")
+    words = ["dire", str(pictures), "--out", str(out), "--model", model, "--device", "cpu", *flags]
+    done = kill_with_a_first_row(words, out)
+    with (out / "shards" / "00000.tar").open("ab") as shard:
+        shard.write((out / "shards" / "00000.tar").read_bytes()[:700])  # the beginning of a next image
+    assert 1 <= done < 8
+    places = {row.name: row.place for row in read(out)}
+
+    assert call(pictures, out, model, *flags) == 0
+    assert f"{8 - done} done, 0 failed, {done} done before" in capsys.readouterr().out
+    assert call(pictures, tmp_path / "files", model, *flags[:4]) == 0
+    assert members(out) == results(tmp_path / "files")
+    assert {row.name: row.place for row in read(out) if row.name in places} == places  # not computed again
+    assert call(pictures, out, model, *flags) == 0
+    assert "0 done, 0 failed, 8 done before" in capsys.readouterr().out
+    assert call(pictures, out, model, *flags[:4]) == 2
+    assert "--store files: " in capsys.readouterr().err
+    assert call(pictures, Path("memory://x"), model, *flags) == 2
+    assert "is in a store; a folder on a disk is needed" in capsys.readouterr().err
 
 
 def test_windows_are_kept_with_their_places_and_done_once(

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from detection.tiny import save_noise, save_weights
+from dire.test_shards import members, results
 from rediffuse.cli.main import main
 from rediffuse.cluster import LEFT_OUT
 from rediffuse.dire.manifest import read
@@ -147,6 +148,14 @@ def test_a_killed_command_and_a_killed_worker_leave_the_bytes_of_a_local_job(
     assert "a worker ended: its files are processed again" in printed.err
     assert f"{NUM_FILES - num_before} done, 1 failed, {num_before} done before" in printed.out
     assert contents(out) == contents(tmp_path / "local")
+
+
+def test_workers_fill_shards_of_their_own(cluster: Cluster, model: Path, pictures: Path, tmp_path: Path) -> None:
+    words = ["dire", str(pictures), "--model", str(model), "--batch-size", "2", "--out"]
+    assert main([*words, str(tmp_path / "local"), "--device", "cpu"]) == 1
+    assert main([*words, str(tmp_path / "out"), *cluster.flags, "--store", "shards"]) == 1
+    assert members(tmp_path / "out") == results(tmp_path / "local")
+    assert len(list((tmp_path / "out" / "shards").iterdir())) == 2
 
 
 def test_a_file_that_ends_its_worker_twice_is_reported_and_the_others_are_judged(

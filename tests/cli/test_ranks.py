@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from detection.tiny import save_noise, save_weights
+from dire.test_shards import members, results
 from processes import TORCHRUN, environment
 from rediffuse.cli.main import main
 from rediffuse.cli.ranks import Ranks, ranks
@@ -78,6 +79,33 @@ def test_a_killed_process_of_torchrun_is_started_again_alone_and_the_results_are
         subprocess.run([sys.executable, *words, str(out), "-q"], env=variables, check=True)
         assert len(read(out)) >= NUM_FILES // 2
     assert contents(out) == contents(tmp_path / "alone")
+
+
+def test_processes_fill_shards_of_their_own_and_one_that_is_killed_repeats_nothing(
+    model: Path, pictures: Path, tmp_path: Path
+) -> None:
+    words = ["dire", pictures, "--model", model, "--device", "cpu", "--batch-size", "2", "--out"]
+    words = [*map(str, words)]
+    out = tmp_path / "shared"
+    assert main([*words, str(tmp_path / "alone")]) == 0
+
+    def start(rank: int) -> subprocess.Popen[bytes]:
+        variables = environment() | {"RANK": str(rank), "WORLD_SIZE": "2"}
+        command = [sys.executable, "-m", "rediffuse", *words, str(out), "--store", "shards", "-q"]
+        return subprocess.Popen(command, env=variables)
+
+    with start(1) as killed:
+        while not read(out):
+            assert killed.poll() is None
+            time.sleep(0.002)
+        killed.kill()
+    assert 0 < len(read(out)) < NUM_FILES // 2
+    places = {row.name: row.place for row in read(out)}
+    with start(0) as first, start(1) as second:
+        assert first.wait() == second.wait() == 0
+    assert members(out) == results(tmp_path / "alone")
+    assert {row.name: row.place for row in read(out) if row.name in places} == places
+    assert len(list((out / "shards").iterdir())) == 3
 
 
 def test_processes_of_slurm_share_a_table_and_the_last_one_joins_it(

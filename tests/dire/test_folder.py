@@ -14,17 +14,19 @@ from rediffuse.dire.job import reconstruct_files
 from rediffuse.dire.labels import with_classes
 from rediffuse.dire.manifest import Manifest, Row, read
 from rediffuse.dire.maps import MapStore
-from rediffuse.dire.settings import DireSettings
+from rediffuse.dire.settings import DireSettings, StoreForm
 from rediffuse.errors import InputError, StorageError
 from rediffuse.images.find import find_images
 from rediffuse.records import digest
 from rediffuse.zoo.model import DiffusionModel
 
 
-def fill_folder(pictures: Path, out: Path, model: DiffusionModel, kinds=("maps",), labels=None) -> list[Row]:
+def fill_folder(
+    pictures: Path, out: Path, model: DiffusionModel, kinds=("maps",), labels=None, form: StoreForm = "files"
+) -> list[Row]:
     """Process the unfinished files and return their rows."""
     settings = DireSettings.for_model(model, steps=2)
-    store = MapStore(out, settings, kinds=kinds)
+    store = MapStore(out, settings, kinds=kinds, form=form)
     with Manifest(out) as manifest:
         files = list(with_classes(find_images([pictures]), model.num_classes, labels))
         todo = unfinished(files, store, manifest)

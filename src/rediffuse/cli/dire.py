@@ -3,6 +3,7 @@
 import logging
 import os
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,7 +15,7 @@ from rediffuse.cli.paths import expand_stdin, most_to_count
 from rediffuse.cli.ranks import common_batch_size, ranks
 from rediffuse.cli.reconstruction import ReconstructionFlags
 from rediffuse.cli.result import Result
-from rediffuse.dire.settings import Kind, MapFormat
+from rediffuse.dire.settings import Kind, MapFormat, StoreForm
 from rediffuse.errors import ConfigError, nearest
 from rediffuse.images.limits import Decoding
 from rediffuse.models.config import BatchSize, Precision, PrecisionChoice
@@ -29,7 +30,7 @@ MOST_LISTED = 1000
 
 GROUPS = {
     "Reconstruction": ("--model", "--steps", "--depth", "--class", "--labels"),
-    "Results": ("--save", "--format", "--force"),
+    "Results": ("--save", "--format", "--store", "--force"),
     "Speed and memory": ("--batch-size", "--workers", "--device", "--precision", "--max-pixels"),
     "Many machines": ENGINE,
 }
@@ -56,6 +57,9 @@ class DireFlags(Decoding, CommandFlags):
     """What to save, separated by commas: maps, reconstructions, latents."""
     map_format: Annotated[MapFormat, Argument(name="format")] = "png16"
     """Format of the maps: 16-bit PNG, or exact values in safetensors."""
+    store: StoreForm = "files"
+    """files: each map is a file of its own. shards: tar files of up to 1 GiB hold the same files, for
+    millions of images."""
     class_: Annotated[int | None, Argument(name="class")] = None
     """The class of every image, for a class-conditional model."""
     labels: Path | None = None
@@ -111,7 +115,7 @@ def _fill(args: DireFlags, cluster: "tuple[Pool, str] | None" = None) -> Result:
     settings = args.reconstruction.settings(model, stored or _precision(args, model, cluster))
     total = num_own if num_files < most_counted else None
     num_before, num_done, failures = 0, 0, _Failures()
-    store = MapStore(out, settings, kinds=kinds, map_format=args.map_format)
+    store = MapStore(out, settings, kinds=kinds, map_format=args.map_format, form=args.store)
     prepare = store.prepare if own_ranks.part else None  # a single process writes its settings with its first result
     opened = open_manifest(out, default_cache(), own_ranks.part, prepare)
     with opened as manifest, bar(total=total, unit="image") as shown:
@@ -139,12 +143,13 @@ def _fill(args: DireFlags, cluster: "tuple[Pool, str] | None" = None) -> Result:
             pool, device = cluster
             record_batch_size(folder, options["batch_size"])
             rows = fill_on_cluster(todo, pool, store, manifest, model=args.model, device=device, **options)
-        for row in rows:
-            if row.status == "failed":
-                failures.add(str(row.reason))
-            else:
-                num_done += 1
-            shown.update()
+        with closing(rows):  # before the manifest is, also after Ctrl-C
+            for row in rows:
+                if row.status == "failed":
+                    failures.add(str(row.reason))
+                else:
+                    num_done += 1
+                shown.update()
     return Result(
         text=f"{num_done} done, {failures.number} failed, {num_before} done before: {args.out}",
         record={

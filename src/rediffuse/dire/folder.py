@@ -1,7 +1,7 @@
 """Find the files of a job that are not done yet, and write results to a folder while the model computes."""
 
 import contextlib
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 
 from rediffuse.dire.job import FileResult, in_threads
 from rediffuse.dire.manifest import Manifest, Row
@@ -50,7 +50,8 @@ def unfinished(
                 f"{image.source}: {store.folder} holds the results of another file of this name, {row.path}; "
                 "give another folder, or --force to replace them"
             )
-        return image, is_same and (row.settings, row.label) == (settings, image.label) and store.holds(image.name)
+        is_same = is_same and (row.settings, row.label) == (settings, image.label)
+        return image, is_same and store.holds(image.name, row.place)
 
     with contextlib.closing(in_threads(is_done, found, workers, ahead=64)) as checked:
         for image, is_one in checked:
@@ -62,7 +63,7 @@ def unfinished(
 
 def fill(
     results: Generator[FileResult, None, None], store: MapStore, manifest: Manifest, *, workers: int = 2
-) -> Iterator[Row]:
+) -> Generator[Row, None, None]:
     """Write results to `store` and `manifest` in threads, while the next ones are computed.
 
     Yields:
@@ -96,8 +97,9 @@ def keep(result: FileResult, store: MapStore, previous: Row | None) -> Row:
     row = _row(result, store.settings)
     if previous is not None and (previous.sha256, previous.label) != (row.sha256, row.label):
         store.remove(row.name)
+        previous = None
     if result.reconstruction is not None:
-        store.write(row.name, result.reconstruction)
+        return row.at(store.write(row.name, result.reconstruction, previous and previous.place))
     return row
 
 
@@ -118,11 +120,12 @@ def _row(result: FileResult, settings: DireSettings) -> Row:
         status="done" if done else "failed",
         reason=result.reason,
         lpips=None if lpips is None else lpips[:, 1].mean().item(),
-        windows=_places(result.reconstruction.windows) if result.reconstruction else None,
+        windows=places(result.reconstruction.windows) if result.reconstruction else None,
     )
 
 
-def _places(windows: Sequence[Window]) -> str | None:
+def places(windows: Sequence[Window]) -> str | None:
+    """The places of windows as the manifest has them; see `Row.windows`."""
     return " ".join(f"{window.top},{window.left}" for window in windows) or None
 
 

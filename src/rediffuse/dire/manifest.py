@@ -12,7 +12,7 @@ import json
 import logging
 import threading
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -22,6 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rediffuse import files
+from rediffuse.dire.shards import FOLDER, Place, Shards
 from rediffuse.errors import InputError, RediffuseError
 from rediffuse.journal import SUFFIX, Journal
 from rediffuse.records import parse
@@ -63,6 +64,24 @@ class Row:
     """First row and column of each window, "0,16 24,8"; None if the whole image was reconstructed."""
     lpips: float | None = None
     """Mean LPIPS in the second layer of VGG16, AEROBLADE's distance; None if the model has no LPIPS."""
+    shard: str | None = None
+    """The tar file in `shards/` that holds the results; None if they are files of their own."""
+    shard_begin: int | None = None
+    """The first byte of the results in the shard."""
+    shard_end: int | None = None
+    """The byte after the last one."""
+
+    @property
+    def place(self) -> Place | None:
+        """The place in the shard."""
+        if self.shard is None or self.shard_begin is None or self.shard_end is None:
+            return None
+        return Place(self.shard, self.shard_begin, self.shard_end)
+
+    def at(self, place: Place | None) -> "Row":
+        """The same row with results at another place."""
+        shard, begin, end = place or (None, None, None)
+        return dataclasses.replace(self, shard=shard, shard_begin=begin, shard_end=end)
 
 
 _SCHEMA = pa.schema(
@@ -80,6 +99,9 @@ _SCHEMA = pa.schema(
         ("reason", pa.string()),
         ("windows", pa.string()),
         ("lpips", pa.float64()),
+        ("shard", pa.string()),
+        ("shard_begin", pa.int64()),
+        ("shard_end", pa.int64()),
     ]
 )
 _FIRST_COLUMNS = 11
@@ -137,10 +159,7 @@ class Manifest:
     def get(self, name: str) -> Row | None:
         """The row of this name, unless another process has added it."""
         with self._getting:
-            for journal in (self._journal, *self._left):
-                if (found := journal.get(name)) is not None:
-                    return Row(**found)
-            return self._early.get(name) or self._table.get(name)
+            return _get(name, (self._journal, *self._left), self._early, self._table)
 
     def add(self, row: Row) -> None:
         """Set the row of `row.name`, and write it to the disk.
@@ -158,6 +177,20 @@ class Manifest:
         """
         self._table.close()
         self._claimed.close()
+
+
+@contextlib.contextmanager
+def looked_up(folder: Path) -> Iterator[Callable[[str], Row | None]]:
+    """A function from a name to its row, for one thread, during the block; the folder is not changed.
+
+    Raises:
+        InputError: the table is damaged; names the file.
+    """
+    with contextlib.ExitStack() as opened:
+        table = opened.enter_context(contextlib.closing(_Table(folder / TABLE)))
+        journals = [opened.enter_context(contextlib.closing(Journal(path))) for path in _journals(folder)]
+        early = {row.name: row for row in _read_early_journal(folder)}
+        yield lambda name: _get(name, journals, early, table)
 
 
 def read(folder: Path) -> list[Row]:
@@ -183,6 +216,13 @@ def each_row(folder: Path) -> Iterator[Row]:
             last = name
 
 
+def _get(name: str, journals: Iterable[Journal], early: Mapping[str, Row], table: "_Table") -> Row | None:
+    for journal in journals:
+        if (found := journal.get(name)) is not None:
+            return Row(**found)
+    return early.get(name) or table.get(name)
+
+
 def _of_journal(journal: Journal) -> Iterator[tuple[str, Row]]:
     return ((name, Row(**row)) for name, row in journal)
 
@@ -198,11 +238,17 @@ def _compact(folder: Path) -> None:
     for journal in journals:
         journal.close()
     early = folder / _OF_EARLIER_VERSIONS
+    moved: dict[Place, Place] = {}
     if num_rows or early.exists():
-        _write(folder / TABLE, each_row(folder))
+        if (folder / FOLDER).exists():
+            moved = Shards(folder).tidy(lambda: (row.place for row in each_row(folder) if row.place))
+        rows = each_row(folder)
+        _write(folder / TABLE, (row.at(moved.get(row.place, row.place)) if row.place else row for row in rows))
     for journal in journals:
         journal.remove()
     files.remove(early)
+    # Until here a killed process leaves rows whose places are valid.
+    Shards(folder).remove({place.shard for place in moved})
 
 
 def _write(path: Path, rows: Iterable[Row]) -> None:

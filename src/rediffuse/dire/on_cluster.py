@@ -1,6 +1,6 @@
 """Reconstruct files with the workers of a Ray cluster; the results are those of `job.reconstruct_files`."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -33,7 +33,7 @@ def fill_on_cluster(
     batch_size: int,
     workers: int,
     num_files: int,
-) -> Iterator[Row]:
+) -> Generator[Row, None, None]:
     """As `folder.fill` with the results of `reconstruct_files`, with the network in each worker of the cluster.
 
     Workers write the results; this process adds the rows to the manifest.

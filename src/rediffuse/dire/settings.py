@@ -20,6 +20,8 @@ Kind = Literal["maps", "reconstructions", "latents"]
 """The parts of a reconstruction that a job can store."""
 MapFormat = Literal["png16", "safetensors"]
 """The format of stored maps: 16 bits, with an error of at most 1/65535, or exact."""
+StoreForm = Literal["files", "shards"]
+"""Each result as a file of its own, or those of many images in a tar file (`shards.Shards`)."""
 
 
 @dataclass(frozen=True, kw_only=True)
