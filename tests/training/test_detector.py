@@ -3,6 +3,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,11 +15,15 @@ from golden_values import fill
 from rediffuse.detection.config import Limits
 from rediffuse.detection.detector import UNFAMILIAR, load_control, load_detector
 from rediffuse.detection.evaluate import evaluate, evaluation_table, judge_labelled
-from rediffuse.detection.features import INPUTS
+from rediffuse.detection.features import INPUTS, detector_input
 from rediffuse.detection.judge import judge
 from rediffuse.detection.labelled import find_labelled
 from rediffuse.diffusion.config import ProcessConfig
-from rediffuse.dire.settings import DireSettings
+from rediffuse.dire.folder import fill as fill_folder
+from rediffuse.dire.job import reconstruct_files
+from rediffuse.dire.manifest import Manifest
+from rediffuse.dire.maps import MapStore
+from rediffuse.dire.settings import DireSettings, StoreForm
 from rediffuse.errors import ConfigError, InputError, SettingsMismatch
 from rediffuse.images.find import find_images
 from rediffuse.models.config import UNetConfig
@@ -27,7 +32,7 @@ from rediffuse.training.config import LoopConfig
 from rediffuse.training.detector import train_detector
 from rediffuse.training.detector_config import DetectorTraining
 from rediffuse.training.map_task import MapData
-from rediffuse.training.reconstructions import ReconstructionCache
+from rediffuse.training.reconstructions import ReconstructionCache, StoredMaps
 from rediffuse.training.samples import measure
 from rediffuse.zoo.model import DiffusionModel, Provenance
 
@@ -388,3 +393,62 @@ def test_a_file_that_is_replaced_while_it_is_reconstructed_is_stored_by_what_was
         assert stored.reconstruction is not None
         assert fresh.reconstruction is not None
         assert torch.equal(stored.reconstruction.x_0_hat, fresh.reconstruction.x_0_hat)
+
+
+@pytest.mark.parametrize("form", ["files", "shards"])
+def test_maps_of_a_folder_give_the_detector_of_reconstructions(
+    data: Path, model: DiffusionModel, tmp_path: Path, form: StoreForm
+) -> None:
+    settings = DireSettings.for_model(model, steps=4, depth=2)
+    found, maps = find_images([data]), tmp_path / "maps"
+    store = MapStore(maps, settings, form=form)
+    with Manifest(maps) as manifest:
+        list(fill_folder(reconstruct_files(model, found, settings, batch_size=32), store, manifest))
+    config = DetectorTraining(data=data, steps=4, depths=(2,), features=("map_energies",))
+    other = tiny_model()
+    for parameter in other.network.parameters():
+        torch.nn.init.zeros_(parameter)  # would give other reconstructions
+    train_detector(config, model, tmp_path / "computed")
+    train_detector(replace(config, maps=maps), other, tmp_path / "read")
+    computed, read = (load_file(tmp_path / name / "detector" / "detector.safetensors") for name in ("computed", "read"))
+    for name, tensor in computed.items():
+        torch.testing.assert_close(read[name], tensor, rtol=1e-2, atol=1e-2)
+    reports = [json.loads((tmp_path / name / "report.json").read_text()) for name in ("computed", "read")]
+    assert reports[0]["evaluation"]["skipped"] == reports[1]["evaluation"]["skipped"]
+    assert not (tmp_path / "read" / "reconstructions").exists()
+
+    with pytest.raises(SettingsMismatch, match=r"maps has other settings: depth=1 \(there 2\)"):
+        train_detector(replace(config, maps=maps, depths=(1,)), model, tmp_path / "other")
+    shutil.copytree(data, tmp_path / "data")
+    picture(np.random.default_rng(9), is_generated=True).save(tmp_path / "data" / "train" / "real" / "new.png")
+    with pytest.raises(InputError, match=r"new\.png: .*maps has no map of this content under the name train/real/new"):
+        train_detector(replace(config, data=tmp_path / "data", maps=maps), model, tmp_path / "other")
+
+
+def test_stored_maps_of_windows_are_measured(large: Path, model: DiffusionModel, tmp_path: Path) -> None:
+    settings = DireSettings.for_model(model, steps=4, depth=1, crop="windows:3")
+    found = find_images([large / "test"])
+    with Manifest(tmp_path) as manifest:
+        store = MapStore(tmp_path, settings, form="shards")
+        list(fill_folder(reconstruct_files(model, found, settings, batch_size=32), store, manifest))
+    feature_set = detector_input("map_energies", settings)
+    stored = StoredMaps(folder=tmp_path, model=model, workers=1).reconstruct(found, settings)
+    for result, expected in zip(stored, reconstruct_files(model, found, settings, batch_size=32), strict=True):
+        assert result.reconstruction is not None
+        assert expected.reconstruction is not None
+        assert result.reconstruction.windows == expected.reconstruction.windows
+        measured = (feature_set.measure(one) for one in (result.reconstruction, expected.reconstruction))
+        np.testing.assert_allclose(*measured, atol=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({}, "features=bands: cannot be computed from maps; map, map_8bit, map_energies are allowed with maps"),
+        ({"features": ("map",), "changed": Path("c")}, "changed=c: is not allowed with maps"),
+        ({"features": ("map",), "depths": (1, 2)}, r"depths=\(1, 2\): one is allowed with maps"),
+    ],
+)
+def test_what_maps_do_not_have_is_named(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        DetectorTraining(data=Path("d"), maps=Path("m"), **fields)

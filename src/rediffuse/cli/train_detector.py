@@ -16,7 +16,7 @@ from rediffuse.training.detector_config import RESNET, DetectorTraining
 LOGGER = logging.getLogger(__name__)
 
 GROUPS = {
-    "Usual": ("--model", "--features", "--steps", "--depths", "--device", "--batch-size", "--workers"),
+    "Usual": ("--model", "--features", "--maps", "--steps", "--depths", "--device", "--batch-size", "--workers"),
     "Reconstruction": ("--grid", "--clip", "--precision", "--crop", "--frequency"),
     "Selection and thresholds": ("--inverse-penalties", "--max-false-alarms", "--max-misses", "--unfamiliar-rate"),
 }

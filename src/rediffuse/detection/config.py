@@ -5,11 +5,15 @@ from typing import Literal
 
 from rediffuse.errors import ConfigError
 
-FeatureName = Literal["bands", "bands_mean", "bands_ycc", "bands_image", "views", "lpips", "image", "image_ycc"]
+FeatureName = Literal[
+    "bands", "bands_mean", "bands_ycc", "bands_image", "views", "lpips", "map_energies", "image", "image_ycc"
+]
 """Inputs of the logistic regression: numbers per image (`features.FeatureSet`)."""
 MapName = Literal["map", "map_8bit", "map_bands", "pixels"]
 """Inputs of the ResNet-50: maps (`features.MapInput`)."""
 InputName = Literal[FeatureName, MapName]
+OF_MAPS: tuple[InputName, ...] = ("map", "map_8bit", "map_energies")
+"""The inputs that can be computed from an image and its map, without the sign of the error."""
 
 
 @dataclass(frozen=True, kw_only=True)

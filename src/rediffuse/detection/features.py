@@ -148,6 +148,11 @@ def _lpips(reconstruction: Reconstruction) -> Tensor:
     return torch.log(reconstruction.lpips + 1e-6)  # (N, 5)
 
 
+def _map_energies(reconstruction: Reconstruction) -> Tensor:
+    maps = _error_map(reconstruction.x_0, reconstruction.error)
+    return torch.cat([log_band_energies(maps), _image(reconstruction)], dim=1)  # (N, 2K)
+
+
 def _image(reconstruction: Reconstruction) -> Tensor:
     return log_band_energies(reconstruction.x_0)  # (N, K)
 
@@ -215,6 +220,9 @@ _FEATURE_SETS = (
         compute=_lpips,
         control="image",
     ),
+    FeatureSet(
+        name="map_energies", features=_per_band("energy of the map") + _SPECTRUM, compute=_map_energies, control="image"
+    ),
     FeatureSet(name="image", features=_SPECTRUM, compute=_image, control="image"),
     FeatureSet(
         name="image_ycc",
@@ -224,8 +232,8 @@ _FEATURE_SETS = (
     ),
 )
 _MAP_INPUTS = (
-    MapInput(name="map", num_channels=3, compute=_error_map, control="pixels", familiar="bands"),
-    MapInput(name="map_8bit", num_channels=3, compute=_error_map_8bit, control="pixels", familiar="bands"),
+    MapInput(name="map", num_channels=3, compute=_error_map, control="pixels", familiar="map_energies"),
+    MapInput(name="map_8bit", num_channels=3, compute=_error_map_8bit, control="pixels", familiar="map_energies"),
     MapInput(name="map_bands", num_channels=12, compute=_error_map_bands, control="pixels", familiar="bands"),
     MapInput(name="pixels", num_channels=3, compute=_pixels, control="pixels", familiar="image"),
 )

@@ -28,7 +28,7 @@ from rediffuse.records import dump
 from rediffuse.training.detector_config import DetectorTraining
 from rediffuse.training.detector_search import BESIDE_DATA, Measured, Search
 from rediffuse.training.leave_out import assign_folds, plan_of_splits
-from rediffuse.training.reconstructions import ReconstructionCache
+from rediffuse.training.reconstructions import ReconstructionCache, StoredMaps
 from rediffuse.training.samples import measure
 from rediffuse.zoo.model import DiffusionModel
 
@@ -82,8 +82,12 @@ def _train_detector(config: DetectorTraining, model: DiffusionModel, folder: Pat
     to_audit = audit_folder(config.data, config.decoding) if has_splits else audit_labelled(images)
     audited = audit(to_audit, max_files=AUDITED, workers=config.workers, progress=progress)
     LOGGER.log(logging.INFO if audited.can_carry_a_claim else logging.WARNING, "%s", audited.line)
-    cache = ReconstructionCache(
-        folder=folder / "reconstructions", model=model, batch_size=config.batch_size, workers=config.workers
+    cache = (
+        StoredMaps(folder=config.maps, model=model, workers=config.workers)
+        if config.maps
+        else ReconstructionCache(
+            folder=folder / "reconstructions", model=model, batch_size=config.batch_size, workers=config.workers
+        )
     )
     if has_splits:
         test = [image for image in images if _is_in("test", image)]
@@ -120,7 +124,7 @@ def _train_detector(config: DetectorTraining, model: DiffusionModel, folder: Pat
 
 def measure_inputs(
     config: DetectorTraining,
-    cache: ReconstructionCache,
+    cache: ReconstructionCache | StoredMaps,
     images: Sequence[LabelledImage],
     progress: Progress = unobserved,
 ) -> list[Measured]:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
-from rediffuse.detection.config import FIVE_PERCENT, InputName, Limits, MapName
+from rediffuse.detection.config import FIVE_PERCENT, OF_MAPS, InputName, Limits, MapName
 from rediffuse.dire.settings import DireSettings, Grid
 from rediffuse.errors import ConfigError
 from rediffuse.images.config import num_windows
@@ -29,6 +29,9 @@ class DetectorTraining(Decoding):
     changed: Path | None = None
     """Folder with the same groups again: copies with a change that those of `data` do not have, such as
     `rediffuse align --blur 0.5 2`. They are left out of every fit, and the limits hold for them alone too."""
+    maps: Path | None = None
+    """Folder of `rediffuse dire` on `data` with the same settings, in files or shards: its maps are read, and nothing
+    is reconstructed. For the features map, map_8bit and map_energies."""
     features: tuple[InputName, ...] = ("bands",)
     """Inputs of the classifier; the best one is taken. Those with map: a ResNet-50, needs train/ and so on."""
     steps: int = DireSettings.steps
@@ -78,5 +81,17 @@ class DetectorTraining(Decoding):
             raise ConfigError(
                 f"crop={self.crop}: features={maps[0]} takes one map per image; center, squash are allowed"
             )
+        if self.maps is not None:
+            for name in self.features:
+                if name not in OF_MAPS:
+                    allowed = ", ".join(OF_MAPS)
+                    raise ConfigError(f"features={name}: cannot be computed from maps; {allowed} are allowed with maps")
+            for name in ("originals", "changed"):
+                if getattr(self, name) is not None:
+                    raise ConfigError(
+                        f"{name}={getattr(self, name)}: is not allowed with maps, which are those of data"
+                    )
+            if len(self.depths) > 1:
+                raise ConfigError(f"depths={self.depths}: one is allowed with maps, which have one depth")
         if min(self.inverse_penalties) <= 0:
             raise ConfigError(f"inverse_penalties={self.inverse_penalties}: more than 0 is needed")

@@ -1,6 +1,7 @@
-"""A cache of reconstructions on disk, for a search that uses them several times and may be killed and resumed."""
+"""Reconstructions on disk: a cache for a search that uses them several times and may be resumed, and stored maps."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,12 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from rediffuse import files
-from rediffuse.dire.job import FileResult, load_file, reconstruct_files
+from rediffuse.dire.folder import places
+from rediffuse.dire.job import FileResult, in_threads, load_file, reconstruct_files
+from rediffuse.dire.manifest import Row, looked_up
+from rediffuse.dire.maps import MapStore
 from rediffuse.dire.reconstruct import Reconstruction
-from rediffuse.dire.settings import DireSettings
+from rediffuse.dire.settings import DireSettings, require_same
 from rediffuse.errors import InputError
 from rediffuse.images.encode import is_whole
 from rediffuse.images.find import FoundImage
@@ -65,6 +69,59 @@ class ReconstructionCache:
     def _path(self, content: str, settings: DireSettings) -> Path:
         """The path of the result of a file with this SHA-256."""
         return self.folder / digest(settings) / content[:2] / f"{content}.safetensors"
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredMaps:
+    """The maps of a folder of `rediffuse dire`, from which the inputs `OF_MAPS` are measured without a network."""
+
+    folder: Path
+    model: DiffusionModel
+    workers: int
+
+    def reconstruct(self, found: Sequence[FoundImage], settings: DireSettings) -> Iterator[FileResult]:
+        """One result per file, in order, whose reconstruction has the absolute error of the map.
+
+        The sign of the error and x_T are not stored: the error is positive, and x_T is NaN.
+
+        Raises:
+            InputError: the folder has no map of a file under its name, or the map is damaged; names the file.
+            SettingsMismatch: the maps have other settings.
+        """
+        store = MapStore.open(self.folder)
+        require_same(given=settings, expected=store.settings, owner=str(self.folder))
+
+        def result(item: tuple[FoundImage, Row | None]) -> FileResult:
+            return _of_map(*item, store)
+
+        with looked_up(self.folder) as row_of:
+            items = ((image, row_of(image.name)) for image in found)
+            with closing(in_threads(result, items, self.workers, ahead=64)) as results:
+                yield from results
+
+
+def _of_map(image: FoundImage, row: Row | None, store: MapStore) -> FileResult:
+    loaded = load_file(image, store.settings)
+    if loaded.x_0 is None or loaded.meta is None:
+        return FileResult(found=image, reason=loaded.reason)
+    if row is None or (row.sha256, row.settings) != (loaded.meta.sha256, digest(store.settings)):
+        raise InputError(
+            f"{image.source}: {store.folder} has no map of this content under the name {image.name}; "
+            "`rediffuse dire` on the folder or list of --data makes it"
+        )
+    if row.status == "failed":
+        return FileResult(found=image, meta=loaded.meta, reason=row.reason)
+    values = store.read(image.name, row.place).values
+    if values.shape != loaded.x_0.shape or row.windows != places(loaded.windows):
+        raise InputError(f"{image.source}: {store.folder} has a map of other windows than this version chooses")
+    reconstruction = Reconstruction(
+        x_0=loaded.x_0,
+        x_T=torch.full_like(loaded.x_0, torch.nan),
+        x_0_hat=loaded.x_0 - values,
+        settings=store.settings,
+        windows=loaded.windows,
+    )
+    return FileResult(found=image, meta=loaded.meta, reconstruction=reconstruction)
 
 
 def _write(path: Path, reconstruction: Reconstruction) -> None:
