@@ -1,21 +1,25 @@
 """The aligned copy: files that differed by class do no longer, each is a function of its bytes and the seed."""
 
 import csv
+import hashlib
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from labelled_images import as_jpeg, write_class, write_data
-from rediffuse.detection.align import INDEX, Alignment, align
+from rediffuse.detection.align import INDEX, SETTINGS, Alignment, align, histories_of
 from rediffuse.detection.audit import audit, audit_folder
 from rediffuse.errors import ConfigError, InputError, StorageError
 from rediffuse.files import CLAIM, claim
 from rediffuse.images.find import find_images
 from rediffuse.images.history import History
+from rediffuse.images.limits import Limits
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +38,7 @@ def out(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def aligned(source: Path, out: Path, **options: int) -> Alignment:
+def aligned(source: Path, out: Path, **options: Any) -> Alignment:
     return align(find_images([source]), out, **{"size": 40, **options})
 
 
@@ -64,7 +68,11 @@ def test_the_table_says_what_the_pixels_are(source: Path, out: Path) -> None:
     with (out / INDEX).open(newline="") as table:
         rows = list(csv.DictReader(table))
     assert len(rows) == 120
+    assert (out / INDEX).read_bytes().count(b"\r") == 0
     for row in rows[::17]:
+        content = hashlib.sha256((source / row["source"]).read_bytes()).hexdigest()
+        name = Path(row["source"]).with_suffix("").as_posix()
+        assert (row["source_sha256"], row["file"]) == (content, f"{name}-{content[:8]}-{row['draw']}.png")
         top, left, size, short_side, quality = (
             int(row[name]) for name in ("top", "left", "size", "short_side", "quality")
         )
@@ -149,10 +157,12 @@ def test_the_size_that_all_files_have_room_for_is_taken(tmp_path: Path) -> None:
         ({"size": 32}, ConfigError, r"size=32: the copy in .* was made with size=40"),
         ({"size": 8}, ConfigError, r"size=8: at least 16 is needed"),
         ({"draws": 0}, ConfigError, r"draws=0: at least 1 is needed"),
+        ({"workers": 0}, ConfigError, r"workers=0: at least 1 is needed"),
+        ({"blurs": (0, 1)}, ConfigError, r"histories=.*blurs=\(0, 1\).*: the copy in .*blurs=\(0.0, 0.0\)"),
     ],
 )
 def test_a_call_that_does_not_fit_is_one_line(
-    options: dict[str, int], error: type[Exception], said: str, source: Path, out: Path
+    options: dict[str, Any], error: type[Exception], said: str, source: Path, out: Path
 ) -> None:
     with pytest.raises(error, match=said):
         aligned(source, out, **options)
@@ -168,3 +178,61 @@ def test_a_folder_that_another_process_fills_is_left_alone(source: Path, tmp_pat
     with claim(tmp_path), pytest.raises(StorageError, match="another process is writing"):
         aligned(source, tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_smallest_window_and_its_reductions_have_a_least_side(tmp_path: Path) -> None:
+    assert histories_of(100).short_sides == (80, 64, 50, 40, 30)
+    assert histories_of(16).short_sides == (13, 10, 8, 8, 8)
+    source = write_data(tmp_path / "source", number=1)
+    assert aligned(source, tmp_path / "out", size=16).num_new == 2
+
+
+def test_a_second_call_without_a_size_takes_that_of_the_copy(tmp_path: Path) -> None:
+    source = write_data(tmp_path / "source", number=2)
+    first = aligned(source, tmp_path / "out", size=32)
+    second = aligned(source, tmp_path / "out", size=None)
+    assert (second.settings, second.files, second.num_new) == (first.settings, first.files, 0)
+    assert json.loads((tmp_path / "out" / SETTINGS).read_text())["size"] == 32
+
+
+def test_a_size_of_64_pixels_is_chosen_and_a_smaller_one_is_not(tmp_path: Path) -> None:
+    write_class(tmp_path / "real", 0, 1, width=64, height=100)
+    assert aligned(tmp_path, tmp_path / "out", size=None).settings.size == 64
+    write_class(tmp_path / "real", 1, 1, width=63, height=100)
+    with pytest.raises(InputError, match=rf"^{tmp_path}/real/1\.png: 63x100 pixels, .*; give --size \(16 or more\)"):
+        aligned(tmp_path / "real", tmp_path / "other", size=None)
+
+
+def test_without_a_readable_file_there_is_no_copy(tmp_path: Path) -> None:
+    (tmp_path / "words.png").write_text("no image")
+    with pytest.raises(InputError, match=r"^none of the files can be read as an image$"):
+        aligned(tmp_path, tmp_path / "out")
+
+
+def test_files_have_their_limits_in_both_passes(tmp_path: Path) -> None:
+    source = write_data(tmp_path / "source", number=1)
+    done = align(find_images([source], Limits(max_pixels=40 * 32 - 1)), tmp_path / "out", size=32)
+    assert (done.files, len(done.failures)) == ((), 2)
+    with pytest.raises(InputError, match="none of the files"):
+        align(find_images([source], Limits(max_bytes=100)), tmp_path / "out", size=32)
+
+
+def test_files_that_are_changed_or_deleted_between_the_passes_are_left_out_by_name(tmp_path: Path) -> None:
+    source = write_data(tmp_path / "source", number=3)
+    changed, deleted = source / "real" / "1.png", source / "real" / "2.png"
+    told: list[tuple[str, int, int]] = []
+
+    def progress(label: str, done: int, total: int, note: str = "") -> None:
+        told.append((label, done, total))
+        if told[-1] == ("sizes", 6, 6):
+            shutil.copy(source / "real" / "0.png", changed)
+            deleted.unlink()
+
+    done = align(find_images([source]), tmp_path / "out", size=32, progress=progress)
+    assert told == [(label, number, 6) for label in ("sizes", "align") for number in range(7)]
+    assert [row.source for row in done.files] == [
+        f"{name}.png" for name in ("generated/1000", "generated/1001", "generated/1002", "real/0")
+    ]
+    assert (done.num_new, len(contents(tmp_path / "out"))) == (4, 6)
+    assert done.failures[0] == f"{changed}: changed during the run: try again"
+    assert done.failures[1].startswith(f"{deleted}: ")
