@@ -1,6 +1,7 @@
 """`rediffuse.detect` with a tiny model: its arguments, and that its verdicts equal those of the command."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import rediffuse
 from detection.tiny import unsure_detector
 from rediffuse.cli.main import main
 from rediffuse.detection.detector import Detector
+from rediffuse.detection.left_out import LeftOut
 from rediffuse.errors import ConfigError, InputError, SettingsMismatch
 from rediffuse.zoo.model import DiffusionModel
 from sampling.tiny import unet
@@ -50,16 +52,16 @@ def test_files_get_the_verdicts_of_the_command(
 def test_an_image_in_memory_is_judged_as_its_file_is(model: DiffusionModel, detector: Detector, tmp_path: Path) -> None:
     Image.fromarray(PHOTO).save(tmp_path / "photo.png")
     images = [PHOTO, tmp_path / "photo.png", Image.fromarray(PHOTO), Image.open(tmp_path / "photo.png")]
-    told: list[tuple[int, int]] = []
+    told: list[tuple[str, int, int]] = []
     verdicts = rediffuse.detect(
         images,
         model=model,
         detector=detector,
         batch_size=4,
         workers=3,
-        progress=lambda label, done, total, note="": told.append((done, total)),
+        progress=lambda label, done, total, note="": told.append((label, done, total)),
     )
-    assert told == [(done, 4) for done in range(5)]
+    assert told == [("detect", done, 4) for done in range(5)]
     assert [verdict.file for verdict in verdicts] == ["image 0", "photo.png", "image 2", "image 3"]
     for verdict in verdicts:
         assert verdict.decision is not None
@@ -96,8 +98,55 @@ def test_what_is_no_image_or_does_not_exist_is_an_error(model: DiffusionModel, d
         rediffuse.detect("nowhere.png", model=model, detector=detector)
     with pytest.raises(InputError, match="no files"):
         rediffuse.detect([], model=model, detector=detector)
-    with pytest.raises(ConfigError, match="batch_size=0"):
-        rediffuse.detect(PHOTO, model=model, detector=detector, batch_size=0)
+
+
+@pytest.mark.parametrize("name", ["batch_size", "workers", "max_pixels"])
+def test_numbers_are_at_least_one(name: str, model: DiffusionModel, detector: Detector) -> None:
+    with pytest.raises(ConfigError, match=f"^{name}=0: at least 1 is needed"):
+        rediffuse.detect(PHOTO, model=model, detector=detector, **{name: 0})
+
+
+@pytest.mark.parametrize("limits", [(0.3, None), (None, 0.3), (0.3, 0.2)])
+def test_each_limit_moves_its_own_threshold(
+    limits: tuple[float | None, float | None], model: DiffusionModel, detector: Detector
+) -> None:
+    scores = np.linspace(0, 1, 40)
+    left_out = LeftOut(real={"a": tuple((scores**2).tolist())}, generated={"b": tuple((scores**0.5).tolist())})
+    detector = replace(detector, left_out=left_out).with_limits(0.05, 0.1)
+    max_false_alarms, max_misses = limits
+    [verdict] = rediffuse.detect(
+        PHOTO, model=model, detector=detector, max_false_alarms=max_false_alarms, max_misses=max_misses
+    )
+    expected = left_out.thresholds(max_false_alarms or 0.05, max_misses or 0.1)
+    assert (verdict.threshold, verdict.real_threshold) == (expected.generated, expected.real)
+    assert verdict.real_bound is not None
+    assert verdict.generated_bound is not None
+    assert (verdict.real_bound.limit, verdict.generated_bound.limit) == (max_false_alarms or 0.05, max_misses or 0.1)
+
+
+def test_files_with_too_many_pixels_are_not_decoded(model: DiffusionModel, detector: Detector, tmp_path: Path) -> None:
+    Image.fromarray(PHOTO).save(tmp_path / "photo.png")
+    small, enough = (
+        rediffuse.detect(tmp_path, model=model, detector=detector, max_pixels=limit)[0] for limit in (2399, 2400)
+    )
+    assert (small.judged, enough.judged) == (False, True)
+
+
+def test_only_a_precision_that_gives_equal_verdicts_is_accepted(model: DiffusionModel, detector: Detector) -> None:
+    with pytest.raises(ConfigError, match=r"^precision=bf16: was not shown to be equal for this detector"):
+        rediffuse.detect(PHOTO, model=model, detector=detector, precision="bf16")
+
+
+def test_a_model_that_is_given_by_name_is_loaded_on_the_device(model: DiffusionModel, tmp_path: Path) -> None:
+    model.save(tmp_path)
+    with pytest.raises(ConfigError, match=r"^device=abacus: "):
+        rediffuse.detect(PHOTO, model=tmp_path, device="abacus")
+
+
+def test_the_contributions_of_bands_are_in_every_verdict(model: DiffusionModel, detector: Detector) -> None:
+    [verdict] = rediffuse.detect(PHOTO, model=model, detector=detector)
+    assert len(verdict.contributions) == len(verdict.bands) > 0
+    assert verdict.copies == ()
 
 
 def test_the_detector_of_another_model_is_refused(model: DiffusionModel, detector: Detector, tmp_path: Path) -> None:
