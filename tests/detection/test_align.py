@@ -153,7 +153,11 @@ def test_the_size_that_all_files_have_room_for_is_taken(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "error", "said"),
     [
-        ({"seed": 1}, ConfigError, r"seed=1: the copy in .* was made with seed=0"),
+        (
+            {"seed": 1},
+            ConfigError,
+            r"seed=1: the copy in .* was made with seed=0; give the same value, or another folder$",
+        ),
         ({"size": 32}, ConfigError, r"size=32: the copy in .* was made with size=40"),
         ({"size": 8}, ConfigError, r"size=8: at least 16 is needed"),
         ({"draws": 0}, ConfigError, r"draws=0: at least 1 is needed"),
@@ -203,6 +207,14 @@ def test_a_size_of_64_pixels_is_chosen_and_a_smaller_one_is_not(tmp_path: Path) 
         aligned(tmp_path / "real", tmp_path / "other", size=None)
 
 
+def test_a_damaged_record_of_the_settings_is_named(tmp_path: Path) -> None:
+    source = write_data(tmp_path / "source", number=1)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / SETTINGS).write_text('{"size": "large"}')
+    with pytest.raises(ConfigError, match=f"^{tmp_path}/out/{SETTINGS}: "):
+        aligned(source, tmp_path / "out")
+
+
 def test_without_a_readable_file_there_is_no_copy(tmp_path: Path) -> None:
     (tmp_path / "words.png").write_text("no image")
     with pytest.raises(InputError, match=r"^none of the files can be read as an image$"):
@@ -212,7 +224,10 @@ def test_without_a_readable_file_there_is_no_copy(tmp_path: Path) -> None:
 def test_files_have_their_limits_in_both_passes(tmp_path: Path) -> None:
     source = write_data(tmp_path / "source", number=1)
     done = align(find_images([source], Limits(max_pixels=40 * 32 - 1)), tmp_path / "out", size=32)
-    assert (done.files, len(done.failures)) == ((), 2)
+    assert done.files == ()
+    assert [failure.partition(": ")[0] for failure in done.failures] == [
+        str(path) for path in sorted(source.rglob("*.png"))
+    ]
     with pytest.raises(InputError, match="none of the files"):
         align(find_images([source], Limits(max_bytes=100)), tmp_path / "out", size=32)
 

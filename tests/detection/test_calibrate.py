@@ -14,8 +14,10 @@ from rediffuse.detection.config import Limits
 from rediffuse.detection.detector import Detector
 from rediffuse.detection.judge import judge
 from rediffuse.detection.left_out import LeftOut
+from rediffuse.detection.metrics import roc_auc
 from rediffuse.errors import ConfigError, InputError
 from rediffuse.images.find import find_images
+from rediffuse.images.limits import Limits as FileLimits
 from rediffuse.zoo.model import DiffusionModel
 from sampling.tiny import unet
 
@@ -76,6 +78,8 @@ def test_at_most_a_share_of_own_photographs_is_called_generated(
     assert real.decisions["generated"].value == pytest.approx(1 / 16)
     assert sum(part.value for part in real.decisions.values()) == pytest.approx(1)
     assert (generated.num_images, generated.num_groups, generated.is_own, generated.decisions) == (40, 1, False, None)
+    assert (generated.label, generated.limit, generated.smallest_limit) == ("generated", 0.05, pytest.approx(1 / 41))
+    assert calibrated.auc is None
     assert (generated.threshold, real.threshold) == (
         calibrated.detector.thresholds.real,
         calibrated.detector.thresholds.generated,
@@ -109,6 +113,10 @@ def test_own_generated_images_take_the_place_of_those_of_the_training(
         True,
     )
     assert generated.decisions is not None
+    parts = calibrated.detector.left_out
+    of_class = [[score for group in groups.values() for score in group] for groups in (parts.real, parts.generated)]
+    assert calibrated.auc is not None
+    assert calibrated.auc.value == pytest.approx(roc_auc(np.repeat([0, 1], [16, 20]), np.concatenate(of_class)))
     assert [reason.partition(": ")[0] for reason in calibrated.skipped] == [str(tmp_path / "fakes" / "words.png")]
     assert calibrated.detector.training["calibrated"] == {
         "real": {"images": 16, "groups": 2},
@@ -152,6 +160,36 @@ def test_a_folder_without_a_usable_image_is_named_with_its_first_file(
         calibrate(model, [tmp_path], detector, limits=Limits(max_false_alarms=0.3))
 
 
+@pytest.mark.parametrize("name", ["batch_size", "workers"])
+def test_numbers_are_at_least_one(name: str, model: DiffusionModel, detector: Detector, photos: Path) -> None:
+    with pytest.raises(ConfigError, match=f"^{name}=0: at least 1 is needed"):
+        calibrate(model, [photos], detector, limits=Limits(max_false_alarms=0.2), **{name: 0})
+
+
+def test_files_above_their_limits_are_not_used(
+    model: DiffusionModel, detector: Detector, photos: Path, tmp_path: Path
+) -> None:
+    limits = Limits(max_false_alarms=0.2)
+    with pytest.raises(InputError, match=r"^none of the real images can be used; the first: .*16x16 pixels"):
+        calibrate(model, [photos], detector, limits=limits, decoding=FileLimits(max_pixels=255))
+    for number in range(20):
+        Image.new("RGB", (17, 17), (number, 0, 0)).save(tmp_path / f"{number}.png")
+    with pytest.raises(InputError, match=r"^none of the generated images can be used; the first: .*17x17 pixels"):
+        calibrate(model, [photos], detector, generated=[tmp_path], limits=limits, decoding=FileLimits(max_pixels=256))
+
+
+def test_every_image_that_was_judged_is_reported(model: DiffusionModel, detector: Detector, photos: Path) -> None:
+    told: list[tuple[str, int, int]] = []
+    calibrate(
+        model,
+        [photos],
+        detector,
+        limits=Limits(max_false_alarms=0.2),
+        progress=lambda label, done, total, note="": told.append((label, done, total)),
+    )
+    assert told == [("judge", done, 16) for done in range(17)]
+
+
 def test_a_file_of_both_classes_is_refused(model: DiffusionModel, detector: Detector, photos: Path) -> None:
     with pytest.raises(InputError, match=rf"^{photos}/phone/2024/12\.png: is in folders of both classes"):
         calibrate(model, [photos], detector, generated=[photos / "phone"], limits=Limits(max_false_alarms=0.2))
@@ -163,12 +201,13 @@ def test_a_path_that_is_no_folder_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_file_in_two_folders_counts_once_and_folders_of_one_name_are_two_groups(tmp_path: Path) -> None:
-    for name in ("a/photos/1.png", "b/photos/2.png"):
+    for name in ("a/photos/1.png", "b/photos/2.png", "c/photos/3.png"):
         write(tmp_path / name, 0)
-    images = find_own([tmp_path / "a" / "photos", tmp_path / "b" / "photos", tmp_path / "a"], "generated")
+    images = find_own([*(tmp_path / name / "photos" for name in "abc"), tmp_path / "a"], "generated")
     assert [(image.label, image.group, image.found.name) for image in images] == [
         (1, "photos", "generated/photos/1.png"),
         (1, "photos-2", "generated/photos-2/2.png"),
+        (1, "photos-3", "generated/photos-3/3.png"),
     ]
 
 

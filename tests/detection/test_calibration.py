@@ -1,7 +1,10 @@
+import math
+
 import numpy as np
 import pytest
 
 from rediffuse.detection.calibration import Calibration, Thresholds, fit_calibration
+from rediffuse.detection.config import Limits
 from rediffuse.detection.metrics import expected_calibration_error
 from rediffuse.errors import ConfigError
 
@@ -36,6 +39,19 @@ def test_class_sizes_do_not_move_the_probability():
 def test_thresholds_that_cross_are_refused_with_their_values():
     with pytest.raises(ConfigError, match=r"^thresholds: real=0\.6 is above generated=0\.4$"):
         Thresholds(real=0.6, generated=0.4, max_false_alarms=0.05, max_misses=0.05)
+
+
+@pytest.mark.parametrize("name", ["max_false_alarms", "max_misses", "unfamiliar_rate"])
+def test_limits_are_above_zero_and_below_one_half(name: str):
+    assert getattr(Limits(**{name: 0.001}), name) == 0.001
+    for limit in (0, 0.5, math.nan):
+        with pytest.raises(ConfigError, match=rf"^{name}={limit}: more than 0 and less than 0\.5 is allowed$"):
+            Limits(**{name: limit})
+
+
+def test_a_number_that_is_not_finite_is_no_calibration():
+    with pytest.raises(ConfigError, match=r"^calibration: offset=inf: a finite number is needed$"):
+        Calibration(slope=1, offset=math.inf)
 
 
 def test_no_logit_is_too_large_for_a_probability():

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from detection.tiny import LEFT_OUT, thresholds
+from detection.tiny import LEFT_OUT, save_noise, thresholds, unsure_detector
 from rediffuse.detection.calibration import Calibration
 from rediffuse.detection.config import FeatureName
 from rediffuse.detection.detector import UNFAMILIAR, Detector
@@ -24,6 +24,8 @@ from rediffuse.detection.evaluate import (
     coverage,
     evaluate,
     evaluation_table,
+    evaluation_tables,
+    judge_labelled,
     judge_results,
     require_both_classes,
     roc_curves,
@@ -34,10 +36,12 @@ from rediffuse.detection.labelled import LabelledImage
 from rediffuse.detection.left_out import LeftOut
 from rediffuse.detection.metrics import Figures, Interval, roc_auc
 from rediffuse.detection.scorers import BandScorer
-from rediffuse.dire.job import FileResult
+from rediffuse.detection.verdict import Decision, Verdict
+from rediffuse.dire.job import FileMeta, FileResult
 from rediffuse.dire.reconstruct import Reconstruction
-from rediffuse.errors import InputError
-from rediffuse.images.find import FoundImage
+from rediffuse.errors import InputError, SettingsMismatch
+from rediffuse.images.find import FoundImage, find_images
+from sampling.tiny import unet
 
 LABELS = torch.arange(40) % 2
 SOURCES = ["real" if label == 0 else ("ddpm", "ddim")[index % 4 // 2] for index, label in enumerate(LABELS.tolist())]
@@ -213,7 +217,9 @@ def test_the_table_has_a_line_for_the_detector_and_one_for_its_control():
         "real       real   20      50.0%  45.0%   5.0%",
     ]
     assert evaluation_table(evaluation).splitlines() == lines
+    assert list(evaluation_tables(evaluation)) == ["Figures", "Decisions", "Decisions by group"]
     several = replace(evaluation, codecs=(*codecs, replace(groups[1], group="JPEG")))
+    assert list(evaluation_tables(several))[-1] == "Decisions by file format"
     assert evaluation_table(several).splitlines()[-4:] == [
         "class      format  images  real   unsure  generated",
         "generated  PNG     7       12.5%  25.0%   62.5%",
@@ -238,17 +244,54 @@ def test_without_a_control_there_are_no_lines_of_one(make):
     ]
 
 
-def test_an_image_whose_score_is_not_a_number_is_skipped_by_name(make):
-    reconstruction = make(LABELS[:3])
-    one = detector("bands", reconstruction)
+def test_an_image_with_a_score_that_is_not_a_number_is_skipped_by_name(make):
+    reconstruction = make(LABELS[:4])
+    one, control = detector("bands", reconstruction), detector("lpips", reconstruction)
     lost = replace(reconstruction, x_0_hat=reconstruction.x_0_hat * float("nan"))
+    lost_by_control = replace(reconstruction, lpips=reconstruction.lpips * float("nan"))
     results = [
-        FileResult(found=image.found, reconstruction=(lost if index == 2 else reconstruction)[index : index + 1])
-        for index, image in enumerate(images()[:3])
+        FileResult(found=image.found, reconstruction=source[index : index + 1])
+        for index, (image, source) in enumerate(
+            zip(images()[:4], (lost, lost_by_control, reconstruction, reconstruction), strict=True)
+        )
     ]
-    judged = judge_results(one, None, images()[:3], results)
-    assert [image.image.found.name for image in judged.images] == ["0.png", "1.png"]
-    assert judged.skipped == ("2.png: the detector's score is not a number",)
+    for of_control, kept in ((None, [1, 2, 3]), (control, [2, 3])):
+        judged = judge_results(one, of_control, images()[:4], results)
+        assert [image.image.found.name for image in judged.images] == [f"{number}.png" for number in kept]
+        left_out = [number for number in range(4) if number not in kept]
+        assert judged.skipped == tuple(f"{number}.png: the detector's score is not a number" for number in left_out)
+
+
+def test_the_verdicts_that_are_shown_have_their_evidence(tmp_path: Path):
+    model = unet()
+    save_noise(tmp_path, 3)
+    one, labelled = unsure_detector(model), [LabelledImage(found, 0, "a") for found in find_images([tmp_path])]
+    told: list[tuple[str, int, int]] = []
+    shown: list[Verdict] = []
+    judged = judge_labelled(
+        model,
+        labelled,
+        one,
+        one,
+        show=shown.append,
+        progress=lambda label, done, total, note="": told.append((label, done, total)),
+    )
+    assert told == [("judge", done, 3) for done in range(4)]
+    assert [verdict.file for verdict in shown] == ["00.png", "01.png", "02.png"]
+    for verdict, result in zip(shown, judged.images, strict=True):
+        assert verdict.contributions
+        assert verdict.evidence is not None
+        assert verdict.evidence.original is not None
+        assert result.detector == result.control == Outcome(verdict.probability, verdict.decision, verdict.reason)
+        assert result.codec == "PNG"
+    assert judge_labelled(model, labelled, one, one, batch_size=1, workers=1).images == judged.images
+
+
+def test_the_detector_of_another_model_is_refused_before_the_work():
+    model = unet()
+    other = replace(unsure_detector(model), settings=replace(unsure_detector(model).settings, model_sha256="1" * 64))
+    with pytest.raises(SettingsMismatch, match="model_sha256=0"):
+        judge_labelled(model, images(), other, None)
 
 
 def test_photographs_and_images_of_one_generator_are_groups_of_their_own_class():
@@ -275,6 +318,61 @@ def test_photographs_and_images_of_one_generator_are_groups_of_their_own_class()
     assert evaluation.comparisons[0].detector.decisions.decided == 1
 
 
+def results_of(decisions: dict[str, list[Decision]], codec: str = "PNG") -> JudgedImages:
+    """Images with these decisions by class."""
+    return JudgedImages(
+        input="bands",
+        control_input=None,
+        images=tuple(
+            Judged(
+                LabelledImage(FoundImage(Path(f"{name}{index}"), f"{name}{index}"), int(name == "generated"), name),
+                codec,
+                Outcome(0.5, decision, UNFAMILIAR if decision == "unsure" else None),
+                None,
+            )
+            for name, made in decisions.items()
+            for index, decision in enumerate(made)
+        ),
+        skipped=("a.png: is empty", "b.png: is empty"),
+    )
+
+
+def test_the_shares_of_a_group_are_those_of_its_decisions():
+    made: list[Decision] = ["real"] * 4 + ["unsure"] * 3 + ["generated"]
+    [group, _] = evaluate(results_of({"real": made, "generated": ["unsure"]})).groups
+    assert group == GroupDecisions(label="real", group="real", num_images=8, real=4 / 8, unsure=3 / 8, generated=1 / 8)
+
+
+def test_without_a_decision_there_are_no_errors():
+    evaluation = evaluate(results_of({"real": ["unsure"] * 2, "generated": ["unsure"] * 3}))
+    assert evaluation.comparisons[0].detector.decisions == Decisions(
+        real_called_generated=0, generated_called_real=0, decided=0, errors=0, unfamiliar=1
+    )
+    scores = {"a": tuple(np.linspace(0, 1, 50).tolist())}
+    points = coverage(results_of({"real": ["unsure"], "generated": ["unsure"]}), LeftOut(real=scores, generated=scores))
+    assert {(point.real_decided, point.real_errors) for point in points} == {(0, None)}
+    assert {(point.generated_decided, point.generated_errors) for point in points} == {(0, None)}
+
+
+def test_images_of_one_class_have_no_evaluation():
+    with pytest.raises(InputError, match=r"^none of the generated images can be used; the first: a\.png: is empty$"):
+        evaluate(results_of({"real": ["real"]}))
+
+
+def test_decisions_are_given_by_the_format_of_the_file(make):
+    reconstruction = make(LABELS[:2])
+    results = [
+        FileResult(
+            found=image.found,
+            reconstruction=reconstruction[index : index + 1],
+            meta=FileMeta(sha256="", codec=codec, size=(16, 16)),
+        )
+        for index, (image, codec) in enumerate(zip(images()[:2], ("JPEG", "PNG"), strict=True))
+    ]
+    evaluation = evaluate(judge_results(detector("bands", reconstruction), None, images()[:2], results))
+    assert [(one.label, one.group) for one in evaluation.codecs] == [("real", "JPEG"), ("generated", "PNG")]
+
+
 def test_coverage_is_what_the_thresholds_of_each_limit_decide():
     scores = {"real": np.linspace(0, 0.8, 50), "generated": np.linspace(0.2, 1, 50)}
     left_out = LeftOut(**{name: {"a": tuple(values.tolist())} for name, values in scores.items()})
@@ -298,11 +396,17 @@ def test_coverage_is_what_the_thresholds_of_each_limit_decide():
         assert point.generated_decided == pytest.approx(sum(one != "unsure" for one in generated) / 50)
         decided = sum(one != "unsure" for one in real)
         assert point.real_errors == (pytest.approx(real.count("generated") / decided) if decided else None)
+        decided = sum(one != "unsure" for one in generated)
+        assert point.generated_errors == (pytest.approx(generated.count("real") / decided) if decided else None)
     assert points[0].real_decided < points[-1].real_decided
-    assert points[-1].generated_errors is not None
+    assert points[-1].real_errors
+    assert points[-1].generated_errors
 
 
 def test_limits_that_the_left_out_scores_do_not_support_have_no_coverage():
-    few = LeftOut(real={"a": (0.1,)}, generated={"b": tuple(np.linspace(0, 1, 50))})
-    image = Judged(images()[0], "PNG", Outcome(0.5, "unsure", None), None)
-    assert coverage(JudgedImages(input="bands", control_input=None, images=(image,)), few) == ()
+    many = tuple(np.linspace(0, 1, 50).tolist())
+    for real, generated in (((0.5,) * 19, many), (many, (0.5,) * 19)):
+        points = coverage(
+            results_of({"real": ["real"], "generated": ["real"]}), LeftOut(real={"a": real}, generated={"b": generated})
+        )
+        assert [point.limit for point in points] == [percent / 100 for percent in range(5, 50)]  # 1 / 20 is enough
