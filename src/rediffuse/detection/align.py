@@ -24,7 +24,7 @@ import numpy as np
 from rediffuse.dire.job import in_threads
 from rediffuse.errors import ConfigError, ImageError, InputError
 from rediffuse.files import claim, write_bytes
-from rediffuse.images.decode import decode_bytes, open_image, pillow_silenced, printable, read_file, upright_size
+from rediffuse.images.decode import decode_bytes, open_image, pillow_silenced, upright_size
 from rediffuse.images.encode import png_bytes
 from rediffuse.images.find import FoundImage
 from rediffuse.images.history import Histories, History
@@ -168,11 +168,10 @@ class _Surveyed:
 
 
 def _survey(found: FoundImage) -> _Surveyed | str:
-    name = printable(found.path)
     try:
-        content = read_file(found.path, found.limits)
+        content = found.read()
         with pillow_silenced:
-            width, height = upright_size(open_image(content, name))
+            width, height = upright_size(open_image(content, found.source))
     except ImageError as error:
         return str(error)
     return _Surveyed(found, hashlib.sha256(content).hexdigest(), width, height)
@@ -207,7 +206,7 @@ def _common_size(surveyed: Sequence[_Surveyed]) -> int:
     smallest = min(surveyed, key=lambda file: file.short_side)
     if smallest.short_side < SMALLEST_CHOSEN:
         raise InputError(
-            f"{printable(smallest.found.path)}: {smallest.width}x{smallest.height} pixels, too small to be the size of "
+            f"{smallest.found.source}: {smallest.width}x{smallest.height} pixels, too small to be the size of "
             f"all windows; give --size ({SMALLEST} or more), and smaller files are left out"
         )
     return smallest.short_side
@@ -215,9 +214,9 @@ def _common_size(surveyed: Sequence[_Surveyed]) -> int:
 
 def _align(file: _Surveyed, out: Path, settings: AlignSettings, draws: int) -> tuple[list[AlignedFile], int] | str:
     """The rows of one file and the number of new ones, or why there are none."""
-    name, size, limits = printable(file.found.path), settings.size, file.found.limits
+    found, size = file.found, settings.size
     if file.short_side < size:
-        return f"{name}: {file.width}x{file.height} pixels, smaller than the window of {size} pixels: left out"
+        return f"{found.source}: {file.width}x{file.height} pixels, smaller than the window of {size} pixels: left out"
     rows, missing = [], []
     for draw in range(draws):
         row, history = _drawn(file, settings, draw)
@@ -227,11 +226,11 @@ def _align(file: _Surveyed, out: Path, settings: AlignSettings, draws: int) -> t
     if not missing:
         return rows, 0
     try:
-        image = decode_bytes(read_file(file.found.path, limits), name, limits)
+        image = decode_bytes(found.read(), found.source, found.limits)
     except ImageError as error:
         return str(error)
     if image.sha256 != file.sha256:
-        return f"{name}: changed during the run: try again"
+        return f"{found.source}: changed during the run: try again"
     for row, history in missing:
         window = image.pixels[row.top : row.top + size, row.left : row.left + size]
         write_bytes(out / row.file, png_bytes(history.apply(window)))

@@ -29,7 +29,7 @@ from rediffuse.detection.swap import SwapTest
 from rediffuse.dire.job import in_threads
 from rediffuse.errors import ImageError, InputError
 from rediffuse.images.crop import squash
-from rediffuse.images.decode import decode_bytes, printable, read_file
+from rediffuse.images.decode import decode_bytes
 from rediffuse.images.facts import block_grid, facts_of
 from rediffuse.images.find import find_images
 from rediffuse.images.limits import Limits
@@ -212,11 +212,11 @@ def sampled(images: Sequence[AuditImage], max_files: int | None, seed: int) -> l
 
 def _examine(image: AuditImage) -> Examined | str:
     """One file, or the reason why it cannot be read."""
-    path, limits = image.found.path, image.found.limits
+    found = image.found
     try:
-        content = read_file(path, limits)
-        decoded = decode_bytes(content, printable(path), limits)
-        facts = facts_of(content, printable(path))
+        content = found.read()
+        decoded = decode_bytes(content, found.source, found.limits)
+        facts = facts_of(content, found.source)
     except ImageError as error:
         return str(error)
     # The hash and the thumbnail need few pixels, and are much cheaper to compute from a smaller picture.
