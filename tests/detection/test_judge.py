@@ -95,6 +95,8 @@ def test_without_explanation_and_evidence_a_verdict_is_the_same(make):
     )
     assert (bare.contributions, bare.window_contributions, bare.evidence) == ((), (), None)
     assert dataclasses.replace(full, contributions=(), evidence=None) == bare
+    usual = verdict(result, detector(reconstruction.settings))
+    assert (usual, usual.evidence) == (full, None)  # explained, without evidence
 
 
 def test_the_error_by_band_is_computed_once_for_an_image(make, monkeypatch: pytest.MonkeyPatch):
@@ -138,6 +140,7 @@ def test_a_verdict_on_windows_has_their_places_and_the_mean_of_their_bands(make)
     said = verdict(FileResult(found=FOUND, reconstruction=image), one)
     assert said.windows == windows
     assert said.window_contributions == tuple(one.explain_windows(image).tolist()) != ()
+    assert verdict(FileResult(found=FOUND, reconstruction=image), one, explain=False).window_contributions == ()
     profile = band_profile(image.x_0, image.x_0_hat)
     assert said.bands == pytest.approx(profile.energies.mean(dim=0).tolist())
     assert said.coherences == pytest.approx(profile.coherences.mean(dim=0).tolist())

@@ -1,5 +1,6 @@
 """Class and group of an image, from the folders of published data sets and from a CSV file."""
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -137,6 +138,15 @@ def test_a_wrong_csv_file_is_one_line(text: str, message: str, tmp_path: Path):
     with pytest.raises(InputError) as error:
         find_labelled(table)
     assert str(error.value) == f"{table}: {message}"
+
+
+def test_a_folder_that_cannot_be_listed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(write(tmp_path, ("real/a.png", "generated/b.png")))
+    for _ in range(20):  # 250 bytes each; a path may have 4,096
+        Path("x" * 250).mkdir()
+        os.chdir("x" * 250)
+    with pytest.raises(InputError, match=f"^{tmp_path}/x.*/x+: cannot be listed: File name too long$"):
+        find_labelled(tmp_path)
 
 
 def test_hidden_folders_hold_no_images(tmp_path: Path):

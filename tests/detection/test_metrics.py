@@ -4,6 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import norm
 
+from rediffuse.detection import metrics
 from rediffuse.detection.metrics import (
     Interval,
     auc_interval,
@@ -49,7 +50,10 @@ def test_bootstrap_interval_covers_the_truth_as_often_as_it_says():
 
 def test_bootstrap_interval_repeats_itself():
     data = two_gaussians(30, 30, 1)
-    assert auc_interval(*data) == auc_interval(*data) != auc_interval(*data, seed=1)
+    assert auc_interval(*data) == auc_interval(*data, resamples=2000, seed=0) != auc_interval(*data, seed=1)
+    by_group = (*data, ids(data[0]))
+    usual = group_auc_interval(*by_group)
+    assert usual == group_auc_interval(*by_group, resamples=2000, seed=0) != group_auc_interval(*by_group, seed=1)
 
 
 @given(st.integers(1, 5))
@@ -112,17 +116,17 @@ def test_bins_of_the_calibration_error_are_as_many_as_asked_for_and_hold_certain
 
 def test_more_distinct_scores_than_fit_into_memory_are_resampled_in_blocks():
     labels, scores = two_gaussians(2000, 2000, shift=1)
-    aucs = bootstrap_aucs(labels, scores, resamples=1100)  # 1,000 of them are one block
+    aucs = bootstrap_aucs(labels, scores, resamples=1100, seed=0)  # 1,000 of them are one block
     for block in (aucs[:1000], aucs[1000:]):
         assert block.mean() == pytest.approx(roc_auc(labels, scores), abs=0.003)
         assert block.std() == pytest.approx(aucs.std(), rel=0.3)
 
 
-def test_interval_holds_the_share_of_resamples_that_it_says():
+def test_interval_holds_95_percent_of_the_resamples():
     labels, scores = two_gaussians(40, 30, 1)
     aucs = bootstrap_aucs(labels, scores, resamples=300, seed=3)
-    interval = auc_interval(labels, scores, confidence=0.8, resamples=300, seed=3)
-    assert [interval.low, interval.high] == pytest.approx(np.quantile(aucs, [0.1, 0.9]))
+    interval = auc_interval(labels, scores, resamples=300, seed=3)
+    assert [interval.low, interval.high] == pytest.approx(np.quantile(aucs, [0.025, 0.975]))
     assert str(Interval(value=0.98765, low=0.9, high=1)) == "0.988 [0.900, 1.000]"
 
 
@@ -152,6 +156,16 @@ def test_a_class_of_one_group_is_resampled_by_image_with_the_given_seed():
     groups = np.where(labels == 0, "camera", ids(labels))
     by_group = group_auc_interval(labels, scores, groups, resamples=50, seed=3)
     assert by_group == auc_interval(labels, scores, resamples=50, seed=3)
+
+
+@pytest.mark.parametrize("label", [0, 1])
+def test_a_class_of_more_groups_than_the_limit_is_resampled_by_image(label: int, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(metrics, "MOST_GROUPS", 3)
+    labels, scores = two_gaussians(30, 30, 1)
+    for number in (3, 4):
+        groups = (np.arange(60) % np.where(labels == label, number, 2)).astype(str)
+        is_by_image = group_auc_interval(labels, scores, groups) == auc_interval(labels, scores)
+        assert is_by_image == (number > 3)
 
 
 def test_two_groups_of_a_class_are_resampled_by_group():

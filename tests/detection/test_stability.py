@@ -1,6 +1,6 @@
 """A decision that a mild change of the image reverses is `unsure`: with a tiny model and a detector made by hand."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from rediffuse.detection.detector import BETWEEN, Detector
 from rediffuse.detection.judge import judge, judge_with_copies
 from rediffuse.detection.stability import MILD, with_copies
 from rediffuse.detection.verdict import Decision, JudgedCopy, Verdict
+from rediffuse.errors import ConfigError
 from rediffuse.images.find import FoundImage, MemoryImage
 from rediffuse.zoo.model import DiffusionModel
 from report.verdicts import judged, unjudged
@@ -127,6 +128,30 @@ def test_a_copy_that_is_too_small_is_left_out(model: DiffusionModel) -> None:
     verdicts = list(judge_with_copies(model, [small, *IMAGES], windowed))
     assert [[copy.change for copy in verdict.copies] for verdict in verdicts] == [[JPEG, WEBP], [*MILD], [*MILD]]
     assert verdicts[0].reason == BETWEEN
+
+
+@pytest.mark.parametrize("judge_images", [judge, judge_with_copies])
+def test_verdicts_are_explained_and_keep_no_evidence_unless_told_otherwise(
+    model: DiffusionModel, detector: Detector, judge_images: Callable[..., Iterator[Verdict]]
+) -> None:
+    [usual] = judge_images(model, IMAGES[:1], detector)
+    [bare] = judge_images(model, IMAGES[:1], detector, explain=False, evidence=True)
+    assert len(usual.contributions) == 8
+    assert usual.evidence is None
+    assert bare.contributions == ()
+    assert bare.evidence is not None
+    assert bare.evidence.original is not None
+
+
+@pytest.mark.parametrize("judge_images", [judge, judge_with_copies])
+def test_images_are_judged_in_the_given_precision(
+    model: DiffusionModel, detector: Detector, judge_images: Callable[..., Iterator[Verdict]]
+) -> None:
+    accepting = replace(detector, equal_precisions=("bf16",))
+    [verdict] = judge_images(model, IMAGES[:1], accepting, precision="bf16")
+    assert verdict.settings == replace(detector.settings, precision="bf16")
+    with pytest.raises(ConfigError, match="precision=fp16"):
+        judge_images(model, IMAGES[:1], accepting, precision="fp16")
 
 
 def test_an_unreadable_file_has_its_reason_and_no_copies(

@@ -91,18 +91,18 @@ class LeftOut:
             limit: see `Bound.limit`.
         """
         groups = getattr(self, label)
-        errors, bounds = self._tails[label]
-        as_extreme = np.searchsorted(-errors, -score if label == "real" else score, side="right")
-        own = Bound(
-            share=float(bounds[as_extreme]),
+        return Bound(
+            share=max(part._share(label, score) for part in self.parts),
             limit=limit,
             is_for_unseen=self.is_for_unseen(label),
             num_images=num_images(groups),
             num_groups=len(groups),
         )
-        if self.copies is None:
-            return own
-        return replace(own, share=max(own.share, self.copies.bound(label, score, limit).share))
+
+    def _share(self, label: Label, score: float) -> float:
+        errors, bounds = self._tails[label]
+        as_extreme = np.searchsorted(-errors, -score if label == "real" else score, side="right")
+        return float(bounds[as_extreme])
 
     @cached_property
     def _tails(self) -> dict[Label, tuple[np.ndarray, np.ndarray]]:
@@ -148,8 +148,8 @@ def _tail(scores: Mapping[str, tuple[float, ...]]) -> tuple[np.ndarray, np.ndarr
     )
     in_group = np.repeat(sizes, sizes)  # per image: the number of images in its group
     in_collection = np.repeat(num_groups[collection], sizes)  # per image: the number of groups in its collection
-    errors = np.concatenate([np.array(group, np.float64) for group in scores.values()])
-    order = np.argsort(-errors, kind="stable")
+    errors = np.concatenate(list(scores.values()))
+    order = np.argsort(-errors)
     shares = 1 / in_group if _is_enough(scores) else np.ones(len(errors))
     means = 1 / (in_group * in_collection * len(num_groups))
     of_groups, of_collections = (np.concatenate([[0.0], np.cumsum(each[order])]) for each in (shares, means))

@@ -93,16 +93,18 @@ def mean_auc(labels: np.ndarray, scores: np.ndarray, collections: np.ndarray) ->
     return float(np.mean([roc_auc(labels[pair], scores[pair]) for pair in pairs]))
 
 
-def auc_interval(
-    labels: np.ndarray, scores: np.ndarray, *, confidence: float = 0.95, resamples: int = 2000, seed: int = 0
-) -> Interval:
-    """The AUC and its percentile bootstrap interval over images; see `bootstrap_aucs`."""
-    aucs = bootstrap_aucs(labels, scores, resamples=resamples, seed=seed)
-    low, high = np.quantile(aucs, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return Interval(value=roc_auc(labels, scores), low=float(low), high=float(high))
+def auc_interval(labels: np.ndarray, scores: np.ndarray, *, resamples: int = 2000, seed: int = 0) -> Interval:
+    """The AUC and its interval over images; see `bootstrap_aucs`."""
+    return percentile_interval(roc_auc(labels, scores), bootstrap_aucs(labels, scores, resamples=resamples, seed=seed))
 
 
-def bootstrap_aucs(labels: np.ndarray, scores: np.ndarray, *, resamples: int = 2000, seed: int = 0) -> np.ndarray:
+def percentile_interval(value: float, resampled: np.ndarray) -> Interval:
+    """An estimate, and the 95 % percentile bootstrap interval of its resampled values (resamples,)."""
+    low, high = np.quantile(resampled, [0.025, 0.975])
+    return Interval(value=value, low=float(low), high=float(high))
+
+
+def bootstrap_aucs(labels: np.ndarray, scores: np.ndarray, *, resamples: int, seed: int) -> np.ndarray:
     """The AUC of resampled images, (resamples,); each class is resampled separately (Efron, Tibshirani 1993, 13.3).
 
     Drawing n scores with replacement is one multinomial draw over the distinct scores, so many resamples are one array
@@ -135,12 +137,11 @@ def group_auc_interval(
     if min(numbers) < 2 or max(numbers) > MOST_GROUPS:
         return auc_interval(labels, scores, resamples=resamples, seed=seed)
     aucs = group_bootstrap_aucs(labels, scores, groups, resamples=resamples, seed=seed)
-    low, high = np.quantile(aucs, [0.025, 0.975])
-    return Interval(value=roc_auc(labels, scores), low=float(low), high=float(high))
+    return percentile_interval(roc_auc(labels, scores), aucs)
 
 
 def group_bootstrap_aucs(
-    labels: np.ndarray, scores: np.ndarray, groups: np.ndarray, *, resamples: int = 2000, seed: int = 0
+    labels: np.ndarray, scores: np.ndarray, groups: np.ndarray, *, resamples: int, seed: int
 ) -> np.ndarray:
     """The AUC of resampled groups, (resamples,); the groups of each class are resampled separately.
 
@@ -149,12 +150,9 @@ def group_bootstrap_aucs(
     """
     wins = _wins_by_group(labels, scores, groups)  # (G, R): sums over pairs of images
     generator = np.random.default_rng(seed)
-    (num_generated, num_real) = wins.shape
-    sizes = [np.unique(groups[labels == label], return_counts=True)[1] for label in (1, 0)]
-    drawn = [generator.multinomial(n, np.full(n, 1 / n), resamples) for n in (num_generated, num_real)]
-    return np.einsum("bg,gr,br->b", drawn[0], wins, drawn[1], optimize=True) / np.prod(
-        [counts @ size for counts, size in zip(drawn, sizes, strict=True)], axis=0
-    )
+    sizes = [np.unique(groups[labels == label], return_counts=True)[1] for label in (1, 0)]  # images of each group
+    generateds, reals = (generator.multinomial(n, np.full(n, 1 / n), resamples) for n in wins.shape)
+    return ((generateds @ wins) * reals).sum(axis=1) / ((generateds @ sizes[0]) * (reals @ sizes[1]))
 
 
 def tpr_at_fpr(labels: np.ndarray, scores: np.ndarray, rate: float) -> float:
@@ -166,13 +164,13 @@ def tpr_at_fpr(labels: np.ndarray, scores: np.ndarray, rate: float) -> float:
 def expected_calibration_error(labels: np.ndarray, probabilities: np.ndarray, num_bins: int = 15) -> float:
     """Mean difference of probability and frequency of generated images (arXiv:1706.04599, Eq. 3), in [0, 1]."""
     bins = np.minimum((probabilities * num_bins).astype(int), num_bins - 1)
-    gaps = np.bincount(bins, weights=equal_class_weights(labels) * (labels - probabilities), minlength=num_bins)
+    gaps = np.bincount(bins, weights=equal_class_weights(labels) * (labels - probabilities))
     return float(np.abs(gaps).sum())
 
 
 def equal_class_weights(labels: np.ndarray) -> np.ndarray:
     """Weights (N,) that sum to 1/2 over each class."""
-    counts = np.bincount(labels.astype(int), minlength=2)
+    counts = np.bincount(labels.astype(int))
     return 0.5 / counts[labels.astype(int)]
 
 
