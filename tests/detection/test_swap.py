@@ -1,5 +1,7 @@
 """The swap test, with a tiny untrained model and a detector made by hand, on classes that differ by their grain."""
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -40,8 +42,8 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[FoundImage, i
     rng = np.random.default_rng(0)
     for label, name in enumerate(("real", "generated")):
         (folder / name).mkdir()
-        for seed in range(12):
-            pixels = np.asarray(picture(100 * label + seed, SIZE, SIZE)) + rng.normal(0, 2 + 8 * label, (SIZE, SIZE, 3))
+        for seed in range(8 - label):
+            pixels = np.asarray(picture(100 * label + seed, SIZE, SIZE)) + rng.normal(0, 2 + label, (SIZE, SIZE, 3))
             Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(folder / name / f"{seed}.png")
     (folder / "real" / "words.png").write_text("no image")
     return [(image.found, image.label) for image in audit_folder(folder)]
@@ -51,26 +53,58 @@ def test_the_auc_moves_as_that_of_verdicts_on_encoded_files_does(
     model: DiffusionModel, images: list[tuple[FoundImage, int]], tmp_path: Path
 ) -> None:
     detector = unsure_detector(model)
-    test = swap_test(model, detector, images, quality=20)
-    files, labels = [], []
-    for found, label in images:
-        if not found.name.endswith("words.png"):
-            path = found.path
-            if label == 1:
-                path = tmp_path / f"{found.path.stem}.png"
-                Image.fromarray(degrade.jpeg(np.array(Image.open(found.path)), 20)).save(path)
-            files.append(FoundImage(path, found.name))
-            labels.append(label)
-    probabilities = np.array([verdict.probability for verdict in judge(model, files, detector)])
-    assert (test.num_real, test.num_generated) == (12, 12)
-    encoded = test.unchanged.value + test.generated.value
-    assert encoded == pytest.approx(roc_auc(np.array(labels), probabilities), abs=0.01)
-    assert test.generated.low <= test.generated.value <= test.generated.high
+    seen: list[tuple[str, int, int]] = []
+    test = swap_test(model, detector, images, quality=20, progress=lambda *done: seen.append(done[:3]))
+    assert (test.num_real, test.num_generated, test.quality) == (8, 7, 20)
+    assert seen[0] == ("swap test: as they are", 0, 16)
+    assert seen[-1] == ("swap test: JPEG 20", 15, 15)
+    usable = [(found, label) for found, label in images if not found.name.endswith("words.png")]
+    labels = np.array([label for _, label in usable])
+    encoded = []
+    for place, (found, _) in enumerate(usable):
+        Image.fromarray(degrade.jpeg(np.array(Image.open(found.path)), 20)).save(tmp_path / f"{place}.png")
+        encoded.append(FoundImage(tmp_path / f"{place}.png", found.name))
+    before, after = (
+        np.array([verdict.probability for verdict in judge(model, files, detector)])
+        for files in ([found for found, _ in usable], encoded)
+    )
+    assert test.unchanged.value == pytest.approx(roc_auc(labels, before), abs=0.01)
+    for label, moved in enumerate((test.real, test.generated)):
+        expected = roc_auc(labels, np.where(labels == label, after, before)) - roc_auc(labels, before)
+        assert moved.value == pytest.approx(expected, abs=0.01)
+        assert moved.low < moved.value < moved.high
+
+
+def test_a_file_that_disappears_meanwhile_is_left_out(
+    model: DiffusionModel, images: list[tuple[FoundImage, int]], tmp_path: Path
+) -> None:
+    copies = [
+        (replace(found, path=Path(shutil.copy(found.path, tmp_path / f"{place}.png"))), label)
+        for place, (found, label) in enumerate(images)
+    ]
+
+    def remove_first(what: str, done: int, total: int, note: str = "") -> None:
+        if (what, done) == ("swap test: as they are", total):
+            copies[0][0].path.unlink()
+
+    test = swap_test(model, unsure_detector(model), copies, progress=remove_first)
+    assert (test.num_real, test.num_generated, test.quality) == (7, 7, 75)
+
+
+def test_a_test_in_words() -> None:
+    unchanged, real, generated = (
+        Interval(value=value, low=value - 0.1, high=value + 0.05) for value in (0.8, 0.02, -0.3)
+    )
+    test = SwapTest(num_real=50, num_generated=50, quality=75, unchanged=unchanged, real=real, generated=generated)
+    assert str(test) == (
+        "AUC 0.800 [0.700, 0.850]; change with only the real images as JPEG 75: +0.020 [-0.080, +0.070], with only the "
+        "generated ones: -0.300 [-0.400, -0.250]"
+    )
 
 
 def test_a_class_that_cannot_be_judged_is_named(model: DiffusionModel, images: list[tuple[FoundImage, int]]) -> None:
     real = [(found, label) for found, label in images if label == 0]
-    with pytest.raises(InputError, match="both classes"):
+    with pytest.raises(InputError, match=r"^the swap test needs images of both classes that can be judged$"):
         swap_test(model, unsure_detector(model), real)
 
 

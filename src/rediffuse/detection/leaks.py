@@ -10,7 +10,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold
 
 from rediffuse.detection.familiarity import feature_scale
-from rediffuse.detection.metrics import Interval, bootstrap_aucs, roc_auc
+from rediffuse.detection.metrics import Interval, bootstrap_aucs, percentile_interval, roc_auc
 from rediffuse.images.facts import FileFacts
 
 FEWEST = 20
@@ -93,8 +93,7 @@ def _left_out(columns: np.ndarray, labels: np.ndarray, folds: np.ndarray, scores
         value += weight * roc_auc(truth, scores)
         resampled = resampled + weight * bootstrap_aucs(truth, scores, resamples=1000, seed=fold)
         num_pairs += weight
-    low, high = np.quantile(resampled / num_pairs, [0.025, 0.975])
-    return Interval(value=value / num_pairs, low=float(low), high=float(high))
+    return percentile_interval(value / num_pairs, resampled / num_pairs)
 
 
 def _file_folds(labels: np.ndarray, seed: int) -> np.ndarray:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rediffuse.detection.metrics import Interval, auc_interval
+from rediffuse.detection.metrics import Interval, auc_interval, group_bootstrap_aucs, percentile_interval, roc_auc
 from rediffuse.errors import ImageError, InputError
 from rediffuse.files import write_bytes
 from rediffuse.images import degrade
@@ -95,7 +95,7 @@ def swap_test(
         encoded = [_encoded(found, Path(folder) / f"{place}.png", quality) for place, (found, _) in enumerate(usable)]
         after = probabilities([found for found in encoded if found is not None], f"swap test: JPEG {quality}")
     usable = [(found, label) for found, label in usable if found.name in after]
-    labels = np.array([label for _, label in usable], dtype=int)
+    labels = np.array([label for _, label in usable])
     if set(labels.tolist()) != {0, 1}:
         raise InputError("the swap test needs images of both classes that can be judged")
     plain, swapped = (np.array([scores[found.name] for found, _ in usable]) for scores in (before, after))
@@ -119,18 +119,8 @@ def _encoded(found: FoundImage, path: Path, quality: int) -> FoundImage | None:
     return replace(found, path=path)
 
 
-def _moved(labels: np.ndarray, before: np.ndarray, after: np.ndarray, resamples: int = 2000) -> Interval:
-    """The change of the AUC, and its percentile bootstrap interval over images (paired)."""
-    rng = np.random.default_rng(0)
-    change = _wins(labels, after) - _wins(labels, before)  # (n, m)
-    n, m = change.shape
-    reals, generateds = (rng.multinomial(count, np.full(count, 1 / count), resamples) for count in (n, m))
-    moved = ((reals @ change) * generateds).sum(axis=1) / (n * m)
-    low, high = np.quantile(moved, [0.025, 0.975])
-    return Interval(value=float(change.mean()), low=float(low), high=float(high))
-
-
-def _wins(labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """(n, m): 1 if the generated image has the higher score than the real one, 1/2 if the scores are equal; else 0."""
-    real, generated = scores[labels == 0][:, None], scores[labels == 1]
-    return (generated > real) + 0.5 * (generated == real)
+def _moved(labels: np.ndarray, before: np.ndarray, after: np.ndarray) -> Interval:
+    """The change of the AUC, and its interval over images (paired)."""
+    each = np.arange(len(labels))
+    aucs = [group_bootstrap_aucs(labels, scores, each, resamples=2000, seed=0) for scores in (before, after)]
+    return percentile_interval(roc_auc(labels, after) - roc_auc(labels, before), aucs[1] - aucs[0])
