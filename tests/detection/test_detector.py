@@ -1,6 +1,7 @@
 import dataclasses
 import hashlib
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from rediffuse.detection.detector import (
 )
 from rediffuse.detection.familiarity import fit_familiarity
 from rediffuse.detection.features import FEATURES, INPUTS, MapInput, feature_set
+from rediffuse.detection.left_out import LeftOut
 from rediffuse.detection.metrics import roc_auc
 from rediffuse.detection.resnet import ResNet50
 from rediffuse.detection.scorers import MapScorer, Scorer
@@ -255,7 +257,8 @@ def test_its_repr_says_input_and_settings_without_weights(bands):
 
 
 def test_a_folder_without_a_detector_is_refused(tmp_path: Path):
-    with pytest.raises(InputError, match=r"no detector: there is no detector\.json"):
+    message = rf"^{tmp_path}: no detector: there is no detector\.json in it or in {tmp_path}/detector$"
+    with pytest.raises(InputError, match=message):
         load_detector(tmp_path)
 
 
@@ -316,6 +319,70 @@ def test_only_precisions_that_were_shown_to_be_equal_are_accepted(bands, make, t
     assert accepting.settings_on(torch.device("cpu"), "bf16").precision == "bf16"
     with pytest.raises(ConfigError, match=r"^precision=fp16: was not shown .*; auto, fp32, bf16 are allowed$"):
         accepting.settings_on(torch.device("cpu"), "fp16")
+
+
+def test_another_limit_moves_its_threshold_and_keeps_the_other_limit(bands):
+    scores = {"a": tuple(np.linspace(0, 1, 50))}
+    left_out = LeftOut(real=scores, generated=scores)
+    usual = dataclasses.replace(bands, left_out=left_out, thresholds=left_out.thresholds(0.1, 0.2))
+    assert usual.with_limits() == usual
+    for given in ({"max_false_alarms": 0.3}, {"max_misses": 0.4}, {"max_false_alarms": 0.3, "max_misses": 0.4}):
+        other = usual.with_limits(**given)
+        limits = {"max_false_alarms": 0.1, "max_misses": 0.2} | given
+        assert other == dataclasses.replace(usual, thresholds=left_out.thresholds(**limits))
+
+
+def test_a_network_is_loaded_on_a_device_and_moved_in_place(bands, maps, tmp_path: Path):
+    save_with_control(tmp_path, bands, maps)
+    control = load_control(tmp_path)
+    assert control is not None
+    assert control.to("meta") is control
+    there = load_control(tmp_path, device="meta")
+    assert there is not None
+    assert {one.scorer.network.fc.weight.device.type for one in (control, there)} == {"meta"}
+
+
+def test_a_detector_with_a_network_has_no_windows_to_explain(maps, make):
+    assert maps.explain_windows(make(FEW)).tolist() == []
+
+
+def test_a_limit_of_the_distance_may_be_nothing_and_not_less(bands, tmp_path: Path):
+    dataclasses.replace(bands, familiarity=dataclasses.replace(bands.familiarity, limit=0.0)).save(tmp_path)
+    assert load_detector(tmp_path).familiarity.limit == 0
+    below = dataclasses.replace(bands, familiarity=dataclasses.replace(bands.familiarity, limit=-0.5))
+    with pytest.raises(ConfigError, match=r"^familiarity_limit=-0\.5: at least 0 is needed$"):
+        below.save(tmp_path)
+
+
+def test_a_record_without_left_out_scores_is_refused_with_the_command_that_makes_a_new_one(bands, tmp_path: Path):
+    bands.save(tmp_path)
+    record = json.loads((tmp_path / "detector.json").read_text())
+    del record["left_out"]
+    (tmp_path / "detector.json").write_text(json.dumps(record))
+    message = (
+        rf"^{tmp_path}/detector\.json: made by a version that kept no left-out scores; "
+        "`rediffuse train detector --data DATA --out RUN` makes a new one$"
+    )
+    with pytest.raises(CheckpointError, match=message):
+        load_detector(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["mean", "scale", "weight", "offset", "familiarity.centres", "familiarity.precision"])
+def test_a_tensor_that_is_missing_infinite_or_of_another_shape_is_named(bands, tmp_path: Path, name: str):
+    bands.save(tmp_path)
+    weights = tmp_path / "detector.safetensors"
+    tensors = load_file(weights)
+    shape = tuple(tensors[name].shape)
+    wrong = {
+        f"{name} is missing; shape {shape} is needed": {key: value for key, value in tensors.items() if key != name},
+        f"{name} has shape {(*shape, 1)}; shape {shape} is needed": tensors | {name: tensors[name][..., None]},
+        f"1 of {tensors[name].numel()} values are NaN or infinite: {name}": tensors | {name: tensors[name].clone()},
+    }
+    wrong[list(wrong)[-1]][name].view(-1)[0] = float("inf")
+    for message, written in wrong.items():
+        save_file(written, weights)
+        with pytest.raises(CheckpointError, match=f"^{re.escape(f'{weights}: {message}')}"):
+            load_detector(tmp_path)
 
 
 def test_by_default_a_detector_uses_its_own_precision_unless_a_faster_one_is_equal(bands):

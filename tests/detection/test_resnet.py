@@ -60,6 +60,24 @@ def test_inflated_stem_keeps_the_output_for_repeated_channels(network: ResNet50)
         torch.testing.assert_close(wide(x.repeat(1, 4, 1, 1)), network(x), rtol=1e-4, atol=1e-4)
 
 
+def test_a_checkpoint_gives_the_number_of_outputs_and_is_widened_to_the_channels_asked_for(tmp_path: Path):
+    torch.manual_seed(0)
+    saved = ResNet50(num_outputs=5).eval()
+    torch.save(saved.state_dict(), tmp_path / "resnet50.pth")
+    loaded = load_resnet50(tmp_path / "resnet50.pth", in_channels=6)
+    x = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(x.repeat(1, 2, 1, 1)), saved(x), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("kept", ["conv1.weight", "fc.weight"])
+def test_what_is_no_resnet_is_refused_with_its_name(kept: str, tmp_path: Path):
+    torch.save({kept: torch.zeros(1, 3)}, tmp_path / "vgg.pt")
+    message = rf"^{tmp_path}/vgg\.pt: not a ResNet-50: conv1\.weight or fc\.weight is missing$"
+    with pytest.raises(CheckpointError, match=message):
+        load_resnet50(tmp_path / "vgg.pt")
+
+
 def test_checkpoint_of_another_architecture_is_refused_with_its_name(tmp_path: Path):
     torch.save({"conv1.weight": torch.zeros(64, 3, 7, 7), "fc.weight": torch.zeros(1, 512)}, tmp_path / "resnet18.pt")
     with pytest.raises(CheckpointError, match=r"resnet18\.pt: does not fit this ResNet50: .* missing: bn1\.weight"):

@@ -1,6 +1,7 @@
 """The figures of a detector after changes of all images, with a tiny untrained model and a detector made by hand."""
 
 import logging
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from PIL import Image
 
 from detection.tiny import thresholds, unsure_detector
 from labelled_images import picture, write_data
+from rediffuse.detection.calibration import Calibration
 from rediffuse.detection.detector import Detector
 from rediffuse.detection.judge import judge
 from rediffuse.detection.labelled import LabelledImage, find_labelled
@@ -77,7 +79,11 @@ def test_unchanged_images_come_first_and_then_every_strength_of_the_named_change
 def test_a_row_has_the_figures_of_the_verdicts_on_changed_images(
     model: DiffusionModel, detector: Detector, images: list[LabelledImage], change: Change | None
 ) -> None:
-    row = measure(model, detector, images, change, digest="ab", batch_size=3)
+    seen: list[tuple[str, int, int]] = []
+    row = measure(
+        *(model, detector, images, change), digest="ab", batch_size=3, progress=lambda *done: seen.append(done[:3])
+    )
+    assert seen == [("unchanged" if change is None else str(change), number, 8) for number in range(9)]
     changed = []
     for place, image in enumerate(images):
         pixels = np.array(Image.open(image.found.path))
@@ -130,9 +136,24 @@ def test_the_digest_is_that_of_weights_thresholds_and_files(
     images = find_labelled(folder)
     digests = [digest_of(detector, images), digest_of(detector, images)]
     assert digests[0] == digests[1]
-    digests += [digest_of(replace(detector, thresholds=thresholds(0.1, 0.9)), images)]
-    digests += [digest_of(replace(detector, scorer=replace(detector.scorer, offset=1.0)), images)]
-    digests += [digest_of(detector, images[1:])]
+    count = len(detector.scorer.input.features)
+    scorer, familiarity = detector.scorer, detector.familiarity
+    others = [
+        replace(detector, thresholds=thresholds(0.1, 0.9)),
+        replace(detector, calibration=Calibration(slope=2.0, offset=0.0)),
+        replace(detector, settings=replace(detector.settings, steps=5)),
+        replace(detector, scorer=replace(scorer, offset=1.0)),
+        replace(detector, scorer=replace(scorer, weight=scorer.scale, scale=scorer.weight)),
+        replace(detector, scorer=replace(scorer, input=replace(scorer.input, name="image"))),
+        replace(detector, familiarity=replace(familiarity, limit=3.0)),
+        replace(detector, familiarity=replace(familiarity, centres=np.ones((2, count)))),
+        replace(detector, familiarity=replace(familiarity, precision=2 * np.eye(count))),
+    ]
+    digests += [digest_of(other, images) for other in others]
+    digests += [digest_of(detector, given) for given in (images[1:], images[::-1], [*images[:-1], images[0]])]
+    digests += [digest_of(detector, [replace(images[0], label=1), *images[1:]])]
+    digests += [digest_of(detector, [replace(images[0], found=replace(images[0].found, name="b")), *images[1:]])]
+    assert all(re.fullmatch("[0-9a-f]{16}", one) for one in digests)
     picture(5).save(folder / "real" / "0.png")
     digests += [digest_of(detector, images)]
     (folder / "real" / "0.png").unlink()

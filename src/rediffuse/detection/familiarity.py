@@ -38,7 +38,7 @@ def fit_familiarity(features: np.ndarray, labels: np.ndarray) -> Familiarity:
     scale = feature_scale(features)  # shrinkage is towards a multiple of the identity: needs equal units
     scaled = features / scale
     centres = np.stack([scaled[labels == label].mean(axis=0) for label in (0, 1)])
-    covariance = LedoitWolf(assume_centered=True).fit(scaled - centres[labels.astype(int)])
+    covariance = LedoitWolf().fit(scaled - centres[labels.astype(int)])
     return Familiarity(centres=centres * scale, precision=covariance.precision_ / np.outer(scale, scale))
 
 
