@@ -113,6 +113,16 @@ def test_mean_error_is_the_logarithm_of_the_absolute_one(make):
     np.testing.assert_allclose(FEATURES["bands_mean"].measure(exact)[:, 16], np.log(1e-6), rtol=1e-5)
 
 
+def test_features_of_lpips_are_the_logarithms_of_its_layers_and_need_a_model_with_lpips(make):
+    reconstruction = make(LABELS)
+    reconstruction.lpips[0, 0] = 0
+    measured = FEATURES["lpips"].measure(reconstruction)
+    np.testing.assert_allclose(measured, np.log(reconstruction.lpips.numpy() + 1e-6), rtol=1e-5)
+    message = "^features=lpips: the model has no LPIPS; add lpips:FOLDER to the names of --model$"
+    with pytest.raises(ConfigError, match=message):
+        FEATURES["lpips"].measure(dataclasses.replace(reconstruction, lpips=None))
+
+
 def test_features_of_luma_and_colour_are_the_profiles_of_jfif_planes(make):
     reconstruction = make(LABELS)
     red, green, blue = reconstruction.x_0.split(1, dim=1)
