@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from rediffuse.detection.labelled import find_labelled
-from rediffuse.errors import InputError
+from rediffuse.detection.labelled import find_labelled, left_out_scores, scores_by_class
+from rediffuse.detection.left_out import LeftOut
+from rediffuse.errors import ConfigError, InputError
 
 
 def write(folder: Path, names: Iterable[str]) -> Path:
@@ -138,6 +139,19 @@ def test_a_wrong_csv_file_is_one_line(text: str, message: str, tmp_path: Path):
     with pytest.raises(InputError) as error:
         find_labelled(table)
     assert str(error.value) == f"{table}: {message}"
+
+
+def test_scores_are_grouped_by_class_and_group_and_a_class_without_images_is_named(tmp_path: Path):
+    images = find_labelled(write(tmp_path, ("real/b/x.png", "real/a/y.png", "generated/flux/z.png", "real/b/z.png")))
+    place = {image.found.name: score for image, score in zip(images, (0.1, 0.2, 0.3, 0.4), strict=True)}
+    real = {"a": (place["real/a/y.png"],), "b": (place["real/b/x.png"], place["real/b/z.png"])}
+    generated = {"flux": (0.4,)}
+    assert scores_by_class(images, (0.1, 0.2, 0.3, 0.4)) == {"real": real, "generated": generated}
+    assert scores_by_class(images[3:], (0.4,)) == {"generated": generated}
+    assert left_out_scores(images, (0.1, 0.2, 0.3, 0.4)) == LeftOut(real=real, generated=generated)
+    for given, missing in ((images[:3], "generated images"), (images[3:], "photographs")):
+        with pytest.raises(ConfigError, match=f"^left_out: no scores of {missing}; at least 1 is needed$"):
+            left_out_scores(given, [0.5] * len(given))
 
 
 def test_a_folder_that_cannot_be_listed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
