@@ -97,14 +97,27 @@ def test_an_image_and_its_copies_are_judged_as_each_of_them_alone(
         np.testing.assert_allclose(verdict.evidence.x_0_hat, own.evidence.x_0_hat, atol=1e-4)
 
 
-def test_copies_of_many_images_fill_batches_together(model: DiffusionModel, detector: Detector) -> None:
+def batch_sizes(model: DiffusionModel, verdicts: Iterator[Verdict]) -> list[int]:
+    """The numbers of images in the network calls."""
     sizes: list[int] = []
     hook = model.network.register_forward_pre_hook(lambda network, given: sizes.append(len(given[0])))
     try:
-        list(judge_with_copies(model, IMAGES, detector, batch_size=4))
+        list(verdicts)
     finally:
         hook.remove()
-    assert sizes == [4] * 4  # two images with three copies each, in two batches of two network calls
+    return sizes
+
+
+def test_copies_of_many_images_fill_batches_together(model: DiffusionModel, detector: Detector) -> None:
+    for files, num_files in ((IMAGES, None), (iter(IMAGES), 2)):
+        sizes = batch_sizes(model, judge_with_copies(model, files, detector, batch_size=5, num_files=num_files))
+        assert sizes == [4] * 4  # two images with three copies each, in two batches of two network calls
+
+
+def test_batches_are_those_of_the_whole_job_of_which_files_are_left(model: DiffusionModel, detector: Detector) -> None:
+    for judge_images in (judge, judge_with_copies):
+        sizes = batch_sizes(model, judge_images(model, iter(IMAGES[:1]), detector, batch_size=5, num_files=100))
+        assert sizes == [5] * 2  # one padded batch of two network calls
 
 
 def test_a_decision_that_a_copy_reverses_is_unsure_for_that_reason(model: DiffusionModel, detector: Detector) -> None:
