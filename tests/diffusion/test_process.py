@@ -68,6 +68,24 @@ def test_clipping_comes_after_denoised_fn():
     assert (p.x_0 == 1).all()
 
 
+def test_a_predicted_x_prev_is_the_mean_also_where_its_x_0_is_clipped():
+    process = ProcessConfig(num_timesteps=50, prediction="x_prev", variance="fixed_small").build()
+    x_t = torch.full((1, 1, 2), 3.0)
+    p = process.predict(lambda x, t: 2 * x, x_t, 7)
+    assert (p.x_0 == 1).all()
+    assert torch.equal(p.mean, 2 * x_t)
+
+
+def test_noisy_images_have_the_variances_that_q_says():
+    process = ProcessConfig(num_timesteps=50).build()
+    x_0, eps, t = torch.zeros(2, 1), torch.tensor([[1.0], [1.0]]), torch.tensor([3, 40])
+    q = process.q_mean_variance(x_0, t)
+    torch.testing.assert_close(q.variance, process.q_sample(x_0, t, eps) ** 2)
+    posterior = process.posterior(x_0, x_0, t)
+    for gaussian in (q, posterior):
+        torch.testing.assert_close(gaussian.log_variance.exp(), gaussian.variance)
+
+
 def test_the_network_is_told_its_own_timesteps():
     t = torch.tensor([0, 1, 4])
     assert ProcessConfig(num_timesteps=1000).build("5").network_timesteps(t, t).tolist() == [0, 250, 999]

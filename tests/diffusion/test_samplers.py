@@ -221,6 +221,25 @@ def test_a_step_of_sampling_undoes_an_aligned_step_of_inversion_with_the_same_ep
         torch.testing.assert_close(ddim_update(x_0, eps, start.alpha_bar), x)
 
 
+def test_a_flow_along_straight_lines_is_inverted_exactly():
+    process = ProcessConfig(num_timesteps=100, prediction="flow", variance="fixed_small").build("10")
+    x_0, eps = torch.randn(2, 1, 4, dtype=torch.float64), torch.randn(2, 1, 4, dtype=torch.float64)
+    steps = trajectory.invert("ddim", process, lambda x, t: eps - x_0, x_0, UNCLIPPED)
+    for t, step in enumerate(steps):
+        torch.testing.assert_close(step.x, process.q_sample(x_0, t, eps))
+
+
+def test_a_step_of_inversion_turns_x_towards_v_by_the_angle_between_the_levels():
+    """DDIM with v as in arXiv:2202.00512, Appendix D, where sqrt(alpha_bar) is the cosine of a level's angle."""
+    process = ProcessConfig(num_timesteps=100, prediction="v", variance="fixed_small").build("10")
+    x, v = torch.randn(2, 1, 4, dtype=torch.float64), torch.randn(2, 1, 4, dtype=torch.float64)
+    angles = [level.signal.acos() for level in trajectory.inversion_path(process, "aligned")]
+    steps = trajectory.invert("ddim", process, lambda x, t: v, x, UNCLIPPED)
+    for step, (start, end) in zip(steps, pairwise(angles), strict=True):
+        x = (end - start).cos() * x + (end - start).sin() * v
+        torch.testing.assert_close(step.x, x)
+
+
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_with_equal_eps_everywhere_the_round_trip_is_exact(solver: str):
     process = ProcessConfig(num_timesteps=100, variance="fixed_small").build("10")

@@ -29,8 +29,15 @@ def test_respacing_keeps_the_originals_timesteps(key: str):
 
 
 def test_a_stride_that_does_not_exist_is_refused_with_the_nearest_that_do():
-    with pytest.raises(ConfigError, match=r"ddim37.*1000 timesteps.* are ddim35, ddim36, ddim38, ddim39$"):
+    with pytest.raises(ConfigError, match=r"ddim37.*1000 timesteps gives 37; .* are ddim35, ddim36, ddim38, ddim39$"):
         space_timesteps(1000, "ddim37")
+    with pytest.raises(ConfigError, match=r"^respacing='ddim': no integer stride over 10 timesteps gives nothing; "):
+        space_timesteps(10, "ddim")
+
+
+def test_strides_reach_from_every_timestep_to_the_first_and_the_last():
+    assert space_timesteps(10, "ddim10") == tuple(range(10))
+    assert space_timesteps(3, "ddim2") == (0, 2)
 
 
 @pytest.mark.parametrize("spec", ["ddim", "ddim1", "ddimx", "ten", "", "0", "-3", "11", "3,20"])
@@ -41,7 +48,7 @@ def test_a_malformed_respacing_is_refused(spec: str):
 
 @pytest.mark.parametrize(
     ("num_timesteps", "counts", "kept"),
-    [(10, [2, 2], (0, 4, 5, 9)), (11, [1, 2], (0, 6, 10)), (11, [6, 5], tuple(range(11)))],
+    [(10, [1], (0,)), (10, [2, 2], (0, 4, 5, 9)), (11, [1, 2], (0, 6, 10)), (11, [6, 5], tuple(range(11)))],
 )
 def test_a_section_is_kept_from_its_first_to_its_last(num_timesteps: int, counts: list[int], kept: tuple[int, ...]):
     assert space_timesteps(num_timesteps, counts) == kept
@@ -100,6 +107,15 @@ def test_coefficients_take_the_precision_of_their_tensor_but_never_less_than_flo
         coefficient = schedule.at("alpha_bar", t, torch.zeros(2, 3, 4, 4, dtype=given_dtype))
         assert coefficient.dtype == dtype
         assert coefficient.shape == (2, 1, 1, 1)
+        of_all = schedule.at("alpha_bar", 9, torch.zeros(2, 3, 4, 4, dtype=given_dtype))
+        assert (of_all.dtype, of_all.shape) == (dtype, ())
+
+
+def test_coefficients_are_on_the_device_of_their_indices_and_timesteps_on_that_of_x():
+    schedule, t, x = NoiseSchedule.linear(100), torch.tensor([0, 9], device="meta"), torch.zeros(2, 3, device="meta")
+    assert schedule.at("alpha_bar", t, x).device.type == "meta"
+    assert schedule.at("alpha_bar", 9, x).device.type == "cpu"
+    assert schedule.network_timesteps(9, x, rescaled=False).device.type == "meta"
 
 
 def test_a_linear_schedule_too_short_for_its_betas_is_refused():
@@ -115,7 +131,7 @@ def test_an_unknown_schedule_is_refused_with_the_nearest_name():
 
 @pytest.mark.parametrize("betas", [[], [0.0, 0.1], [0.1, 1.5], [[0.1]]])
 def test_betas_outside_their_range_are_refused(betas: list[float]):
-    with pytest.raises(ConfigError, match="betas"):
+    with pytest.raises(ConfigError, match=r"^betas: .* above 0 and up to 1 is needed$"):
         NoiseSchedule.from_betas(betas)
 
 
@@ -124,6 +140,7 @@ def test_karras_levels_are_even_in_the_seventh_root_within_the_papers_range():
     assert sigmas[[0, -1]] == pytest.approx([0.002, 80])
     assert np.diff(sigmas ** (1 / 7)) == pytest.approx(np.diff(sigmas ** (1 / 7))[0])
     assert karras_sigmas(1, 0.01, 50) == pytest.approx([50])
+    assert karras_sigmas(2, 0.01, 50) == pytest.approx([0.01, 50])
     with pytest.raises(ConfigError, match="karras0: at least 1"):
         karras_sigmas(0, 0.01, 50)
 
@@ -136,6 +153,10 @@ def test_karras_spacing_of_a_chain_starts_at_its_least_noise(name: str):
     assert spaced.sigma[0] == pytest.approx(chain.sigma[0])
     assert spaced.sigma[-1] == pytest.approx(80)
     assert (np.diff(spaced.timesteps) > 0).all()
+
+
+def test_karras_spacing_of_a_chain_with_little_noise_ends_at_its_last_timestep():
+    assert NoiseSchedule.from_betas([0.1] * 20).respace("karras5").timesteps[[0, -1]] == pytest.approx([0, 19])
 
 
 def test_levels_at_timesteps_are_told_these_and_levels_between_them_fractions():
@@ -160,6 +181,7 @@ def test_listed_timesteps_and_sigmas_are_read_from_text():
         ("sigmas:0.02,abc", "sigmas='0.02,abc': numbers separated by commas"),
         ("sigmas:0.5,0.02", r"sigmas=\[0.5, 0.02\]: ascending numbers from 0.006"),
         ("sigmas:0.00001,1", "ascending numbers from"),
+        ("timesteps:0,x", "^timesteps='0,x': numbers separated by commas"),
         ("timesteps:0,1000", "timesteps=0,1000: numbers from 0 to 999"),
         ("karrasx", "karras='x': numbers"),
     ],
@@ -175,8 +197,10 @@ def test_a_respacing_without_timesteps_is_refused(spec: list[int]):
         space_timesteps(10, spec)
 
 
-def test_betas_of_any_precision_become_float64():
+def test_values_of_any_precision_become_float64():
     assert NoiseSchedule.from_betas(np.full(4, 0.1, dtype=np.float32)).betas.dtype == np.float64
+    sigmas = np.full(1, 0.3, dtype=np.float32)
+    assert NoiseSchedule.linear(100).at_sigmas(sigmas).sigma == pytest.approx(sigmas.astype(np.float64), rel=1e-12)
 
 
 def test_the_noisiest_level_of_a_chain_is_the_last_that_it_has():
@@ -188,22 +212,23 @@ def test_the_noisiest_level_of_a_chain_is_the_last_that_it_has():
 
 def test_coefficients_first_used_in_inference_can_be_used_in_a_training():
     schedule, x, t = NoiseSchedule.linear(100), torch.ones(2, 1, requires_grad=True), torch.tensor([0, 5])
-    with torch.inference_mode():
-        schedule.at("alpha_bar", t, x)
-    (schedule.at("alpha_bar", t, x) * x).sum().backward()
-    torch.testing.assert_close(x.grad, schedule.at("alpha_bar", t, x))
+    for index in (5, t):
+        with torch.inference_mode():
+            schedule.at("alpha_bar", index, x)
+        [gradient] = torch.autograd.grad((schedule.at("alpha_bar", index, x) * x).sum(), x)
+        torch.testing.assert_close(gradient, schedule.at("alpha_bar", index, x).expand_as(x))
 
 
 def test_the_last_of_many_noise_levels_is_checked_too():
     schedule = NoiseSchedule.linear(100)
     inside = [float(schedule.sigma[k]) for k in (20, 40, 60)]
-    with pytest.raises(ConfigError):
-        schedule.at_sigmas([*inside, 2 * float(schedule.sigma[-1])])
-    with pytest.raises(ConfigError):
-        schedule.at_sigmas([inside[0], inside[1], inside[1]])
+    for outside in ([*inside, 2 * float(schedule.sigma[-1])], [inside[0], inside[1], inside[1]]):
+        with pytest.raises(ConfigError, match=r"^sigmas=.*: ascending numbers from"):
+            schedule.at_sigmas(outside)
 
 
 def test_timesteps_of_the_network_are_whole_unless_they_are_rescaled_or_between_two():
     schedule, t, x = NoiseSchedule.linear(100), torch.tensor([3]), torch.zeros(1, 1)
     assert schedule.network_timesteps(t, x, rescaled=False).dtype == torch.int64
     assert schedule.network_timesteps(t, x, rescaled=True).dtype == torch.float32
+    assert schedule.at_sigmas([0.3]).network_timesteps(0, x, rescaled=False).dtype == torch.float32

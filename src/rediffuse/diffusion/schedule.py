@@ -54,7 +54,7 @@ class NoiseSchedule:
         if num_timesteps < 20:
             raise ConfigError(f"num_timesteps={num_timesteps}: a linear schedule needs at least 20")
         scale = 1000 / num_timesteps
-        return cls.from_betas(np.linspace(scale * 1e-4, scale * 2e-2, num_timesteps, dtype=np.float64))
+        return cls.from_betas(np.linspace(scale * 1e-4, scale * 2e-2, num_timesteps))
 
     @classmethod
     def cosine(cls, num_timesteps: int) -> Self:
@@ -67,7 +67,7 @@ class NoiseSchedule:
 
         Raises ConfigError if `alpha_bar` increases.
         """
-        values = np.array([alpha_bar(t / num_timesteps) for t in range(num_timesteps + 1)], dtype=np.float64)
+        values = np.array([alpha_bar(t / num_timesteps) for t in range(num_timesteps + 1)])
         return cls.from_betas(np.minimum(1 - values[1:] / values[:-1], max_beta))
 
     @classmethod
@@ -78,18 +78,18 @@ class NoiseSchedule:
             raise ConfigError(f"schedule={name!r}: linear and cosine are allowed{nearest(name, schedules)}")
         return schedules[name](num_timesteps)
 
-    def respace(self, spec: str | Sequence[int]) -> Self:
+    def respace(self, spec: str) -> Self:
         """The schedule on the grid of `spec`.
 
         Args:
-            spec: an argument of `space_timesteps`; or `"timesteps:0,50,400"`, the timesteps to keep; or
+            spec: a text that `space_timesteps` takes; or `"timesteps:0,50,400"`, the timesteps to keep; or
                 `"sigmas:0.02,0.5,40"`, noise levels (see `at_sigmas`); or `"karras18"`, 18 noise levels with the
                 spacing of Karras et al. (see `karras_sigmas`).
 
         Raises:
             ConfigError: the text has another form, or a value is outside the chain.
         """
-        kind, _, values = spec.partition(":") if isinstance(spec, str) else ("", "", "")
+        kind, _, values = spec.partition(":")
         if kind == "timesteps":
             return self.keep(numbers("timesteps", values, int))
         if kind == "sigmas":
@@ -124,8 +124,8 @@ class NoiseSchedule:
 
     def keep(self, indices: Sequence[int]) -> Self:
         """The schedule on the given indices: alpha_bar is unchanged there, and beta is the step between two of them."""
-        kept = np.array(sorted(set(indices)), dtype=np.int64)
-        if not len(kept) or kept[0] < 0 or kept[-1] >= self.num_timesteps:
+        kept = sorted(set(indices))
+        if not kept or kept[0] < 0 or kept[-1] >= self.num_timesteps:
             raise ConfigError(
                 f"timesteps={','.join(map(str, indices))}: numbers from 0 to {self.num_timesteps - 1} are needed"
             )

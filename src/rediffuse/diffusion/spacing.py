@@ -84,7 +84,7 @@ def _sections(num_timesteps: int, counts: Sequence[int]) -> Iterator[int]:
         size = length + (section < longer)
         if size < count:
             raise ConfigError(f"respacing={list(counts)}: {count} timesteps do not fit in a section of {size}")
-        stride = (size - 1) / (count - 1) if count > 1 else 1.0
+        stride = (size - 1) / max(1, count - 1)
         place = 0.0  # summed, not multiplied, to round as in guided-diffusion
         for _ in range(count):
             yield start + round(place)

@@ -29,5 +29,5 @@ def ddpm_update(p: Denoised, t: Tensor | int, z: Tensor) -> Tensor:
     """x_{t-1} (N, C, ...) from p with standard normal z; at t = 0 the mean of p (line 4). t: (N,), or one int."""
     if isinstance(t, int):
         return p.mean + (0.5 * p.log_variance).exp() * z if t else p.mean
-    is_noisy = (t != 0).to(z.dtype).view(-1, *[1] * (z.ndim - 1))
+    is_noisy = (t != 0).view(-1, *[1] * (z.ndim - 1))
     return p.mean + is_noisy * (0.5 * p.log_variance).exp() * z
