@@ -1,9 +1,11 @@
 """Files and folders are written completely or not at all."""
 
+import errno
 import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -132,14 +134,48 @@ def holder(folder: Path, how: str) -> Iterator[subprocess.Popen[str]]:
 
 
 @pytest.mark.parametrize(("others", "own"), [("alone", "alone"), ("alone", "shared"), ("shared", "alone")])
-def test_a_folder_that_another_process_has_is_refused(tmp_path: Path, others: str, own: str) -> None:
+def test_a_folder_that_another_process_has_is_refused(
+    tmp_path: Path, others: str, own: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     # A process that would share the folder waits some seconds, because the other one may be about to share it too.
+    monkeypatch.setattr("rediffuse.files._PATIENCE", 0.1)
     line = f"{tmp_path}: another process is writing to this folder; wait until it ends"
     with holder(tmp_path, others), pytest.raises(StorageError, match=line), claim(tmp_path, shared=own == "shared"):
         pass
     with claim(tmp_path):
         pass
     assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_a_process_that_shares_a_folder_waits_while_another_one_prepares_it(tmp_path: Path) -> None:
+    begun, prepared = threading.Event(), threading.Event()
+
+    def prepare(_: bool) -> None:
+        begun.set()
+        prepared.wait()
+
+    def share() -> None:
+        with claim(tmp_path, shared=True, prepare=prepare):
+            pass
+
+    with ThreadPoolExecutor(1) as pool:
+        other = pool.submit(share)
+        begun.wait()
+        threading.Timer(0.05, prepared.set).start()
+        with claim(tmp_path, shared=True):
+            pass
+        other.result()
+
+
+def test_a_process_that_needs_the_folder_for_itself_does_not_wait(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def wait(_: float) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr("rediffuse.files.time.sleep", wait)
+    with claim(tmp_path), pytest.raises(StorageError, match="another process"), claim(tmp_path):
+        pass
 
 
 def test_a_folder_can_be_shared_and_the_last_process_removes_what_a_killed_one_left(tmp_path: Path) -> None:
@@ -197,6 +233,18 @@ def test_a_file_that_is_there_is_not_replaced_unless_it_is_allowed(tmp_path: Pat
     with pytest.raises(InputError, match=r"a\.txt: exists already; --force replaces it"):
         write()
     assert [path.read_text() for path in tmp_path.iterdir()] == ["later"]
+
+
+def test_a_new_file_is_written_also_on_a_file_system_without_links(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr("rediffuse.files.os.link", refuse)
+    with atomic_write(tmp_path / "a.txt", replace=False) as partial:
+        partial.write_text("new")
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["new"]
 
 
 def test_what_cannot_be_removed_is_named_with_the_reason(tmp_path: Path) -> None:
