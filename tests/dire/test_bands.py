@@ -52,9 +52,22 @@ def test_returned_unchanged_has_the_floor_of_e_and_c_of_1() -> None:
     assert torch.allclose(profile.coherences, torch.ones(2, NUM_BANDS))
 
 
-def test_coherence_is_never_above_1_by_rounding() -> None:
-    x_0 = rnd("x_0", 300, 3, 8, 8).clamp(-1, 1)
-    assert band_profile(x_0, x_0).coherences.max() == 1
+def test_coherence_is_never_beyond_1_by_rounding() -> None:
+    x_0 = 100 * rnd("x_0", 100, 3, 8, 8)
+    x_0_hat = x_0 + 1e-4 * rnd("noise", 100, 3, 8, 8)
+    assert band_profile(x_0, x_0_hat).coherences.max() == 1
+    assert band_profile(x_0, -x_0_hat).coherences.min() == -1
+
+
+def test_bands_can_be_fewer_and_broader() -> None:
+    x_0 = rnd("x_0", 2, 3, 16, 16).clamp(-1, 1)
+    assert band_maps(x_0, 3).shape == (2, 3, 3, 16, 16)
+    assert band_profile(x_0, -x_0, 3).num_bands == log_band_energies(x_0, 3).shape[1] == 3
+
+
+def test_numbers_are_computed_on_the_device_of_the_images() -> None:
+    x_0 = torch.zeros(2, 3, 16, 16, device="meta")
+    assert band_profile(x_0, x_0).energies.device.type == band_maps(x_0).device.type == "meta"
 
 
 def test_flat_image_has_finite_numbers() -> None:

@@ -129,8 +129,19 @@ def test_image_to_look_at_is_rounded_down_as_the_original_does(tmp_path: Path) -
 
 def test_other_settings_in_one_folder_are_refused_by_name(tmp_path: Path) -> None:
     MapStore(tmp_path, SETTINGS).write("a.png", reconstruction())
-    with pytest.raises(SettingsMismatch, match=r"steps=10 \(there 20\), depth=5 \(there None\)"):
+    line = rf"^{tmp_path} has other settings: steps=10 \(there 20\), depth=5 \(there None\)$"
+    with pytest.raises(SettingsMismatch, match=line):
         MapStore(tmp_path, replace(SETTINGS, steps=10, depth=5))
+
+
+def test_of_processes_that_begin_at_once_the_first_one_decides_the_settings(tmp_path: Path) -> None:
+    one, same, other = (MapStore(tmp_path, replace(SETTINGS, steps=steps)) for steps in (20, 20, 10))
+    one.prepare(True)
+    same.prepare(False)
+    assert (tmp_path / "settings.json").read_text().count("\n") > 10  # to be read by people too
+    with pytest.raises(SettingsMismatch, match=rf"^{tmp_path} has other settings: steps=10 \(there 20\)$"):
+        other.prepare(False)
+    assert MapStore.open(tmp_path).settings == SETTINGS
 
 
 @pytest.mark.parametrize("name", ["maps/a.png.png", "maps_8bit/a.png.png"])

@@ -96,7 +96,7 @@ def test_labels_for_an_unconditional_model_are_refused(model: DiffusionModel) ->
     [
         (images(1, side=8), r"given \(1, 3, 8, 8\) float32; \(N, 3, 16, 16\) float32 is allowed"),
         (images(1).double(), "float64"),
-        (images(0), "no image"),
+        (images(0), "^x_0: given no image; at least 1 is needed$"),
         (images(1) * 255, "numbers from -1 to 1 are allowed"),
         (images(1) * 1.0001, "x_0: values span -1.0001 to 1.0001; numbers from -1 to 1 are allowed"),
         (images(1) * torch.nan, "nan to nan"),

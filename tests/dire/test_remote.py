@@ -38,6 +38,34 @@ def test_rows_go_on_on_another_machine_after_a_kill(
     manifest.close()
 
 
+def test_rows_of_several_killed_jobs_are_kept(
+    folder: StoreFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rediffuse.dire.remote._ROWS", 1)
+    rows = [replace(DONE, name=f"{number}.jpg") for number in range(5)]
+    killed = []
+    for part in (rows[:3], rows[3:]):
+        killed.append(open_manifest(folder, tmp_path / str(len(killed))))
+        manifest = killed[-1].__enter__()
+        for row in part:
+            manifest.add(row)
+        manifest.close()
+    with open_manifest(folder, tmp_path / "third") as third:
+        assert [third.get(row.name) for row in rows] == rows
+
+
+def test_a_row_is_copied_after_a_while_also_if_it_is_the_only_one(
+    folder: StoreFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open_manifest(folder, tmp_path) as manifest:
+        manifest.add(DONE)
+        assert (folder / "manifest").names() == []
+        monkeypatch.setattr("rediffuse.dire.remote._SECONDS", 0.0)
+        manifest.add(replace(DONE, name="b.jpg"))
+        assert (folder / "manifest").names() == ["00000000.jsonl"]
+        assert len((folder / "manifest" / "00000000.jsonl").read_bytes().splitlines()) == 2
+
+
 def test_processes_on_several_machines_are_refused(folder: StoreFolder, tmp_path: Path) -> None:
     with (
         pytest.raises(InputError, match=r"^memory:.*: several processes need a folder on a disk that they share"),

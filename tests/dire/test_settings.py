@@ -23,6 +23,10 @@ def test_the_smallest_and_the_largest_values_are_allowed(allowed: dict[str, int]
         ({"depth": 0}, "^depth=0: from 1 to steps=20 are allowed$"),
         ({"depth": 21}, "^depth=21: from 1 to steps=20 are allowed$"),
         ({"image_size": 0}, "^image_size=0: at least 1 is needed$"),
+        ({"image_size": 16385}, "^image_size=16385: at most 16384 is allowed$"),
+        ({"steps": 100_001}, "^steps=100001: at most 100000 is allowed$"),
+        ({"solver": "ddpm"}, "^solver=ddpm: ddim, dpm_solver, heun are allowed"),
+        ({"solver": "heun"}, "^grid=compat: is only for solver=ddim; solver=heun needs grid=aligned$"),
         ({"frequency": "freeze"}, "freeze"),
         ({"crop": "centre"}, r"^crop=centre: center, squash, windows:N are allowed; did you mean center\?$"),
         ({"crop": "windows"}, "^crop=windows: N of windows:N is a whole number, at least 1$"),
@@ -35,6 +39,11 @@ def test_the_smallest_and_the_largest_values_are_allowed(allowed: dict[str, int]
 def test_values_beyond_them_are_refused_by_name(given: dict[str, int | str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         replace(SETTINGS, **given)
+
+
+def test_other_samplers_take_the_aligned_grid_and_an_autoencoder_any() -> None:
+    assert replace(SETTINGS, solver="heun", grid="aligned").solver == "heun"
+    assert replace(SETTINGS, solver="autoencoder").grid == "compat"
 
 
 def test_the_grid_is_that_of_ddim() -> None:
