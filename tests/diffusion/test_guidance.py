@@ -14,9 +14,13 @@ from rediffuse.diffusion.samplers import SAMPLERS
 def test_classifier_guidance_is_the_gradient_of_the_chosen_class():
     weights = torch.randn(5, 12, dtype=torch.float64)
     x, y = torch.randn(3, 3, 2, 2, dtype=torch.float64), torch.tensor([4, 0, 2])
-    gradient = classifier_guidance(lambda x, t: x.flatten(1) @ weights.T, scale=2.0)(x, torch.zeros(3), y=y)
-    p = F.softmax(x.flatten(1) @ weights.T, dim=-1)
-    expected = 2 * (weights[y] - p @ weights)
+
+    def classifier(x: Tensor, timesteps: Tensor) -> Tensor:
+        return timesteps[:, None] * (x.flatten(1) @ weights.T)
+
+    gradient = classifier_guidance(classifier, scale=2.0)(x, torch.full((3,), 0.5), y=y, low_res=x)
+    p = F.softmax(classifier(x, torch.full((3,), 0.5)), dim=-1)
+    expected = weights[y] - p @ weights
     torch.testing.assert_close(gradient.flatten(1), expected)
 
 

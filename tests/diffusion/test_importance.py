@@ -11,6 +11,11 @@ def test_uniform_weights_are_one():
     torch.testing.assert_close(weights, torch.ones(100))
 
 
+def test_timesteps_are_drawn_from_the_given_generator():
+    one, other = (UniformSampler(1000).sample(20, torch.Generator().manual_seed(3))[0] for _ in range(2))
+    assert torch.equal(one, other)
+
+
 def test_a_uniform_sampler_has_nothing_to_keep_and_takes_nothing_of_another():
     sampler = UniformSampler(3)
     sampler.load_state_dict(UniformSampler(3).state_dict())

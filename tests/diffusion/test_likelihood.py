@@ -23,6 +23,22 @@ def test_bits_per_dimension_equal_the_original(golden_loop: GoldenProcess):
     assert g.error("bpd_mse", bits.eps_mse) < 1e-5
 
 
+def test_the_network_gets_the_conditioning_and_its_errors_are_those_of_its_prediction():
+    process = ProcessConfig(num_timesteps=5, schedule="cosine", variance="fixed_small").build()
+    x_0, z = torch.rand(2, 1, 3), torch.randn(2, 1, 3)
+    bits = bits_per_dimension(
+        process, lambda x, t, y: y, x_0, lambda x: z, clip_denoised=False, conditioning={"y": z + 0.1}
+    )
+    assert bits.eps_mse.shape == (2, 5)
+    torch.testing.assert_close(bits.eps_mse, torch.full((2, 5), 0.01), rtol=1e-3, atol=0)
+
+
+def test_bits_are_computed_on_the_device_of_the_images():
+    process = ProcessConfig(num_timesteps=2, schedule="cosine", variance="fixed_small").build()
+    bits = bits_per_dimension(process, lambda x, t: x, torch.zeros(2, 1, 3, device="meta"), torch.zeros_like)
+    assert {term.device.type for term in bits} == {"meta"}
+
+
 def test_the_kl_of_two_gaussians_is_the_librarys():
     mean_1, log_variance_1, mean_2, log_variance_2 = torch.randn(4, 5, dtype=torch.float64)
     library = kl_divergence(Normal(mean_1, (0.5 * log_variance_1).exp()), Normal(mean_2, (0.5 * log_variance_2).exp()))

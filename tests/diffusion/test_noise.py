@@ -35,9 +35,10 @@ def test_the_lowest_32_bits_of_a_seed_count_and_all_of_them():
     assert (draw(5 + 64) != draw(5)).any()
 
 
-def test_noise_has_the_shape_and_precision_of_its_tensor_and_one_sample_per_seed():
+def test_noise_has_the_shape_precision_and_device_of_its_tensor_and_one_sample_per_seed():
     x = torch.zeros(2, 3, 4, dtype=torch.float64)
     for noise in (PerSampleNoise([0, 1]), from_generator(torch.Generator())):
         assert (noise(x).shape, noise(x).dtype) == (x.shape, x.dtype)
+        assert noise(x.to("meta")).device.type == "meta"
     with pytest.raises(AssertionError, match="2 samples, 1 seeds"):
         PerSampleNoise([0])(x)
