@@ -9,14 +9,16 @@ import pytest
 import torch
 from PIL import Image
 
-from rediffuse.dire.folder import fill, unfinished
-from rediffuse.dire.job import reconstruct_files
+from rediffuse.dire.folder import fill, keep, unfinished
+from rediffuse.dire.job import FileResult, reconstruct_files
 from rediffuse.dire.labels import with_classes
 from rediffuse.dire.manifest import Manifest, Row, read
 from rediffuse.dire.maps import MapStore
+from rediffuse.dire.reconstruct import Reconstruction
 from rediffuse.dire.settings import DireSettings, StoreForm
 from rediffuse.errors import InputError, StorageError
-from rediffuse.images.find import find_images
+from rediffuse.images.find import FoundImage, find_images
+from rediffuse.images.windows import Window
 from rediffuse.records import digest
 from rediffuse.zoo.model import DiffusionModel
 
@@ -49,6 +51,17 @@ def test_rows_say_what_became_of_every_file(model: DiffusionModel, pictures: Pat
     assert "notes.png" in (notes.reason or "")
     values = MapStore.open(tmp_path / "out").read("wide.bmp").values
     assert wide.mean_error == pytest.approx(values.mean().item(), abs=1e-4)
+
+
+def test_a_row_has_the_places_of_windows_and_the_mean_distance_in_the_second_layer(tmp_path: Path) -> None:
+    settings = DireSettings(image_size=16, model_sha256="0" * 64, crop="windows:2")
+    x = torch.zeros(2, 3, 16, 16)
+    windows = (Window(top=0, left=16, size=16), Window(top=24, left=8, size=16))
+    lpips = torch.tensor([[0.1, 0.2, 0.3, 0.4, 0.5], [0.1, 0.4, 0.3, 0.4, 0.5]])
+    made = Reconstruction(x_0=x, x_T=x, x_0_hat=x + 0.25, settings=settings, windows=windows, lpips=lpips)
+    result = FileResult(found=FoundImage(Path("a.jpg"), "a.jpg"), reconstruction=made)
+    row = keep(result, MapStore(tmp_path, settings), None)
+    assert (row.windows, row.lpips, row.mean_error) == ("0,16 24,8", pytest.approx(0.3), 0.25)
 
 
 def test_second_time_only_the_failed_file_is_tried(model: DiffusionModel, pictures: Path, tmp_path: Path) -> None:
@@ -144,6 +157,7 @@ def test_results_of_another_file_of_the_same_name_are_not_replaced(
     assert [row.name for row in fill_folder(other, tmp_path / "out", model)] == ["notes.png"]  # moved, and the same
     Image.fromarray(np.full((16, 16, 3), 200, np.uint8)).save(other / "photo.png")
     line = f"other/photo.png: {tmp_path / 'out'} holds the results of another file of this name, {pictures}/photo.png"
+    line += "; give another folder, or --force to replace them$"
     with pytest.raises(InputError, match=line):
         fill_folder(other, tmp_path / "out", model)
 

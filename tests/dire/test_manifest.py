@@ -135,6 +135,9 @@ def test_processes_with_parts_share_a_folder_and_the_last_merges_their_rows(tmp_
         with Manifest(tmp_path, "1-of-2") as one:
             zero.add(DONE)
             one.add(other)
+            assert [zero.get("a.jpg"), zero.get("c.jpg")] == [DONE, None]  # each knows its own rows
+        with Manifest(tmp_path, "1-of-2") as one:
+            assert [one.get("a.jpg"), one.get("c.jpg")] == [None, other]
         assert not (tmp_path / "manifest.parquet").exists()
         with pytest.raises(StorageError, match="another process is writing"):
             Manifest(tmp_path)
@@ -144,21 +147,23 @@ def test_processes_with_parts_share_a_folder_and_the_last_merges_their_rows(tmp_
 
 def test_rows_of_a_killed_part_are_known_to_a_job_with_other_parts(tmp_path: Path) -> None:
     killed_while_writing(tmp_path, DONE, part="0-of-2")
+    assert (tmp_path / "manifest.journal.0-of-2.sqlite").exists()
     for part in ("", "2-of-3"):
         with Manifest(tmp_path, part) as manifest:
             assert manifest.get("a.jpg") == DONE
             assert manifest.get("torn") is None
 
 
-def test_the_journal_of_an_earlier_version_is_read(tmp_path: Path) -> None:
+def test_the_journal_of_an_earlier_version_is_read(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     later = replace(DONE, mean_error=0.5)
-    lines = [json.dumps(asdict(row)) for row in (DONE, FAILED, later)]
+    lines = [json.dumps(asdict(row)) for row in (FAILED, DONE, later)]
     (tmp_path / "manifest.journal.jsonl").write_text("\n".join([*lines, '{"name": "torn']))
     assert read(tmp_path) == [later, FAILED]
     with Manifest(tmp_path) as manifest:
         assert manifest.get("a.jpg") == later
     assert read(tmp_path) == [later, FAILED]
     assert [path.name for path in tmp_path.iterdir()] == ["manifest.parquet"]
+    assert not caplog.records
 
 
 def test_second_process_is_told_to_wait(tmp_path: Path) -> None:
@@ -222,7 +227,9 @@ def test_a_damaged_journal_is_begun_again_with_a_warning(tmp_path: Path, caplog:
 
 
 @pytest.mark.parametrize(
-    "damage", [b"no row\n", b"\xff\xfe\n", b"{}\n", b"[1]\n", b"\0" * 99 + b"\n", b'{"name": 5}\n']
+    "damage",
+    [b"no row\n", b"\xff\xfe\n", b"{}\n", b"[1]\n", b"\0" * 99 + b"\n", b'{"name": 5}\n', b"[" * 10**5 + b"\n"],
+    ids=["text", "bytes", "empty", "list", "zeros", "type", "nested"],
 )
 def test_damaged_lines_of_an_earlier_journal_count_as_not_done_and_are_counted(
     tmp_path: Path, damage: bytes, caplog: pytest.LogCaptureFixture

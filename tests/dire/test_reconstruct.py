@@ -12,12 +12,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import golden_values
 from rediffuse.diffusion.config import ProcessConfig
 from rediffuse.dire.bands import without_middle
-from rediffuse.dire.reconstruct import DireMap, Reconstructor, network_calls, reconstruct
+from rediffuse.dire.reconstruct import DireMap, Reconstruction, Reconstructor, network_calls, reconstruct
 from rediffuse.dire.settings import DireSettings
 from rediffuse.errors import ConfigError, SettingsMismatch
 from rediffuse.images.crop import center_crop
 from rediffuse.images.decode import decode_bytes
 from rediffuse.images.tensors import map_to_uint8_floor, to_tensor, to_uint8_floor
+from rediffuse.images.windows import Window
 from rediffuse.models.config import UNetConfig
 from rediffuse.models.unet import UNetModel
 from rediffuse.zoo.model import DiffusionModel, Provenance
@@ -110,8 +111,15 @@ def test_other_images_are_refused(model: DiffusionModel, x_0: torch.Tensor, reas
 
 def test_settings_of_another_model_are_refused(model: DiffusionModel) -> None:
     settings = replace(DireSettings.for_model(model, steps=2), model_sha256="f" * 64, image_size=32)
-    with pytest.raises(SettingsMismatch, match=r"image_size=32 \(there 16\), model_sha256=f+ \(there 0+\)"):
+    line = r"^the model has other settings: image_size=32 \(there 16\), model_sha256=f+ \(there 0+\)$"
+    with pytest.raises(SettingsMismatch, match=line):
         reconstruct(model, images(1, side=32), settings)
+
+
+def test_a_model_of_gray_images_is_refused(model: DiffusionModel) -> None:
+    gray = replace(model, network=UNetModel(replace(model.network.config, in_channels=1, out_channels=1)).eval())
+    with pytest.raises(ConfigError, match=r"^test: a unet of 1 channels in 2 .* cannot reconstruct images; "):
+        Reconstructor(gray, DireSettings.for_model(model, steps=2))
 
 
 def test_grid_without_an_integer_stride_is_refused_at_once(model: DiffusionModel) -> None:
@@ -145,7 +153,7 @@ def test_network_in_training_mode_is_refused(model: DiffusionModel) -> None:
     settings = DireSettings.for_model(model, steps=2)
     model.network.train()
     try:
-        with pytest.raises(ConfigError, match="eval"):
+        with pytest.raises(ConfigError, match=r"^model\.network is in training mode, .*: call \.eval\(\) first$"):
             reconstruct(model, images(1), settings)
     finally:
         model.network.eval()
@@ -232,6 +240,16 @@ def test_the_second_view_is_the_reconstruction_of_the_image_without_its_middle(m
     assert torch.equal(both[1:].second, both.second[1:])
 
 
+def test_a_part_of_the_rows_has_their_windows_and_a_copy_has_all(model: DiffusionModel) -> None:
+    windows = tuple(Window(top=0, left=8 * index, size=16) for index in range(3))
+    settings = DireSettings.for_model(model, crop="windows:3")
+    all_rows = Reconstruction(x_0=images(3), x_T=images(3), x_0_hat=images(3), settings=settings, windows=windows)
+    assert all_rows[1:].windows == windows[1:]
+    assert torch.equal(all_rows[1:].x_0, images(3)[1:])
+    assert all_rows.to("meta").windows == windows
+    assert {tensor.device.type for tensor in all_rows.to("meta").tensors.values()} == {"meta"}
+
+
 def test_network_calls_are_counted(model: DiffusionModel) -> None:
     calls = []
     handle = model.network.register_forward_hook(lambda *_: calls.append(1))
@@ -249,6 +267,7 @@ def test_network_calls_are_counted(model: DiffusionModel) -> None:
         assert len(calls) == network_calls(model, settings) == expected
         assert network_calls(model, replace(settings, crop="windows:3")) == 3 * expected
     handle.remove()
+    assert network_calls(model, replace(plain, solver="autoencoder", second_view=True)) == 2  # of the autoencoder
 
 
 class HostReads(TorchDispatchMode):

@@ -130,7 +130,6 @@ class Manifest:
             StorageError: the folder cannot be written to, or another process has it.
             InputError: the table is damaged, and names the file; or the folder is a file.
         """
-        self._folder = folder
         self._getting = threading.Lock()
         with contextlib.ExitStack() as claimed:
             claimed.enter_context(
