@@ -62,6 +62,7 @@ def test_a_row_has_the_places_of_windows_and_the_mean_distance_in_the_second_lay
     result = FileResult(found=FoundImage(Path("a.jpg"), "a.jpg"), reconstruction=made)
     row = keep(result, MapStore(tmp_path, settings), None)
     assert (row.windows, row.lpips, row.mean_error) == ("0,16 24,8", pytest.approx(0.3), 0.25)
+    assert row.path == str(Path.cwd() / "a.jpg")
 
 
 def test_second_time_only_the_failed_file_is_tried(model: DiffusionModel, pictures: Path, tmp_path: Path) -> None:

@@ -15,9 +15,12 @@ from rediffuse.dire.job import in_threads, load_file, reconstruct_files
 from rediffuse.dire.reconstruct import reconstruct
 from rediffuse.dire.settings import DireSettings
 from rediffuse.errors import ConfigError
-from rediffuse.images.find import FoundImage, find_images
+from rediffuse.images.changes import Change, ChangedImage
+from rediffuse.images.find import FoundImage, MemoryImage, find_images
+from rediffuse.images.limits import Limits
 from rediffuse.images.tensors import to_tensor
 from rediffuse.images.windows import textured_windows
+from rediffuse.models.config import Precision
 from rediffuse.zoo.model import DiffusionModel
 
 
@@ -37,6 +40,37 @@ def test_one_result_per_file_in_order_whatever_the_batch(
             assert result.reconstruction is not None
             alone = reconstruct(model, loaded.x_0, settings)
             assert torch.allclose(result.reconstruction.x_0_hat, alone.x_0_hat, rtol=0, atol=1e-4)
+            assert result.original is loaded.original is None  # unless they are asked for
+
+
+def test_images_in_memory_and_changed_copies_have_no_facts_of_a_file(model: DiffusionModel) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (24, 16, 3), dtype=np.uint8)
+    copy = ChangedImage(MemoryImage(pixels, "image 1"), Change("crop", 0.75))
+    files = [MemoryImage(pixels, "image 0"), copy, MemoryImage(pixels[:4], "image 2")]
+    settings = DireSettings.for_model(model, steps=2)
+    whole, changed, small = reconstruct_files(model, files, settings, batch_size=2, with_originals=True)
+    assert whole.reconstruction is not None
+    assert torch.equal(whole.reconstruction.x_0[0], to_tensor(pixels[4:20]))
+    assert whole.original is not None
+    assert changed.reconstruction is not None
+    assert changed.original is None
+    assert (small.found, small.reason) == (files[2], "image 2: 16x4 pixels, at least 8 on each side are needed")
+    assert [result.meta for result in (whole, changed, small)] == [None] * 3
+
+
+def test_the_limits_of_a_file_are_those_of_its_copies(model: DiffusionModel, pictures: Path) -> None:
+    copies = [
+        ChangedImage(FoundImage(pictures / "photo.png", "photo.png", limits=Limits(max_pixels=most)), change)
+        for most, change in ((479, Change("crop", 0.9)), (480, Change("screenshot", 2.0)), (1920, Change("crop", 0.9)))
+    ]
+    results = list(reconstruct_files(model, copies, DireSettings.for_model(model, steps=2), batch_size=1))
+    original, screenshot, crop = (result.reason for result in results)
+    assert original is not None
+    assert original.startswith(f"{pictures}/photo.png: 24x20 pixels, at most 479 in total are decoded")
+    assert screenshot is not None
+    assert screenshot.startswith(f"{copies[1].source}: ")
+    assert "at most 480 in total" in screenshot
+    assert crop is None
 
 
 def test_meta_tells_codec_size_and_content(model: DiffusionModel, pictures: Path) -> None:
@@ -110,8 +144,14 @@ def test_every_window_is_told_the_class_of_its_file(class_model: DiffusionModel,
             assert torch.allclose(result.reconstruction.x_T, alone.x_T, atol=1e-4)
 
 
-def test_reconstruction_that_overflows_is_a_failed_file(class_model: DiffusionModel, pictures: Path) -> None:
-    settings = DireSettings.for_model(class_model, steps=2)
+@pytest.mark.parametrize(
+    ("precision", "cause"),
+    [("fp32", "the model diverges on this image"), ("bf16", "precision=bf16 may not suffice; fp32 has more")],
+)
+def test_reconstruction_that_overflows_is_a_failed_file(
+    class_model: DiffusionModel, pictures: Path, precision: Precision, cause: str
+) -> None:
+    settings = DireSettings.for_model(class_model, steps=2, precision=precision)
     loaded = load_file(FoundImage(pictures / "photo.png", "photo.png", label=2), settings)
     bias = class_model.network.out[2].bias
     with torch.no_grad():
@@ -124,7 +164,7 @@ def test_reconstruction_that_overflows_is_a_failed_file(class_model: DiffusionMo
             bias.copy_(before)
     assert result.reconstruction is None
     assert (result.found, result.meta) == (loaded.found, loaded.meta)
-    assert "photo.png: the reconstruction is not finite: the model diverges on this image" in (result.reason or "")
+    assert result.reason == f"{pictures / 'photo.png'}: the reconstruction is not finite: {cause}"
 
 
 def test_classes_reach_their_files(class_model: DiffusionModel, pictures: Path) -> None:
@@ -153,6 +193,26 @@ def test_numbers_below_1_are_refused_by_name(model: DiffusionModel, name: str) -
     assert list(reconstruct_files(model, [], DireSettings.for_model(model), **least)) == []
     with pytest.raises(ConfigError, match=f"^{name}=0: at least 1 is needed$"):
         next(reconstruct_files(model, [], DireSettings.for_model(model), **least | {name: 0}))
+
+
+@pytest.mark.parametrize(
+    ("crop", "num_files", "steps", "is_measured"),
+    [("center", 7, 40, False), ("center", 7, 50, True), ("windows:2", 4, 100, False), ("windows:2", 4, 125, True)],
+)
+def test_a_batch_size_is_measured_if_the_calls_of_all_files_take_50_times_as_long_and_is_recorded(
+    model: DiffusionModel,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    crop: str,
+    num_files: int,
+    steps: int,
+    is_measured: bool,
+) -> None:
+    caplog.set_level("DEBUG", "rediffuse.zoo.batch_size")
+    settings = DireSettings.for_model(model, steps=steps, crop=crop)
+    reconstruct_files(model, [], settings, batch_size="auto", num_files=num_files, folder=tmp_path)
+    assert bool(caplog.records) == is_measured
+    assert (tmp_path / "batch_size.json").exists()
 
 
 def test_a_batch_that_does_not_fit_in_memory_is_halved_and_the_work_goes_on(

@@ -8,9 +8,8 @@ from rediffuse.dire.manifest import Manifest, Row
 from rediffuse.dire.maps import MapStore
 from rediffuse.dire.settings import DireSettings
 from rediffuse.errors import InputError
-from rediffuse.images.changes import ChangedImage
 from rediffuse.images.decode import printable
-from rediffuse.images.find import FoundImage, MemoryImage
+from rediffuse.images.find import FoundImage
 from rediffuse.images.windows import Window
 from rediffuse.records import digest
 
@@ -104,6 +103,7 @@ def keep(result: FileResult, store: MapStore, previous: Row | None) -> Row:
 
 
 def _row(result: FileResult, settings: DireSettings) -> Row:
+    assert isinstance(result.found, FoundImage), "images in memory have no path"
     lpips = result.reconstruction.lpips if result.reconstruction else None
     width, height = result.meta.size if result.meta else (None, None)
     done = result.reconstruction is not None
@@ -129,6 +129,6 @@ def places(windows: Sequence[Window]) -> str | None:
     return " ".join(f"{window.top},{window.left}" for window in windows) or None
 
 
-def _path(image: FoundImage | MemoryImage | ChangedImage) -> str:
+def _path(image: FoundImage) -> str:
     """The path of a file, which does not depend on the working directory."""
-    return printable(image.absolute().path) if isinstance(image, FoundImage) else image.source
+    return printable(image.absolute().path)
