@@ -2,7 +2,9 @@
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
 import torch
@@ -51,6 +53,9 @@ class GroupNorm(nn.GroupNorm):
         super().__init__(NUM_GROUPS, channels)
 
     def forward(self, input: Tensor) -> Tensor:
+        fused = None if _needs_plain_operations() else _fused_kernel(input)
+        if fused is not None:
+            return fused(input, self.num_groups, self.weight[None], self.bias[None], self.eps, silu=False)
         return self._normalised(input, self.weight, self.bias)
 
     def silu(self, x: Tensor, scale_shift: tuple[Tensor, Tensor] | None = None) -> Tensor:
@@ -58,8 +63,10 @@ class GroupNorm(nn.GroupNorm):
 
         x: (N, C, ...); scale and shift: (N or 1, C, 1, ...).
         """
-        # In a training autograd needs every step, and a compiler fuses them itself.
-        is_plain = torch.is_grad_enabled() or torch.compiler.is_compiling()
+        is_plain = _needs_plain_operations()
+        fused = None if is_plain else _fused_kernel(x)
+        if fused is not None:
+            return fused(x, self.num_groups, *_changed(self, scale_shift), self.eps, silu=True)
         goes_outermost = not is_plain and _has_slow_kernel(x)
         h = x.contiguous() if goes_outermost else x
         if not is_plain and scale_shift is not None and len(scale_shift[0]) == 1:
@@ -78,6 +85,27 @@ class GroupNorm(nn.GroupNorm):
         takes_both = x.device.type == "cpu" and weight.dtype == torch.float32 and x.dtype.itemsize == 2
         h = x if takes_both and not torch.is_grad_enabled() else x.to(weight.dtype)
         return F.group_norm(h, self.num_groups, weight, bias, self.eps).to(x.dtype)
+
+
+def _needs_plain_operations() -> bool:
+    """In a training autograd needs every step, and a compiler fuses them itself."""
+    return torch.is_grad_enabled() or torch.compiler.is_compiling()
+
+
+def _fused_kernel(x: Tensor) -> Callable[..., Tensor] | None:
+    """`group_norm_kernel.group_norm` where it takes x: on a GPU, with the channels of an image innermost."""
+    is_one = x.device.type == "cuda" and x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last)
+    return _triton_kernel() if is_one and x.dtype != torch.float64 else None
+
+
+@cache
+def _triton_kernel() -> Callable[..., Tensor] | None:
+    """None without Triton, which torch's builds for GPUs bring on Linux only."""
+    try:
+        from rediffuse.models.group_norm_kernel import group_norm
+    except ImportError:
+        return None
+    return group_norm
 
 
 def _has_slow_kernel(x: Tensor) -> bool:
