@@ -72,9 +72,7 @@ def trained_process(model: DiffusionModel) -> ProcessConfig:
 
 def own(model: DiffusionModel, precision: Precision) -> Subject:
     """The model as the package runs it."""
-    network = model.denoiser(SamplingSettings(), precision)
-    assert isinstance(network, nn.Module)
-    return _of_network(OWN, precision, network, model, network)
+    return _of_network(OWN, precision, model.network, model, model.denoiser(SamplingSettings(), precision))
 
 
 def plain(model: DiffusionModel) -> Subject:

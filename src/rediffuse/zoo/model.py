@@ -19,6 +19,7 @@ from rediffuse.models.checkpoints import require_finite, require_fit
 from rediffuse.models.config import AS_TRAINED, EncoderConfig, Kind, Precision, Preset, UNetConfig
 from rediffuse.models.encoder import EncoderUNetModel
 from rediffuse.models.frequency import GATES, FrequencyGate
+from rediffuse.models.graphs import Replayed
 from rediffuse.models.inference import for_inference
 from rediffuse.models.layout import Layout
 from rediffuse.models.lpips import LEAST_SIDE, read_lpips
@@ -273,7 +274,8 @@ class DiffusionModel(TrainedModel[UNetModel | SuperResModel | PipelineNetwork]):
         """The network as a function for samplers, under the settings of a reconstruction or a sample, at a precision.
 
         It is a copy of the network for inference (`models.inference.for_inference`), to be made once per job and not
-        used after a change of the weights. The network of a pipeline is not copied, but called in autocast.
+        used after a change of the weights. On a GPU its calls become a CUDA graph (`models.graphs`). The network of a
+        pipeline is not copied, but called in autocast.
 
         Args:
             settings: the filter of the skip connections, prompt and guidance.
@@ -287,7 +289,8 @@ class DiffusionModel(TrainedModel[UNetModel | SuperResModel | PipelineNetwork]):
             return _in_autocast(self.network.prompted(settings.prompt, settings.guidance_scale), precision)
         network = for_inference(self.network, DTYPES[precision])
         preset = Preset.parse(settings.frequency)
-        return network if preset == AS_TRAINED else partial(network, frequency=preset)
+        call = network if preset == AS_TRAINED else partial(network, frequency=preset)
+        return Replayed(call) if self.device.type == "cuda" else call
 
 
 def _in_autocast(network: Callable[..., Tensor], precision: Precision) -> Callable[..., Tensor]:
