@@ -28,9 +28,9 @@ def cuda_graph(compute: Callable[[], Tensor], device: torch.device) -> tuple[Ten
 class Replayed:
     """A network for inference, whose calls are replayed where they have the shape of the recorded one.
 
-    The second of two calls in a row with equal shapes is recorded, so a short job records nothing. A smaller batch, such
-    as the last one, is padded: the other rows keep what they held. Calls of other shapes, or with gradients, run the
-    network itself; so do all calls after a recording that failed, which is a warning. Not for several threads.
+    The second of two calls in a row with equal shapes is recorded, so a short job records nothing. A smaller batch,
+    such as the last one, is padded: the other rows keep what they held. Calls of other shapes, or with gradients, run
+    the network itself; so do all calls after a recording that failed, which is a warning. Not for several threads.
 
     Args:
         network: (x_t (N, ...), timesteps (N,), **conditioning (N, ...) each) -> (N, ...), all on one device. It must
