@@ -3,6 +3,7 @@
 `benchmarks/server.py schema` makes 10,000 of them.
 """
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -19,3 +20,11 @@ def test_no_request_of_schemathesis_is_answered_otherwise_than_described(site: R
     command = [sys.executable, "-c", program, *words]
     run = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)  # it keeps a cache there
     assert run.returncode == 0, run.stdout[-5000:] + run.stderr[-2000:]
+
+
+def test_every_reference_of_the_description_is_in_it(site: Running) -> None:
+    with site.client() as client:
+        answer = client.get("/api/openapi.json")
+    references = set(re.findall(r'"#/components/schemas/(\w+)"', answer.text))
+    assert {"Problem", "JobStatus"} <= references
+    assert references <= set(answer.json()["components"]["schemas"])
