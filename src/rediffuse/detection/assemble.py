@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from rediffuse.detection.calibration import Calibration, fit_calibration
+from rediffuse.detection.calibration import Calibration, Thresholds, fit_calibration
 from rediffuse.detection.config import Limits
 from rediffuse.detection.detector import Detector
 from rediffuse.detection.familiarity import Familiarity
@@ -33,6 +33,17 @@ class LeftOutResults:
     alone."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class OperatingPoint:
+    """The parts of a detector that follow from left-out results."""
+
+    calibration: Calibration
+    thresholds: Thresholds
+    left_out: LeftOut
+    farthest: float
+    """See `Familiarity.limit`."""
+
+
 def assemble(
     scorer: Scorer,
     familiarity: Familiarity,
@@ -51,8 +62,28 @@ def assemble(
         limits: where there are too few images for a limit, the smallest possible one takes its place.
         training: the record; the calibration error is added.
     """
-    labels = np.array([image.label for image in results.images])
-    calibration = fit_calibration(labels, results.logits)
+    point = operating_point(results, limits)
+    labels, logits = np.array([image.label for image in results.images]), results.logits
+    return Detector(
+        scorer=scorer,
+        familiarity=replace(familiarity, limit=point.farthest),
+        settings=settings,
+        calibration=point.calibration,
+        thresholds=point.thresholds,
+        left_out=point.left_out,
+        training={
+            **training,
+            "calibration_error": {
+                "before": expected_calibration_error(labels, UNCALIBRATED.probabilities(logits)),
+                "after": expected_calibration_error(labels, point.calibration.probabilities(logits)),
+            },
+        },
+    )
+
+
+def operating_point(results: LeftOutResults, limits: Limits) -> OperatingPoint:
+    """What `assemble` chooses. With too few images for a limit, the smallest possible one takes its place."""
+    calibration = fit_calibration(np.array([image.label for image in results.images]), results.logits)
     probabilities = calibration.probabilities(results.logits)
 
     def scores(rows: np.ndarray) -> LeftOut:
@@ -65,22 +96,12 @@ def assemble(
     assert left_out is not None
     # Groups of both classes together; the class is the collection.
     names = (f"{CLASSES[image.label]}/{image.group}" for image in results.images)
-    farthest = first_error(by_group(names, results.distances.tolist()), limits.unfamiliar_rate)
-    return Detector(
-        scorer=scorer,
-        familiarity=replace(familiarity, limit=farthest),
-        settings=settings,
+    return OperatingPoint(
         calibration=calibration,
         thresholds=left_out.thresholds(
             max(limits.max_false_alarms, left_out.smallest_limit("real")),
             max(limits.max_misses, left_out.smallest_limit("generated")),
         ),
         left_out=left_out,
-        training={
-            **training,
-            "calibration_error": {
-                "before": expected_calibration_error(labels, UNCALIBRATED.probabilities(results.logits)),
-                "after": expected_calibration_error(labels, probabilities),
-            },
-        },
+        farthest=first_error(by_group(names, results.distances.tolist()), limits.unfamiliar_rate),
     )
