@@ -2,11 +2,11 @@
 
     python benchmarks/detector_search.py --data FOLDER/aligned --originals FOLDER/originals --out RUN
 
-`benchmarks/detector_data.py` makes the two folders. Every candidate is a classifier of windows of 32 pixels:
-a logistic regression of features that are pooled over the windows of an image, or a small convolutional network. Fits,
-choices and thresholds never use the fold that they are judged by (nested cross-validation over whole groups); only the
-networks, which have no choices to make, are nested once. Reconstructions, denoised windows and results are kept in RUN,
-so a second call continues, and `rediffuse train detector --out RUN` uses the same reconstructions.
+`benchmarks/detector_data.py` makes the two folders. Every candidate is a logistic regression of features of windows of
+32 pixels, pooled over the windows of an image; `benchmarks/new_collections.py` compares networks. Fits, choices and
+thresholds never use the fold that they are judged by (nested cross-validation over whole groups). Reconstructions,
+denoised windows and results are kept in RUN, so a second call continues, and `rediffuse train detector --out RUN` uses
+the same reconstructions.
 """
 
 import json
@@ -18,16 +18,14 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from script import read_flags
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor
 from tqdm import tqdm
 
-from rediffuse.detection.calibration import fit_calibration
 from rediffuse.detection.config import InputName
 from rediffuse.detection.detector import Detector
 from rediffuse.detection.evaluate import Outcome
 from rediffuse.detection.features import pooled
-from rediffuse.detection.labelled import CLASSES, find_labelled, left_out_scores
+from rediffuse.detection.labelled import CLASSES, find_labelled
 from rediffuse.detection.metrics import mean_auc
 from rediffuse.dire.bands import band_profile
 from rediffuse.files import atomic_write, write_bytes
@@ -39,7 +37,6 @@ from rediffuse.training.reconstructions import ReconstructionCache
 from rediffuse.zoo.model import DiffusionModel, load
 
 FEATURES: tuple[InputName, ...] = ("bands", "bands_mean", "bands_ycc", "bands_image")
-EPOCHS, BATCH = 10, 256
 LIMITS = (0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4)
 
 
@@ -61,8 +58,6 @@ class Flags:
     """Depths of the reconstructions, of 20 steps."""
     timesteps: tuple[int, ...] = (5, 20, 50, 200)
     """Timesteps of 1000 whose noise is added for a denoising error."""
-    networks: bool = True
-    """Also train convolutional networks."""
     figure: Path | None = None
     """File for a figure of coverage against error."""
     batch_size: int = 32
@@ -88,8 +83,6 @@ def main(args: Flags) -> None:
         table.add("denoising errors, every t", table.with_features(together, len(denoised) * args.windows))
     for name in ("image", "image_ycc"):
         table.add(f"control `{name}`", table.with_features(depth.samples.inputs[name], 0))
-    if args.networks:
-        table.add_networks()
     table.print()
     if args.figure is not None:
         table.draw(args.figure)
@@ -179,65 +172,24 @@ class Table:
             **of_changed,
         }
 
-    def windows(self) -> tuple[list[Tensor], list[Tensor]]:
-        """The windows (W, 3, S, S) of every image, and their errors at the first depth; float16."""
+    def windows(self) -> list[Tensor]:
+        """The windows (W, 3, S, S) of every image, float16."""
         found = {image.found.name: image.found for image in self.images}
         settings = self.measured[0].settings
         results = {r.found.name: r.reconstruction for r in self.cache.reconstruct(list(found.values()), settings)}
-        kept = [results[image.found.name] for image in self.images]
-        return [one.x_0.half() for one in kept if one], [one.error.half() for one in kept if one]
+        return [one.x_0.half() for image in self.images if (one := results[image.found.name])]
 
     def denoising_features(self, t: int) -> np.ndarray:
         """(N, 2 * 2K): relative error and coherence by band of the denoised windows, pooled over windows."""
         path = self.args.out / "denoised" / f"{t}.npy"
         if not path.exists():
             rows = []
-            for x_0 in tqdm(self.windows()[0], f"t = {t}", unit="image"):
+            for x_0 in tqdm(self.windows(), f"t = {t}", unit="image"):
                 profile = band_profile(x_0.float(), denoised(self.model, x_0.float(), t))
                 rows.append(pooled(torch.cat([profile.energies, profile.coherences], dim=1).double().numpy()))
             with atomic_write(path) as file:
                 np.save(file, np.stack(rows))
         return np.load(path)
-
-    def add_networks(self) -> None:
-        """Rows for small networks on the errors, on the windows, and on both."""
-        x_0, errors = self.windows()
-        for name, parts in {"errors": (errors,), "windows": (x_0,), "errors and windows": (errors, x_0)}.items():
-            path = self.args.out / "networks" / f"{name.replace(' ', '_')}.npy"
-            if not path.exists():
-                images = [torch.cat(tensors, dim=1) for tensors in zip(*parts, strict=True)]
-                with atomic_write(path) as file:
-                    np.save(file, self.network_logits(images, name))
-            calls = 0 if name == "windows" else self.measured[0].network_calls
-            row = self.figures(f"network on {name}", calls, self.network_outcomes(np.load(path)))
-            self.rows[f"network on {name}"] = row
-            print(json.dumps(row), flush=True)
-
-    def network_logits(self, images: Sequence[Tensor], name: str) -> np.ndarray:
-        """The mean logit of each image's windows, by a network that was trained without its fold."""
-        logits = np.empty(len(images))
-        for fold in tqdm(range(self.folds.max() + 1), f"network on {name}", unit="fold"):
-            fit = np.flatnonzero((self.folds != fold) & (self.kinds == 1)).tolist()
-            windows = torch.cat([images[row] for row in fit])
-            labels = torch.cat([torch.full((len(images[row]),), self.labels[row]) for row in fit])
-            network = trained_network(windows, labels.float())
-            with torch.inference_mode():
-                for row in np.flatnonzero(self.folds == fold).tolist():
-                    logits[row] = network(images[row].float()).mean().item()
-        return logits
-
-    def network_outcomes(self, logits: np.ndarray) -> list[Outcome]:
-        """Calibration and thresholds for each fold from the logits of the other folds."""
-        outcomes: dict[int, Outcome] = {}
-        for fold in range(self.folds.max() + 1):
-            others = np.flatnonzero(self.folds != fold).tolist()
-            calibration = fit_calibration(self.labels[others], logits[others])
-            scores = calibration.probabilities(logits)
-            left_out = left_out_scores([self.images[row] for row in others], scores[others].tolist())
-            thresholds = left_out.thresholds(self.config.limits.max_false_alarms, self.config.limits.max_misses)
-            for row in np.flatnonzero(self.folds == fold).tolist():
-                outcomes[row] = Outcome(float(scores[row]), thresholds.decide(scores[row]), None)
-        return [outcomes[row] for row in range(len(logits))]
 
     def print(self) -> None:
         headings = ("input", "network calls", "AUC, originals", "AUC, aligned", "photographs called generated", "worst")
@@ -288,33 +240,6 @@ def denoised(model: DiffusionModel, x_0: Tensor, t: int) -> Tensor:
     noise = torch.randn(x_0.shape[1:], generator=torch.Generator().manual_seed(0)).expand_as(x_0)
     with torch.inference_mode():
         return process.predict_x_0(model.network, process.q_sample(x_0, t, noise), t)
-
-
-def trained_network(windows: Tensor, labels: Tensor) -> nn.Module:
-    """A network from windows (N, C, S, S) to logits (N, 1), in eval mode; each class has the same weight."""
-    layers: list[nn.Module] = [nn.BatchNorm2d(windows.shape[1])]
-    channels = windows.shape[1]
-    for width, stride in ((24, 1), (48, 2), (96, 2)):
-        layers += [nn.Conv2d(channels, width, 3, stride, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
-        channels = width
-    network = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(0.2), nn.Linear(channels, 1))
-    optimiser = torch.optim.AdamW(network.parameters(), lr=2e-3, weight_decay=0.01)
-    num_steps = EPOCHS * (len(labels) // BATCH)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 2e-3, num_steps)
-    generator = torch.Generator().manual_seed(0)
-    weight = (labels == 0).sum() / (labels == 1).sum()
-    for _ in range(EPOCHS):
-        for rows in torch.randperm(len(labels), generator=generator).split(BATCH)[: len(labels) // BATCH]:
-            batch = windows[rows].float()
-            turns = int(torch.randint(4, (), generator=generator))
-            loss = F.binary_cross_entropy_with_logits(
-                network(torch.rot90(batch, turns, (2, 3)))[:, 0], labels[rows], pos_weight=weight
-            )
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
-            schedule.step()
-    return network.eval()
 
 
 if __name__ == "__main__":
