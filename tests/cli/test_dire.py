@@ -96,7 +96,7 @@ def test_killed_run_is_taken_up_where_it_was_and_a_third_does_nothing(
 def test_a_run_that_is_killed_while_it_fills_a_shard_loses_and_repeats_nothing(
     pictures: Path, tmp_path: Path, model: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    out, flags = tmp_path / "out", ("--batch-size", "1", "--steps", "20", "--store", "shards")
+    out, flags = tmp_path / "out", ("--batch-size", "1", "--steps", "10", "--store", "shards")
     words = ["dire", str(pictures), "--out", str(out), "--model", model, "--device", "cpu", *flags]
     done = kill_with_a_first_row(words, out)
     with (out / "shards" / "00000.tar").open("ab") as shard:

@@ -207,8 +207,9 @@ def broken(tmp_path: Path, file: str, content: str) -> Path:
             r"code of its own \(mine.Net",
         ),
         ("model_index.json", '{"unet": ["diffusers", "UNot"], "scheduler": ["mine", "S"]}', ConfigError, "has no UNot"),
-        ("unet/config.json", "{}", CheckpointError, "cannot be loaded as UNet2DModel"),
-        ("unet/diffusion_pytorch_model.safetensors", "", CheckpointError, "cannot be loaded as UNet2DModel"),
+        ("unet/config.json", "{}", CheckpointError, "unet: has .* bytes of weights, but the network of its"),
+        ("unet/config.json", "x", CheckpointError, "cannot be loaded as UNet2DModel"),
+        ("unet/diffusion_pytorch_model.safetensors", "", CheckpointError, "unet: has 0 bytes of weights"),
     ],
 )
 def test_a_broken_folder_is_one_line(tmp_path: Path, file: str, content: str, error: type, message: str) -> None:
