@@ -195,9 +195,7 @@ def _flow_of(config: Mapping[str, Any], num_tokens: int, has_levels: bool) -> Sc
         # A line through two points: the shift at the shortest and the longest sequence of the training.
         short, long = config["base_image_seq_len"], config["max_image_seq_len"]
         if short == long:
-            raise ConfigError(
-                f"{FLOW}: base_image_seq_len and max_image_seq_len are both {short}; two lengths are needed"
-            )
+            raise ConfigError(f"{FLOW}: base_image_seq_len and max_image_seq_len are both {short}; they must differ")
         slope = (config["max_shift"] - config["base_shift"]) / (long - short)
         shift = config["base_shift"] + slope * (num_tokens - short)
     return SchedulerProcess(
