@@ -113,7 +113,7 @@ def test_a_run_that_is_killed_while_it_fills_a_shard_loses_and_repeats_nothing(
     assert "0 done, 0 failed, 8 done before" in capsys.readouterr().out
     assert call(pictures, out, model, *flags[:4]) == 2
     assert "--store files: " in capsys.readouterr().err
-    assert call(pictures, Path("memory://x"), model, *flags) == 2
+    assert main([*words[:3], "memory://x", *words[4:]]) == 2
     assert "is in a store; a folder on a disk is needed" in capsys.readouterr().err
 
 
