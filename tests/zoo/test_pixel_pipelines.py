@@ -268,6 +268,9 @@ def test_what_a_pipeline_has_not_is_named(tmp_path: Path) -> None:
         rediffuse.reconstruct(model, images(), rediffuse.DireSettings.for_model(model, frequency="freeu"))
     with pytest.raises(ConfigError, match="steps=1001: from 1 to 1000"):
         rediffuse.DireSettings.for_model(model, steps=1001)
+    odd = rediffuse.load(pipelines.pixel(pipelines.ddim(timestep_spacing="odd")))
+    with pytest.raises(ConfigError, match=r"^timestep_spacing=odd, steps=5: odd is not supported"):
+        rediffuse.DireSettings.for_model(odd, steps=STEPS)
     with pytest.raises(ConfigError, match="is a pipeline of diffusers, which its save_pretrained writes"):
         model.save(tmp_path / "model")
     with pytest.raises(CheckpointError, match="is a pipeline of diffusers; a model of rediffuse is needed"):

@@ -33,7 +33,8 @@ class DetectorTraining(Decoding):
     """Folder of `rediffuse dire` on `data` with the same settings, in files or shards: its maps are read, and nothing
     is reconstructed. For the features map, map_8bit and map_energies."""
     features: tuple[InputName, ...] = ("bands",)
-    """Inputs of the classifier; the best one is taken. Those with map: a ResNet-50, needs train/ and so on."""
+    """Inputs of the classifier; the best one is taken. map, map_8bit and map_bands: a ResNet-50, needs train/ and
+    so on."""
     steps: int = DireSettings.steps
     """Length of the timestep grid."""
     depths: tuple[int, ...] = (5,)

@@ -14,6 +14,7 @@ from rediffuse.diffusion.config import Prediction, Variance
 from rediffuse.diffusion.process import GaussianDiffusion
 from rediffuse.diffusion.schedule import NoiseSchedule
 from rediffuse.errors import ConfigError, nearest
+from rediffuse.stores import one_line
 
 SCHEDULERS = (
     "DDIMScheduler",
@@ -207,4 +208,8 @@ def _set_steps(scheduler: Any, steps: int, **options: Any) -> None:
     num_timesteps = scheduler.config.num_train_timesteps
     if not 1 <= steps <= num_timesteps:
         raise ConfigError(f"steps={steps}: from 1 to {num_timesteps}, the timesteps of the scheduler, are allowed")
-    scheduler.set_timesteps(steps, **options)
+    try:
+        scheduler.set_timesteps(steps, **options)
+    except ValueError as error:  # another spacing of timesteps
+        spacing = scheduler.config.get("timestep_spacing")
+        raise ConfigError(f"timestep_spacing={spacing}, steps={steps}: {one_line(error)}") from None
