@@ -58,10 +58,9 @@ def test_hash_and_thumbnail_both_have_to_be_similar() -> None:
 
 def test_files_of_the_same_bytes_are_told_from_those_that_look_alike() -> None:
     first, second, third = (examined(number) for number in range(3))
-    assert find_duplicates([first, second, replace(third, sha256=first.sha256)]) == (
-        Duplicate(files=("0.png", "2.png"), same_bytes=True, across=()),
-    )
-    assert find_duplicates([first, alike(first, second), replace(third, sha256=first.sha256)]) == (
+    same = replace(alike(first, third), sha256=first.sha256)
+    assert find_duplicates([first, second, same]) == (Duplicate(files=("0.png", "2.png"), same_bytes=True, across=()),)
+    assert find_duplicates([first, alike(first, second), same]) == (
         Duplicate(files=("0.png", "1.png", "2.png"), same_bytes=False, across=()),
     )
 
@@ -81,7 +80,7 @@ def test_pictures_that_only_a_third_one_connects_are_one_set() -> None:
 
 def test_pairs_are_found_among_more_files_than_are_compared_at_once() -> None:
     files = [examined(number) for number in range(1100)]
-    pairs = [(3, 4), (5, 900), (511, 512), (600, 1023), (1024, 1099)]
+    pairs = [(3, 4), (5, 900), (511, 700), (512, 800), (600, 1023), (1024, 1099)]
     for first, second in pairs:
         files[second] = alike(files[first], files[second], range(20))
     assert sets(files) == [(f"{first}.png", f"{second}.png") for first, second in pairs]

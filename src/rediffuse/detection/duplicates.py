@@ -100,13 +100,7 @@ def _duplicate(files: Sequence[Examined]) -> Duplicate:
 
 
 def _alike_pairs(seen: Sequence[Examined]) -> Iterator[tuple[int, int]]:
-    """Pairs of indices of files with the same bytes, or with similar perceptual hashes and thumbnails."""
-    first_with: dict[str, int] = {}
-    for place, one in enumerate(seen):
-        if (first := first_with.setdefault(one.sha256, place)) != place:
-            yield first, place
-    if not seen:
-        return
+    """Pairs of indices of files with similar perceptual hashes and thumbnails; those of the same bytes are equal."""
     signs = np.array([one.hash for one in seen], dtype=np.float32) * 2 - 1  # (N, 256)
     thumbnails = np.array([one.thumbnail for one in seen])
     for start in range(0, len(seen), 512):
