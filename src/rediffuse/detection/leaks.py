@@ -201,7 +201,7 @@ def _statements(facts: Sequence[FileFacts], labels: np.ndarray) -> Iterator[Iter
         known = np.array([number is not None for number in numbers])
         if min(np.bincount(labels[known], minlength=2)) < FEWEST:
             continue
-        values = np.array([number for number in numbers if number is not None], dtype=float)
+        values = np.array([number for number in numbers if number is not None])
         limits = np.unique(np.quantile(values, np.linspace(0, 1, 100), method="lower"))
         yield (_difference(f"{words} is at most {limit:.4g}", values <= limit, labels[known]) for limit in limits)
 
