@@ -7,6 +7,7 @@ from scipy.stats import norm
 from rediffuse.detection import metrics
 from rediffuse.detection.metrics import (
     Interval,
+    auc_change,
     auc_interval,
     bootstrap_aucs,
     expected_calibration_error,
@@ -179,6 +180,21 @@ def test_images_that_are_repeated_within_their_group_do_not_narrow_the_interval(
     once = group_auc_interval(labels, scores, ids(labels))
     often = group_auc_interval(np.repeat(labels, 9), np.repeat(scores, 9), np.repeat(ids(labels), 9))
     assert [often.low, often.value, often.high] == pytest.approx([once.low, once.value, once.high])
+
+
+def test_a_change_of_the_auc_is_that_of_the_same_resampled_images():
+    labels, before = two_gaussians(60, 40, shift=1)
+    after = before + np.random.default_rng(1).normal(size=100) - 0.5 * labels
+    wins = [np.greater.outer(scores[labels == 1], scores[labels == 0]).astype(int) for scores in (before, after)]
+    generator = np.random.default_rng(2)
+    drawn = [np.ix_(generator.choice(40, 40), generator.choice(60, 60)) for _ in range(400)]
+    slow = [(wins[1] - wins[0])[images].mean() for images in drawn]
+    interval = auc_change(labels, before, after)
+    assert interval.value == pytest.approx(roc_auc(labels, after) - roc_auc(labels, before))
+    assert [interval.low, interval.high] == pytest.approx(np.quantile(slow, [0.025, 0.975]), abs=0.02)
+    assert interval == auc_change(labels, before, after)
+    same = auc_change(labels, before, 2 * before)
+    assert (same.low, same.value, same.high) == (0, 0, 0)
 
 
 def test_ties_between_groups_count_half():

@@ -17,6 +17,7 @@ from rediffuse.detection.judge import judge
 from rediffuse.detection.labelled import LabelledImage, find_labelled
 from rediffuse.detection.metrics import roc_auc
 from rediffuse.detection.robustness import (
+    COLUMNS,
     STRENGTHS,
     RobustnessRow,
     changes_of,
@@ -109,7 +110,7 @@ def test_an_unreadable_file_is_reported_once_and_left_out(
         rows = [measure(model, detector, images, change, digest="") for change in (None, Change("blur", 1))]
     assert [(row.num_real, row.num_generated) for row in rows] == [(2, 2), (2, 2)]
     assert [record.levelname for record in caplog.records] == ["ERROR"]
-    assert "words.png" in caplog.text
+    assert caplog.messages[0].startswith(f"{folder}/real/words.png: is not an image")
 
 
 def test_a_class_that_no_image_of_is_large_enough_has_no_figures(model: DiffusionModel, tmp_path: Path) -> None:
@@ -172,6 +173,7 @@ def test_rows_are_read_as_they_were_written_in_their_order(tmp_path: Path) -> No
     [
         (b"a,b\n1,2\n", "is not a table of `rediffuse eval robustness`; give another file"),
         (b"", "is not a table of `rediffuse eval robustness`"),
+        (f"{','.join(COLUMNS[:-1])},hash\n".encode(), "is not a table of `rediffuse eval robustness`"),
         (b"\xff\xfe", "cannot be read: "),
     ],
 )

@@ -140,6 +140,13 @@ def group_auc_interval(
     return percentile_interval(roc_auc(labels, scores), aucs)
 
 
+def auc_change(labels: np.ndarray, before: np.ndarray, after: np.ndarray) -> Interval:
+    """The AUC of other scores of the same images minus that of the first, and its interval over images (paired)."""
+    each = np.arange(len(labels))
+    aucs = [group_bootstrap_aucs(labels, scores, each, resamples=2000, seed=0) for scores in (before, after)]
+    return percentile_interval(roc_auc(labels, after) - roc_auc(labels, before), aucs[1] - aucs[0])
+
+
 def group_bootstrap_aucs(
     labels: np.ndarray, scores: np.ndarray, groups: np.ndarray, *, resamples: int, seed: int
 ) -> np.ndarray:

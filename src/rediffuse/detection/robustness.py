@@ -169,7 +169,7 @@ def write_rows(path: Path, rows: Iterable[RobustnessRow]) -> None:
         StorageError: the file cannot be written.
     """
     order = [key_of(change) for change in changes_of(STRENGTHS)]
-    text = io.StringIO(newline="")
+    text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     writer.writeheader()
     writer.writerows(asdict(row) for row in sorted(rows, key=lambda row: order.index(row.key)))

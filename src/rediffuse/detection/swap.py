@@ -4,20 +4,15 @@ The images of one class only are re-encoded as JPEG. They show the same pictures
 generated images should hardly change.
 """
 
-import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rediffuse.detection.metrics import Interval, auc_interval, group_bootstrap_aucs, percentile_interval, roc_auc
-from rediffuse.errors import ImageError, InputError
-from rediffuse.files import write_bytes
-from rediffuse.images import degrade
-from rediffuse.images.decode import decode
-from rediffuse.images.encode import png_bytes
+from rediffuse.detection.metrics import Interval, auc_change, auc_interval
+from rediffuse.errors import InputError
+from rediffuse.images.changes import Change, ChangedImage
 from rediffuse.images.find import FoundImage
 from rediffuse.progress import Progress, counted, unobserved
 
@@ -84,17 +79,15 @@ def swap_test(
     """
     from rediffuse.detection.judge import judge
 
-    def probabilities(files: Sequence[FoundImage], what: str) -> dict[str, float]:
+    def probabilities(files: Sequence[FoundImage | ChangedImage], what: str) -> dict[str, float]:
         verdicts = judge(model, files, detector, batch_size=batch_size, workers=workers)
         judged = counted(verdicts, what, len(files), progress)
         return {verdict.file: verdict.probability for verdict in judged if verdict.probability is not None}
 
-    with tempfile.TemporaryDirectory() as folder:
-        before = probabilities([found for found, _ in images], "swap test: as they are")
-        usable = [(found, label) for found, label in images if found.name in before]
-        encoded = [_encoded(found, Path(folder) / f"{place}.png", quality) for place, (found, _) in enumerate(usable)]
-        after = probabilities([found for found in encoded if found is not None], f"swap test: JPEG {quality}")
-    usable = [(found, label) for found, label in usable if found.name in after]
+    before = probabilities([found for found, _ in images], "swap test: as they are")
+    encoded = [ChangedImage(found, Change("jpeg", quality)) for found, _ in images if found.name in before]
+    after = probabilities(encoded, f"swap test: JPEG {quality}")
+    usable = [(found, label) for found, label in images if found.name in after]
     labels = np.array([label for _, label in usable])
     if set(labels.tolist()) != {0, 1}:
         raise InputError("the swap test needs images of both classes that can be judged")
@@ -104,23 +97,6 @@ def swap_test(
         num_generated=int((labels == 1).sum()),
         quality=quality,
         unchanged=auc_interval(labels, plain),
-        real=_moved(labels, plain, np.where(labels == 0, swapped, plain)),
-        generated=_moved(labels, plain, np.where(labels == 1, swapped, plain)),
+        real=auc_change(labels, plain, np.where(labels == 0, swapped, plain)),
+        generated=auc_change(labels, plain, np.where(labels == 1, swapped, plain)),
     )
-
-
-def _encoded(found: FoundImage, path: Path, quality: int) -> FoundImage | None:
-    """The file after a JPEG, stored as PNG; None if it can no longer be read."""
-    try:
-        pixels = decode(found.path, found.limits).pixels
-    except ImageError:
-        return None
-    write_bytes(path, png_bytes(degrade.jpeg(pixels, quality)))
-    return replace(found, path=path)
-
-
-def _moved(labels: np.ndarray, before: np.ndarray, after: np.ndarray) -> Interval:
-    """The change of the AUC, and its interval over images (paired)."""
-    each = np.arange(len(labels))
-    aucs = [group_bootstrap_aucs(labels, scores, each, resamples=2000, seed=0) for scores in (before, after)]
-    return percentile_interval(roc_auc(labels, after) - roc_auc(labels, before), aucs[1] - aucs[0])
