@@ -28,7 +28,7 @@ class Familiarity:
                 because a mean over few windows varies more than those of the training. None does not check this.
         """
         offsets = features[:, None] - self.centres  # (N, 2, F)
-        squared = np.einsum("ncf,fg,ncg->nc", offsets, self.precision, offsets)
+        squared = ((offsets @ self.precision) * offsets).sum(axis=2)
         distances = np.sqrt(squared.min(axis=1))
         return distances if num_windows is None else np.where(num_windows < self.fewest_windows, np.inf, distances)
 

@@ -57,7 +57,7 @@ class BandScorer:
     def contributions(self, reconstruction: Reconstruction) -> np.ndarray:
         """The terms of the sum, added up by band; 0 for a band whose features equal the training mean."""
         terms = self._terms(self.input.measure(reconstruction))
-        bands = np.array([-1 if feature.band is None else feature.band for feature in self.input.features])
+        bands = np.array([feature.band for feature in self.input.features])
         return np.stack([terms[:, bands == band].sum(axis=1) for band in range(NUM_BANDS)], axis=1)
 
     def window_contributions(self, reconstruction: Reconstruction) -> np.ndarray:
