@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -24,6 +25,7 @@ from rediffuse.files import (
     sha256_of,
     write_bytes,
 )
+from rediffuse.stores import StoreFolder
 
 
 def test_failed_block_leaves_what_was_there_and_nothing_else(tmp_path: Path) -> None:
@@ -199,6 +201,32 @@ def test_the_next_process_removes_what_a_killed_one_left(tmp_path: Path) -> None
     assert not list((tmp_path / "sub").iterdir())
 
 
+def test_files_of_other_programs_stay_where_no_process_was_killed(tmp_path: Path) -> None:
+    (tmp_path / ".a.png.0c3f81ab.png").touch()
+    with claim(tmp_path):
+        pass
+    assert (tmp_path / ".a.png.0c3f81ab.png").exists()
+
+
+def test_what_cannot_be_removed_from_a_folder_is_named_and_the_folder_can_be_claimed_again(tmp_path: Path) -> None:
+    (tmp_path / ".rediffuse.lock").touch()
+    (tmp_path / ".a.png.0c3f81ab.png").mkdir()
+    with pytest.raises(StorageError, match=r"\.a\.png\.0c3f81ab\.png: could not be removed"), claim(tmp_path):
+        pass
+    (tmp_path / ".a.png.0c3f81ab.png").rmdir()
+    with claim(tmp_path):
+        pass
+
+
+def test_the_claim_has_the_rights_that_the_mask_leaves(tmp_path: Path) -> None:
+    mask = os.umask(0)
+    try:
+        with claim(tmp_path):
+            assert (tmp_path / ".rediffuse.lock").stat().st_mode & 0o777 == 0o666
+    finally:
+        os.umask(mask)
+
+
 def test_a_child_process_does_not_keep_the_folder(tmp_path: Path) -> None:
     script = (
         "import os, sys, time; from pathlib import Path; from rediffuse.files import claim\n"
@@ -245,6 +273,14 @@ def test_a_new_file_is_written_also_on_a_file_system_without_links(
     with atomic_write(tmp_path / "a.txt", replace=False) as partial:
         partial.write_text("new")
     assert [path.read_text() for path in tmp_path.iterdir()] == ["new"]
+
+
+def test_a_file_in_a_store_is_written_and_removed() -> None:
+    path = StoreFolder(f"memory:///{uuid.uuid4()}") / "a.txt"
+    write_bytes(path, b"content")
+    assert path.read_bytes() == b"content"
+    remove(path)
+    assert not path.exists()
 
 
 def test_what_cannot_be_removed_is_named_with_the_reason(tmp_path: Path) -> None:
