@@ -48,7 +48,7 @@ def test_every_file_gets_a_class_of_the_model() -> None:
 
 def test_a_class_that_is_missing_or_wrong_is_named_with_its_file() -> None:
     files = [FoundImage(Path("a.png"), "a.png")]
-    with pytest.raises(ConfigError, match="not class-conditional"):
+    with pytest.raises(ConfigError, match=r"^labels: this model is not class-conditional"):
         with_classes(files, None, {"a.png": 0})
     none, high, low = "no class", "class 3", "class -1"
     for classes, given in ((None, none), ({"b.png": 0}, none), ({"a.png": 3}, high), (-1, low)):

@@ -120,6 +120,13 @@ def test_a_model_of_gray_images_is_refused(model: DiffusionModel) -> None:
     gray = replace(model, network=UNetModel(replace(model.network.config, in_channels=1, out_channels=1)).eval())
     with pytest.raises(ConfigError, match=r"^test: a unet of 1 channels in 2 .* cannot reconstruct images; "):
         Reconstructor(gray, DireSettings.for_model(model, steps=2))
+    with pytest.raises(ConfigError, match="cannot reconstruct images"):
+        DireSettings.for_model(gray)
+
+
+def test_a_model_of_images_has_no_autoencoder_to_use_alone(model: DiffusionModel) -> None:
+    with pytest.raises(ConfigError, match=r"^solver=autoencoder: test has no autoencoder; a latent model has$"):
+        DireSettings.for_model(model, solver="autoencoder")
 
 
 def test_grid_without_an_integer_stride_is_refused_at_once(model: DiffusionModel) -> None:
