@@ -16,12 +16,18 @@ from rediffuse.bench.parts import Options, measure, write_images
 from rediffuse.detection.detect import detect
 from rediffuse.detection.detector import load_detector
 from rediffuse.diffusion import trajectory
+from rediffuse.diffusion.config import ProcessConfig
+from rediffuse.diffusion.guidance import classifier_guidance
 from rediffuse.diffusion.process import SamplerOptions
 from rediffuse.diffusion.samplers import SAMPLERS
-from rediffuse.dire.reconstruct import network_calls
+from rediffuse.dire.reconstruct import Reconstructor, network_calls
+from rediffuse.dire.settings import DireSettings
+from rediffuse.models.config import EncoderConfig, UNetConfig
 from rediffuse.report.page import Report
 from rediffuse.sampling.config import SamplingSettings
-from rediffuse.zoo.model import DiffusionModel, load
+from rediffuse.sampling.sample import denoise
+from rediffuse.zoo.folder import Provenance
+from rediffuse.zoo.model import DiffusionModel, load, meta_network
 
 BF16 = "bf16"
 
@@ -32,9 +38,10 @@ def model() -> DiffusionModel:
 
 
 class Transfers(TorchDispatchMode):
-    """Counts the copies from one device to another."""
+    """Counts the copies from one device to another, and those for which the program waits."""
 
     number = 0
+    waits = 0
 
     def __torch_dispatch__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
@@ -43,6 +50,7 @@ class Transfers(TorchDispatchMode):
         if func in (torch.ops.aten._to_copy.default, torch.ops.aten.copy_.default):
             devices = {leaf.device.type for leaf in tree_leaves((args, out)) if isinstance(leaf, Tensor)}
             self.number += len(devices) > 1
+            self.waits += len(devices) > 1 and not ((kwargs or {}).get("non_blocking") or args[-1] is True)
         return out
 
 
@@ -61,6 +69,52 @@ def test_a_sampler_never_waits_for_the_device(name: str) -> None:
                 trajectory.last(trajectory.invert(name, process, network, x, options))
         transfers.append(counted.number)
     assert transfers[1] == 0  # the tables of the process are on the device since the first loop
+
+
+@pytest.mark.parametrize("frequency", ["trained", "freeu", "sharpen"])
+@pytest.mark.parametrize(("sampler", "eta"), [("ddim", 1.0), ("ddpm", 0.0)])
+def test_sampling_only_sends_noise_to_the_device_and_does_not_wait(sampler: str, eta: float, frequency: str) -> None:
+    """Also with the guidance of a classifier."""
+    model, classifier = (
+        load("default").to("meta"),
+        meta_network("encoder", EncoderConfig(image_size=32, out_channels=3)),
+    )
+    settings = SamplingSettings(sampler=sampler, eta=eta, steps=4, frequency=frequency)
+    network, guidance = model.denoiser(settings), classifier_guidance(classifier.eval(), 2.0)
+    labels = torch.empty(2, dtype=torch.int64, device="meta")
+    transfers = []
+    for _ in range(2):
+        with Transfers() as counted:
+            for _ in denoise(model, network, [1, 2], settings, labels=labels, guidance=guidance):
+                pass
+        transfers.append((counted.number, counted.waits))
+    assert transfers[1] == (1 + 4, 0)  # x_T, and the noise of each step
+
+
+def test_an_upscaled_batch_and_its_noise_are_all_that_is_sent_to_the_device() -> None:
+    network = meta_network("superres", UNetConfig(image_size=32, model_channels=32, channel_mult=(1, 1)))
+    provenance = Provenance(source="meta", sha256="0" * 64)
+    process = ProcessConfig(variance="fixed_large")
+    model = DiffusionModel(network=network.eval(), process_config=process, provenance=provenance)
+    settings = SamplingSettings(steps=4)
+    denoiser = model.denoiser(settings)
+    for _ in range(2):
+        with Transfers() as counted:
+            for _ in denoise(model, denoiser, [1, 2], settings, low_res=torch.zeros(2, 3, 16, 16)):
+                pass
+    assert (counted.number, counted.waits) == (2, 0)
+
+
+def test_a_batch_of_images_and_its_classes_are_sent_to_the_device_without_waiting() -> None:
+    network = meta_network("unet", UNetConfig(image_size=32, model_channels=32, channel_mult=(1, 1), num_classes=3))
+    provenance = Provenance(source="meta", sha256="0" * 64)
+    process = ProcessConfig(variance="fixed_large")
+    model = DiffusionModel(network=network.eval(), process_config=process, provenance=provenance)
+    reconstruct = Reconstructor(model, DireSettings.for_model(model, steps=4, precision=BF16))
+    for _ in range(2):
+        with Transfers() as counted:
+            reconstruct(torch.zeros(2, 3, 32, 32), [0, 2])
+    assert (counted.number, counted.waits) == (2, 0)
 
 
 def test_a_call_of_the_network_copies_little(model: DiffusionModel) -> None:

@@ -14,7 +14,14 @@ from rediffuse.errors import ConfigError
 from rediffuse.models.config import EncoderConfig, FrequencyConfig, Preset, UNetConfig
 from rediffuse.models.encoder import EncoderUNetModel
 from rediffuse.models.flops import flops
-from rediffuse.models.frequency import FrequencyGate, amplify, filter_bands, preset_gains, radial_bands
+from rediffuse.models.frequency import (
+    FrequencyGate,
+    amplify,
+    filter_bands,
+    fixed_gains,
+    preset_gains,
+    radial_bands,
+)
 from rediffuse.models.superres import SuperResModel
 from rediffuse.models.unet import UNetModel
 from rediffuse.zoo.published import PUBLISHED
@@ -343,6 +350,13 @@ def test_a_preset_that_is_none_is_refused(text: str, line: str) -> None:
     with pytest.raises(ConfigError) as error:
         Preset.parse(text)
     assert line in str(error.value)
+
+
+def test_the_gains_of_a_preset_are_made_once() -> None:
+    """A tensor that is made of numbers is copied to a GPU, which has to finish its work before."""
+    half, full = (torch.zeros(1, dtype=dtype) for dtype in (torch.bfloat16, torch.float32))
+    assert fixed_gains((0.1, 0.2), half) is fixed_gains((0.1, 0.2), full)
+    assert fixed_gains((0.1, 0.2), half).shape == (1, 1, 2)
 
 
 @pytest.mark.parametrize(

@@ -8,13 +8,15 @@ from typing import Any
 import pytest
 import torch
 from accelerate import Accelerator
-from tiny import tiny
+from tiny import tiny, tiny_classifier, tiny_superres
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from rediffuse.training.classifier import ClassifierTask
 from rediffuse.training.config import DiffusionTraining
 from rediffuse.training.diffusion import DiffusionTask
 from rediffuse.training.randomness import Place
+from rediffuse.training.superres import SuperResTask
 from rediffuse.training.task import Batch, Terms
 from rediffuse.training.trainer import Trainer
 
@@ -47,17 +49,26 @@ def config_of(sampler: str) -> DiffusionTraining:
     return replace(config, timestep_sampler=sampler)  # type: ignore[arg-type]
 
 
-def trainer_of(task: DiffusionTask) -> Trainer:
+def trainer_of(task: DiffusionTask | ClassifierTask) -> Trainer:
     return Trainer(task, task.config.loop, Accelerator(cpu=True))
 
 
-def batch_of(task: DiffusionTask, step: int) -> Batch:
+def batch_of(task: DiffusionTask | ClassifierTask, step: int) -> Batch:
     x_0 = torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(step)) * 2 - 1
-    return task.draw({"x_0": x_0}, Place(0, step, 4, range(4 * step, 4 * step + 4)))
+    batch = {"x_0": x_0, "y": torch.tensor([0, 1, 0, 1])} if isinstance(task, ClassifierTask) else {"x_0": x_0}
+    return task.draw(batch, Place(0, step, 4, range(4 * step, 4 * step + 4)))
 
 
-def test_a_step_reads_nothing_from_the_device() -> None:
-    task = DiffusionTask(config_of("uniform"))
+@pytest.mark.parametrize(
+    "task",
+    [
+        DiffusionTask(config_of("uniform")),
+        SuperResTask(tiny_superres(Path(), 10, timestep_sampler="uniform")),
+        ClassifierTask(tiny_classifier(Path(), 10)),
+    ],
+    ids=lambda task: task.name,
+)
+def test_a_step_reads_nothing_from_the_device(task: Any) -> None:
     trainer = trainer_of(task)
     batches = [batch_of(task, step) for step in range(4)]
     trainer.train_step(batches[0])  # the optimiser makes its state

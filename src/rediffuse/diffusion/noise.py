@@ -5,6 +5,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from rediffuse.transfer import to_device
+
 Noise = Callable[[Tensor], Tensor]
 
 
@@ -13,7 +15,7 @@ def from_generator(generator: torch.Generator) -> Noise:
 
     def draw(x: Tensor) -> Tensor:
         z = torch.randn(x.shape, generator=generator, device=generator.device, dtype=x.dtype)
-        return z.to(x.device)
+        return to_device(z, x.device)
 
     return draw
 
@@ -34,7 +36,7 @@ class PerSampleNoise:
     def __call__(self, x: Tensor) -> Tensor:
         """Noise (N, ...) like x, where N is the number of seeds."""
         assert len(x) == len(self._generators), f"{len(x)} samples, {len(self._generators)} seeds"
-        return self.normal(x.shape[1:], dtype=x.dtype).to(x.device)
+        return to_device(self.normal(x.shape[1:], dtype=x.dtype), x.device)
 
     def normal(self, shape: Sequence[int], dtype: torch.dtype = torch.float32) -> Tensor:
         """Noise (N, *shape) on the CPU, for example x_T."""

@@ -14,6 +14,7 @@ from rediffuse.dire.bands import BandProfile, band_profile, without_middle
 from rediffuse.dire.settings import AUTOENCODER, DireSettings, facts_of, require_same
 from rediffuse.errors import ConfigError
 from rediffuse.images.windows import Window
+from rediffuse.transfer import to_device
 from rediffuse.zoo.labels import Labels, class_labels
 from rediffuse.zoo.model import DiffusionModel
 from rediffuse.zoo.pipelines.networks import PipelineNetwork
@@ -180,7 +181,7 @@ class Reconstructor:
         """See `reconstruct`."""
         model, settings = self.model, self.settings
         _check_images(x_0, settings)
-        x_0 = x_0.to(model.device)
+        x_0 = to_device(x_0, model.device)
         y = class_labels(model, labels, len(x_0))
         conditioning = {} if y is None else {"y": y}
         options = SamplerOptions(clip_denoised=settings.clip and model.autoencoder is None, conditioning=conditioning)

@@ -170,6 +170,23 @@ def preset_gains(preset: Preset, level: int, num_levels: int) -> tuple[float, ..
     return None
 
 
+def fixed_gains(gains: tuple[float, ...], x: Tensor) -> Tensor:
+    """Gains for `filter_bands` that are the same for all images and channels of x, (1, 1, K), on its device.
+
+    The tensor is cached and shared: making it in every call would wait for the device.
+    """
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    if torch.compiler.is_compiling():  # the compiler traces through caches, and folds constants itself
+        return torch.tensor(gains, device=x.device, dtype=dtype)[None, None]
+    return _cached_gains(gains, x.device, dtype)
+
+
+@lru_cache(maxsize=64)
+def _cached_gains(gains: tuple[float, ...], device: torch.device, dtype: torch.dtype) -> Tensor:
+    with torch.inference_mode(False):
+        return torch.tensor(gains, device=device, dtype=dtype)[None, None]
+
+
 def is_backbone_level(level: int, num_levels: int) -> bool:
     """Whether FreeU's backbone factor applies at this level: at the levels whose skips FreeU damps."""
     return num_levels - 1 - level < len(FREEU_SKIP)

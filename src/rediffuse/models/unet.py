@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from rediffuse.errors import ConfigError
 from rediffuse.models.config import AS_TRAINED, Preset, UNetConfig
-from rediffuse.models.frequency import amplify, filter_bands, is_backbone_level, preset_gains
+from rediffuse.models.frequency import amplify, filter_bands, fixed_gains, is_backbone_level, preset_gains
 from rediffuse.models.layers import GroupNorm, ResBlock, TimestepEmbedSequential, Upsample, conv_nd, first_norm, zeroed
 from rediffuse.models.trunk import Trunk
 
@@ -70,7 +70,7 @@ class Denoiser(Trunk):
             skip = self.frequency[index](skip, emb)
         gains = preset_gains(preset, level, num_levels)
         if gains is not None:
-            skip = filter_bands(skip, skip.new_tensor(gains)[None, None], dims)
+            skip = filter_bands(skip, fixed_gains(gains, skip), dims)
         if preset.backbone != 1 and is_backbone_level(level, num_levels):
             h = amplify(h, preset.backbone)
         return h, skip

@@ -11,6 +11,7 @@ from rediffuse.diffusion.samplers import get_sampler
 from rediffuse.errors import ConfigError
 from rediffuse.sampling.config import SamplingSettings
 from rediffuse.sampling.sample import check, check_range, denoise_from, select_steps
+from rediffuse.transfer import to_device
 from rediffuse.zoo.labels import Labels, class_labels
 from rediffuse.zoo.model import DiffusionModel
 from rediffuse.zoo.parts import Parts
@@ -40,7 +41,7 @@ def invert(
     options = SamplerOptions(clip_denoised=settings.clip and model.autoencoder is None, conditioning=conditioning)
     process = model.process(settings.respacing)
     network = model.denoiser(settings)
-    encoded = model.encode(x_0.to(model.device))
+    encoded = model.encode(to_device(x_0, model.device))
     return trajectory.last(trajectory.invert(settings.sampler, process, network, encoded, options))
 
 
@@ -55,7 +56,8 @@ def decode(
 
     def last_of(part: slice) -> Tensor:
         labels_of = None if y is None else y[part]
-        steps = denoise_from(model, network, x_T[part].to(model.device), settings, noise=_no_noise, labels=labels_of)
+        start = to_device(x_T[part], model.device)
+        steps = denoise_from(model, network, start, settings, noise=_no_noise, labels=labels_of)
         [last] = select_steps(model, steps, settings, 1)
         return last.x
 

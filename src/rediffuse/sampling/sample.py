@@ -12,6 +12,7 @@ from rediffuse.diffusion.samplers import Step
 from rediffuse.errors import ConfigError
 from rediffuse.models.config import Kind
 from rediffuse.sampling.config import SamplingSettings
+from rediffuse.transfer import to_device
 from rediffuse.zoo.labels import Labels, class_labels
 from rediffuse.zoo.model import DiffusionModel
 from rediffuse.zoo.parts import Parts
@@ -120,7 +121,7 @@ def denoise(
     and `labels` are from `class_labels`.
     """
     noise = PerSampleNoise(seeds)
-    x_T = noise.normal(model.shape).to(model.device)
+    x_T = to_device(noise.normal(model.shape), model.device)
     return denoise_from(model, network, x_T, settings, noise=noise, labels=labels, guidance=guidance, low_res=low_res)
 
 
@@ -140,7 +141,7 @@ def denoise_from(
     if labels is not None:
         conditioning["y"] = labels
     if low_res is not None:
-        conditioning["low_res"] = low_res.to(model.device)
+        conditioning["low_res"] = to_device(low_res, model.device)
     if model.num_classes is None:
         network = _without_labels(network)  # only the guidance needs them
     options = SamplerOptions(

@@ -33,6 +33,7 @@ from rediffuse.training.randomness import Place
 from rediffuse.training.run_folder import RunFolder
 from rediffuse.training.task import Batch, Data, Task
 from rediffuse.training.trainer import Trainer
+from rediffuse.transfer import OnHost
 
 LOGGER = logging.getLogger(__name__)
 
@@ -111,7 +112,7 @@ class _Run:
             )
         self.task, self.config, self.folder, self.accelerator, self.stop = task, config, folder, accelerator, stop
         self.progress = progress
-        self.votes: torch.Tensor | None = None
+        self.votes: OnHost | None = None
         self.owes_evaluation = False
         self.data = task.data(progress, folder.index)
         self.record = {
@@ -255,9 +256,9 @@ class _Run:
         if self.accelerator.num_processes == 1:
             return asked
         # The votes after the step before: reading those of this step would wait for its end.
-        before, votes = self.votes, torch.tensor(float(asked), device=self.accelerator.device)
-        self.votes = cast(torch.Tensor, self.accelerator.reduce(votes, "sum"))
-        return before is not None and bool(before > 0)
+        before, votes = self.votes, torch.full((), float(asked), device=self.accelerator.device)
+        self.votes = OnHost(cast(torch.Tensor, self.accelerator.reduce(votes, "sum")))
+        return before is not None and bool(before.read() > 0)
 
     def _is_due(self, every: int) -> bool:
         return self.trainer.step % every == 0 or self.trainer.step == self.config.num_steps

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from rediffuse.errors import ConfigError
+from rediffuse.transfer import to_device
 from rediffuse.zoo.model import DiffusionModel
 
 Labels = Tensor | Sequence[int]
@@ -49,4 +50,4 @@ def class_labels(
     low, high = int(tensor.min()), int(tensor.max())
     if low < 0 or (num_classes is not None and high >= num_classes):
         raise ConfigError(f"labels: class {low if low < 0 else high} is given; {needed} is needed")
-    return tensor.to(model.device, torch.int64)
+    return to_device(tensor.to(torch.int64), model.device)
