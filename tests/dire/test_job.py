@@ -1,8 +1,5 @@
 """Reconstruction of many files: order, full batches, failures, and stopping."""
 
-import threading
-import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from rediffuse.dire.job import in_threads, load_file, reconstruct_files
+from rediffuse.dire.job import load_file, reconstruct_files
 from rediffuse.dire.reconstruct import reconstruct
 from rediffuse.dire.settings import DireSettings
 from rediffuse.errors import ConfigError
@@ -263,47 +260,3 @@ def test_settings_of_another_model_stop_the_job(model: DiffusionModel, pictures:
     settings = replace(DireSettings.for_model(model), model_sha256="f" * 64)
     with pytest.raises(Exception, match="model_sha256"):
         list(reconstruct_files(model, find_images([pictures]), settings, batch_size=2))
-
-
-def test_threads_run_ahead_but_no_further_than_they_may() -> None:
-    begun, before = [], threading.active_count()
-
-    def items() -> Iterator[int]:
-        for item in range(100):
-            begun.append(item)
-            yield item
-
-    def slow(item: int) -> int:
-        time.sleep(0.002)
-        return item
-
-    mapped = in_threads(slow, items(), workers=2, ahead=4)
-    assert [next(mapped) for _ in range(3)] == [0, 1, 2]
-    assert len(begun) == 3 + 4
-    mapped.close()
-    assert threading.active_count() <= before
-
-
-def test_nothing_is_begun_or_still_running_after_the_iterator_was_closed() -> None:
-    begun, ended = [], []
-
-    def work(item: int) -> None:
-        begun.append(item)
-        time.sleep(0.05 * item)
-        ended.append(item)
-
-    mapped = in_threads(work, range(5), workers=1, ahead=4)
-    next(mapped)
-    mapped.close()
-    assert begun == ended
-    assert len(begun) <= 2
-
-
-def test_error_in_a_thread_is_raised_at_its_turn() -> None:
-    def invert(item: int) -> float:
-        return 1 / item
-
-    mapped = in_threads(invert, [2, 1, 0, 4], workers=2, ahead=4)
-    assert [next(mapped), next(mapped)] == [0.5, 1.0]
-    with pytest.raises(ZeroDivisionError):
-        next(mapped)

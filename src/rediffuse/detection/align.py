@@ -21,7 +21,6 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from rediffuse.dire.job import in_threads
 from rediffuse.errors import ConfigError, ImageError, InputError
 from rediffuse.files import claim, write_bytes
 from rediffuse.images.decode import decode_bytes, open_image, pillow_silenced, upright_size
@@ -30,6 +29,7 @@ from rediffuse.images.find import FoundImage
 from rediffuse.images.history import Histories, History
 from rediffuse.progress import Progress, counted, unobserved
 from rediffuse.records import dump, parse, read_json
+from rediffuse.threads import in_threads
 
 INDEX = "index.csv"
 """Name of the table with the draws of every file."""

@@ -26,7 +26,6 @@ from rediffuse.detection.leaks import (
     measure_leak,
 )
 from rediffuse.detection.swap import SwapTest
-from rediffuse.dire.job import in_threads
 from rediffuse.errors import ImageError, InputError
 from rediffuse.images.crop import squash
 from rediffuse.images.decode import decode_bytes
@@ -35,6 +34,7 @@ from rediffuse.images.find import find_images
 from rediffuse.images.limits import Limits
 from rediffuse.images.windows import GRID
 from rediffuse.progress import Progress, counted, unobserved
+from rediffuse.threads import in_threads
 
 SPLITS = ("train", "validation", "val", "test")
 """Folders of a data set that hold the two classes each."""

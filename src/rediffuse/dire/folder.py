@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Callable, Generator, Iterable, Sequence
 
-from rediffuse.dire.job import FileResult, in_threads
+from rediffuse.dire.job import FileResult
 from rediffuse.dire.manifest import Manifest, Row
 from rediffuse.dire.maps import MapStore
 from rediffuse.dire.settings import DireSettings
@@ -12,6 +12,7 @@ from rediffuse.images.decode import printable
 from rediffuse.images.find import FoundImage
 from rediffuse.images.windows import Window
 from rediffuse.records import digest
+from rediffuse.threads import in_threads
 
 
 def unfinished(

@@ -1,11 +1,8 @@
 """Reconstruct many files: threads decode ahead of the model; the result of a file that cannot be read is a reason."""
 
-from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence, Sized
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Generator, Iterable, Iterator, Sequence, Sized
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import torch
@@ -24,12 +21,10 @@ from rediffuse.images.tensors import to_tensor
 from rediffuse.images.windows import Window, network_inputs
 from rediffuse.models.config import BatchSize
 from rediffuse.records import require_range
+from rediffuse.threads import in_threads
 from rediffuse.zoo.batch_size import choose_batch_size
 from rediffuse.zoo.model import DiffusionModel
 from rediffuse.zoo.parts import Parts
-
-S = TypeVar("S")
-R = TypeVar("R")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,25 +153,6 @@ def reconstruct_files(
     ahead = max(workers, 2 * size // (settings.num_windows or 1))  # files for two batches
     loaded = in_threads(load, files, workers, ahead)
     return _results(model, loaded, settings, size)
-
-
-def in_threads(function: Callable[[S], R], items: Iterable[S], workers: int, ahead: int) -> Generator[R, None, None]:
-    """`map(function, items)` in threads; results come in order, and up to `ahead` items are computed in advance.
-
-    An error of `function` is raised in the place of its item's result. After an error, or when the iterator is closed,
-    no further item is started.
-    """
-    pool = ThreadPoolExecutor(workers)
-    begun: deque[Future[R]] = deque()
-    try:
-        for item in items:
-            begun.append(pool.submit(function, item))
-            if len(begun) > ahead:
-                yield begun.popleft().result()
-        while begun:
-            yield begun.popleft().result()
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _pixels(found: FoundImage | MemoryImage | ChangedImage) -> np.ndarray:

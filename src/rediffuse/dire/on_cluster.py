@@ -8,7 +8,7 @@ from typing import Any
 
 from rediffuse.cluster import LEFT_OUT, Pool, each
 from rediffuse.dire.folder import keep
-from rediffuse.dire.job import FileResult, in_threads, reconstruct_files
+from rediffuse.dire.job import FileResult, reconstruct_files
 from rediffuse.dire.manifest import Manifest, Row
 from rediffuse.dire.maps import MapStore
 from rediffuse.dire.settings import DireSettings
@@ -16,6 +16,7 @@ from rediffuse.errors import CheckpointError
 from rediffuse.files import remove_partial
 from rediffuse.images.even import even_batch_size
 from rediffuse.images.find import FoundImage
+from rediffuse.threads import in_threads
 from rediffuse.zoo.model import load
 
 _BATCHES = 4

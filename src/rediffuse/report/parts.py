@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import Any, Self
 
 from rediffuse.detection.verdict import Verdict
-from rediffuse.dire.job import in_threads
 from rediffuse.errors import SettingsMismatch, StorageError
 from rediffuse.files import claim, remove, write_bytes
 from rediffuse.images.find import FoundImage
 from rediffuse.records import read_json
 from rediffuse.report.tables import Row
+from rediffuse.threads import in_threads
 
 _SYNC_SECONDS = 1.0
 """Time between two calls that write rows through to the disk."""

@@ -1,4 +1,4 @@
-"""Make images and write them to a folder, batch by batch."""
+"""Make images batch by batch, and write them to a folder in a thread."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,6 +17,7 @@ from rediffuse.sampling.config import Progressive, Request, SamplingSettings
 from rediffuse.sampling.folder import ImageFolder
 from rediffuse.sampling.sample import check, check_range, denoise, select_steps
 from rediffuse.sampling.small import SmallImage
+from rediffuse.threads import in_threads
 from rediffuse.zoo.batch_size import choose_batch_size
 from rediffuse.zoo.labels import class_labels
 from rediffuse.zoo.model import DiffusionModel
@@ -26,6 +27,8 @@ T = TypeVar("T")
 
 NUM_SHOWN: dict[Progressive, int] = {"strip": 10, "gif": 40}
 """Largest number of intermediate steps in a picture."""
+IMAGES_BEHIND = 4
+"""Images that may wait to be written while the next batch is computed."""
 
 
 def sampling_batch_size(
@@ -87,13 +90,20 @@ def fill_with_samples(
         steps = denoise(model, network, seeds, settings, labels=of_part, guidance=guidance)
         return select_steps(model, steps, settings, num_shown)
 
-    for part, kept in in_parts(steps_of, len(padded)):
-        x_0 = kept[-1].x
-        check_range(x_0, [f"seed {request.seed}" for request in padded[part]])
-        shown = _intermediate(kept) if folder.progressive else [None] * len(x_0)
-        for request, pixels, intermediate in zip(todo[part], to_uint8(x_0), shown, strict=False):
-            folder.write(request.name, pixels, intermediate=intermediate)
-            yield request.name
+    def made() -> Iterator[tuple[str, np.ndarray, np.ndarray | None]]:
+        for part, kept in in_parts(steps_of, len(padded)):
+            x_0 = kept[-1].x
+            check_range(x_0, [f"seed {request.seed}" for request in padded[part]])
+            shown = _intermediate(kept) if folder.progressive else [None] * len(x_0)
+            names = [request.name for request in todo[part]]
+            yield from zip(names, to_uint8(x_0), shown, strict=False)
+
+    def write(image: tuple[str, np.ndarray, np.ndarray | None]) -> str:
+        name, pixels, intermediate = image
+        folder.write(name, pixels, intermediate=intermediate)
+        return name
+
+    yield from in_threads(write, made(), 1, IMAGES_BEHIND)
 
 
 def fill_with_enlarged(
@@ -122,11 +132,17 @@ def fill_with_enlarged(
         [last] = select_steps(model, steps, settings, 1)
         return last
 
-    for part, last in in_parts(last_of, len(padded)):
-        check_range(last.x, [small.name for small in padded[part]])
-        for small, pixels in zip(todo[part], to_uint8(last.x), strict=False):
-            folder.write(small.name, pixels, small=small.pixels)
-            yield small.name
+    def made() -> Iterator[tuple[SmallImage, np.ndarray]]:
+        for part, last in in_parts(last_of, len(padded)):
+            check_range(last.x, [small.name for small in padded[part]])
+            yield from zip(todo[part], to_uint8(last.x), strict=False)
+
+    def write(image: tuple[SmallImage, np.ndarray]) -> str:
+        small, pixels = image
+        folder.write(small.name, pixels, small=small.pixels)
+        return small.name
+
+    yield from in_threads(write, made(), 1, IMAGES_BEHIND)
 
 
 def _padded(items: Sequence[T], size: int) -> list[T]:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from rediffuse import files
 from rediffuse.dire.folder import places
-from rediffuse.dire.job import FileResult, in_threads, load_file, reconstruct_files
+from rediffuse.dire.job import FileResult, load_file, reconstruct_files
 from rediffuse.dire.manifest import Row, looked_up
 from rediffuse.dire.maps import MapStore
 from rediffuse.dire.reconstruct import Reconstruction
@@ -23,6 +23,7 @@ from rediffuse.images.encode import is_whole
 from rediffuse.images.find import FoundImage
 from rediffuse.images.windows import Window
 from rediffuse.records import digest
+from rediffuse.threads import in_threads
 from rediffuse.zoo.model import DiffusionModel
 
 _WINDOWS = "windows"
