@@ -65,6 +65,7 @@ def test_weights_are_packed_and_timesteps_embedded_only_in_the_first_call() -> N
     assert [count[pack] for count in counts] == [len(packs), 0]
     num_attention = 2 * sum("qkv.weight" in name for name, _ in inference.named_parameters())
     assert counts[1]["aten.linear.default"] == num_attention  # the others embed the timestep
+    assert counts[1]["aten.mul.Tensor"] == 0  # scale and shift are part of the weights of the normalisation
 
 
 def test_it_shares_the_weights_that_are_not_converted() -> None:

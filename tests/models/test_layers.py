@@ -97,7 +97,7 @@ def test_inference_normalises_as_the_separate_steps(
     if num_rows is not None:
         rows = shape[0] if num_rows == "all" else 1
         scale, shift = torch.randn(2, rows, 64, 1, 1).to(dtype)
-        scale_shift = scale, shift
+        scale_shift = torch.cat([scale, shift], dim=1).flatten(1)
         expected = expected * (1 + scale.float()) + shift.float()
     with torch.inference_mode():
         given = norm.silu(x, scale_shift)

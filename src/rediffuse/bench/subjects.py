@@ -48,10 +48,10 @@ class Subject:
 class _PlainNorm(GroupNorm):
     """The normalisation of the plain path: every operation by itself."""
 
-    def silu(self, x: Tensor, scale_shift: tuple[Tensor, Tensor] | None = None) -> Tensor:
+    def silu(self, x: Tensor, scale_shift: Tensor | None = None) -> Tensor:
         h = self(x)
         if scale_shift is not None:
-            scale, shift = scale_shift
+            scale, shift = scale_shift[:, :, None, None].chunk(2, dim=1)
             h = h * (1 + scale) + shift
         return nn.functional.silu(h)
 

@@ -27,7 +27,7 @@ def group_norm(x: Tensor, num_groups: int, weight: Tensor, bias: Tensor, eps: fl
     Args:
         x: (N, C, H, W), channels innermost, in float32, float16 or bfloat16.
         num_groups: G, dividing C.
-        weight: (N or 1, C), contiguous: the factor after the normalisation.
+        weight: (C,), or (N, C) for each image, contiguous: the factor after the normalisation.
         bias: like weight, the term after it.
         eps: added to the variance.
         silu: whether SiLU follows.
@@ -49,7 +49,7 @@ def group_norm(x: Tensor, num_groups: int, weight: Tensor, bias: Tensor, eps: fl
     block: dict[str, Any] = {"PER_GROUP": per_group, "GROUPS": groups, "GROUP_LANES": group_lanes, "ROWS": rows}
     block["enable_fp_fusion"] = True
     chunks = {"CHUNKS": triton.next_power_of_2(num_chunks), "SILU": silu}
-    affine = (weight, bias, channels if len(weight) > 1 else 0, eps)
+    affine = (weight, bias, channels if weight.ndim == 2 else 0, eps)
     with torch.cuda.device_of(x):
         _measure[grid](x, moments, *shape, **block)
         _normalise[grid](x, y, moments, *affine, *shape, **block, **chunks)

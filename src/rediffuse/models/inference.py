@@ -1,16 +1,18 @@
 """A network for inference alone: weights are converted and packed once, and embeddings are computed once."""
 
 import copy
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from rediffuse.models.layers import ResBlock
+from rediffuse.models.layers import GroupNorm, ResBlock
 from rediffuse.models.trunk import Trunk
 
 T = TypeVar("T", bound=Trunk)
+R = TypeVar("R")
 
 
 class PackedConv2d(nn.Module):
@@ -42,12 +44,22 @@ class Remembered(nn.Module):
     def __init__(self, layer: nn.Module) -> None:
         super().__init__()
         self.layer = layer
-        self._outputs = WeakTensorKeyDictionary()
+        self._once = _remembered(layer)
 
     def forward(self, x: Tensor) -> Tensor:
-        if x not in self._outputs:
-            self._outputs[x] = self.layer(x)
-        return self._outputs[x]
+        return self._once(x)
+
+
+def _remembered(function: Callable[[Tensor], R]) -> Callable[[Tensor], R]:
+    outputs = WeakTensorKeyDictionary()
+
+    def once(x: Tensor) -> R:
+        output = outputs.get(x)
+        if output is None:
+            output = outputs[x] = function(x)
+        return output
+
+    return once
 
 
 def for_inference(network: T, dtype: torch.dtype, *, packs: bool = True) -> T:
@@ -74,6 +86,9 @@ def for_inference(network: T, dtype: torch.dtype, *, packs: bool = True) -> T:
             copied[id(module.emb_layers)] = Remembered(module.emb_layers)
     copy_ = copy.deepcopy(network, copied)
     copy_.remembers_embeddings = on_cpu
+    for module in copy_.modules() if on_cpu else ():
+        if isinstance(module, GroupNorm):
+            module.changed = _remembered(module.changed)
     return copy_
 
 

@@ -55,30 +55,36 @@ class GroupNorm(nn.GroupNorm):
     def forward(self, input: Tensor) -> Tensor:
         fused = None if _needs_plain_operations() else _fused_kernel(input)
         if fused is not None:
-            return fused(input, self.num_groups, self.weight[None], self.bias[None], self.eps, silu=False)
+            return fused(input, self.num_groups, self.weight, self.bias, self.eps, silu=False)
         return self._normalised(input, self.weight, self.bias)
 
-    def silu(self, x: Tensor, scale_shift: tuple[Tensor, Tensor] | None = None) -> Tensor:
+    def silu(self, x: Tensor, scale_shift: Tensor | None = None) -> Tensor:
         """silu(norm(x)), or silu(norm(x) (1 + scale) + shift), like x.
 
-        x: (N, C, ...); scale and shift: (N or 1, C, 1, ...).
+        x: (N, C, ...); scale_shift: (N or 1, 2C), the scale and then the shift.
         """
         is_plain = _needs_plain_operations()
         fused = None if is_plain else _fused_kernel(x)
         if fused is not None:
-            return fused(x, self.num_groups, *_changed(self, scale_shift), self.eps, silu=True)
+            affine = (self.weight, self.bias) if scale_shift is None else self.changed(scale_shift)
+            return fused(x, self.num_groups, *affine, self.eps, silu=True)
         goes_outermost = not is_plain and _has_slow_kernel(x)
         h = x.contiguous() if goes_outermost else x
-        if not is_plain and scale_shift is not None and len(scale_shift[0]) == 1:
-            weight, bias = _changed(self, scale_shift)
-            h = self._normalised(h, weight[0], bias[0])
+        if not is_plain and scale_shift is not None and len(scale_shift) == 1:
+            h = self._normalised(h, *self.changed(scale_shift))
         else:
             h = self(h)
             if scale_shift is not None:
-                scale, shift = (part.to(h.dtype) for part in scale_shift)
+                scale, shift = _as_map(scale_shift, h).chunk(2, dim=1)
                 h = h * (1 + scale) + shift
         h = F.silu(h, inplace=not is_plain)
         return h.contiguous(memory_format=torch.channels_last) if goes_outermost else h
+
+    def changed(self, scale_shift: Tensor, /) -> tuple[Tensor, Tensor]:
+        """Weight and bias of the normalisation with its scale and shift in `silu`: (C,), or (N, C) of N rows."""
+        rows = scale_shift[0] if len(scale_shift) == 1 else scale_shift
+        scale, shift = rows.to(self.weight.dtype).chunk(2, dim=-1)
+        return self.weight * (1 + scale), self.bias * (1 + scale) + shift
 
     def _normalised(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         # The kernels of the CPU take an input in half precision with weights in float32; others do not.
@@ -123,12 +129,9 @@ def _has_slow_kernel(x: Tensor) -> bool:
     )
 
 
-def _changed(norm: GroupNorm, scale_shift: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor]:
-    """Weight and bias (N or 1, C) of a normalisation that is scaled and shifted after it."""
-    if scale_shift is None:
-        return norm.weight[None], norm.bias[None]
-    scale, shift = (part.flatten(1).to(norm.weight.dtype) for part in scale_shift)
-    return norm.weight * (1 + scale), norm.bias * (1 + scale) + shift
+def _as_map(emb_out: Tensor, h: Tensor) -> Tensor:
+    """(N or 1, channels) with as many dimensions as h (N, C, ...), in its precision."""
+    return emb_out.reshape(*emb_out.shape, *(1,) * (h.ndim - 2)).to(h.dtype)
 
 
 def first_norm(layers: nn.Sequential) -> GroupNorm:
@@ -250,14 +253,9 @@ class ResBlock(TimestepBlock):
         *_, conv = self.in_layers
         h = conv(self.h_upd(first_norm(self.in_layers).silu(x)))
         x = self.x_upd(x)
-        emb_out = self.emb_layers(emb)
-        emb_out = emb_out.reshape(*emb_out.shape, *(1,) * (h.ndim - 2))  # (N or 1, C or 2C, 1, ...)
+        emb_out = self.emb_layers(emb)  # (N or 1, C or 2C)
         norm, (*_, dropout, conv) = first_norm(self.out_layers), self.out_layers
-        if self.use_scale_shift_norm:
-            scale, shift = emb_out.chunk(2, dim=1)
-            h = norm.silu(h, (scale, shift))
-        else:
-            h = norm.silu(h + emb_out.to(h.dtype))
+        h = norm.silu(h, emb_out) if self.use_scale_shift_norm else norm.silu(h + _as_map(emb_out, h))
         return self.skip_connection(x) + conv(dropout(h))
 
 
