@@ -17,6 +17,11 @@ from processes import torchrun
 from rediffuse.cli.main import main
 from rediffuse.dire.manifest import read
 from rediffuse.images.npz import read_npz, write_npz
+from rediffuse.images.tensors import to_uint8
+from rediffuse.models.config import Precision
+from rediffuse.sampling.config import SamplingSettings
+from rediffuse.sampling.sample import sample
+from rediffuse.zoo.model import load
 from sampling.tiny import classifier, unet, upsampler
 
 
@@ -124,6 +129,35 @@ def test_other_settings_are_refused_by_name_and_forced_by_removing_the_old(
     assert call(*other, "--force", steps=3) == 0
     assert names(tmp_path / "images") == ["000002.png"]
     assert json.loads((tmp_path / "settings.json").read_text())["settings"]["sampler"] == "ddpm"
+
+
+def test_images_in_a_folder_keep_their_precision(
+    models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("sample", "--model", models / "plain", "--out", tmp_path, "--seeds")
+    for given in ("fp16", "auto"):
+        assert call(*words, "0-1", "--precision", given) == 0
+        assert json.loads((tmp_path / "settings.json").read_text())["settings"]["precision"] == "fp16"
+    assert call(*words, "0-1", "--precision", "fp32") == 2
+    assert "precision=fp32 (there fp16)" in capsys.readouterr().err
+
+
+def test_images_of_a_version_without_precisions_are_in_fp32(models: Path, tmp_path: Path) -> None:
+    words = ("sample", "--model", models / "plain", "--out", tmp_path, "--seeds")
+    assert call(*words, "0", "--precision", "fp32") == 0
+    record = json.loads((tmp_path / "settings.json").read_text())
+    del record["settings"]["precision"]
+    (tmp_path / "settings.json").write_text(json.dumps(record))
+    assert call(*words, "0-1") == 0
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_sample_is_that_of_the_library_in_its_precision(precision: Precision, models: Path, tmp_path: Path) -> None:
+    words = ("sample", "--model", models / "plain", "--out", tmp_path, "--seeds", 3, "--precision", precision)
+    assert call(*words) == 0
+    settings = SamplingSettings(steps=2, precision=precision)
+    [x_0] = sample(load(models / "plain"), [3], settings)
+    np.testing.assert_array_equal(pixels(tmp_path / "images" / "000003.png"), to_uint8(x_0))
 
 
 def test_images_of_unknown_origin_are_neither_taken_for_samples_nor_removed(

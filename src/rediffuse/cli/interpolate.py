@@ -1,6 +1,6 @@
 """`rediffuse interpolate`: the images between two images, by spherical interpolation of their latents."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -8,6 +8,7 @@ from rediffuse.cli.flags import MODEL, Argument, CommandFlags
 from rediffuse.cli.result import Result
 from rediffuse.errors import InputError
 from rediffuse.images.limits import Decoding
+from rediffuse.models.config import PrecisionChoice
 from rediffuse.sampling.config import SamplingSettings
 
 
@@ -42,6 +43,8 @@ class InterpolateFlags(Decoding, CommandFlags):
     """Scale of classifier-free guidance by the prompt or the class; 1 is without guidance."""
     class_: Annotated[int | None, Argument(name="class")] = None
     """The class of all frames, for a class-conditional model."""
+    precision: PrecisionChoice = "auto"
+    """Number format inside the network. auto is bf16 if the processor or GPU has instructions for it, else fp32."""
     batch_size: int = 16
     """Images per call of the network."""
     device: str = "auto"
@@ -76,8 +79,10 @@ def run(args: InterpolateFlags) -> Result:
     from rediffuse.images.tensors import to_tensor, to_uint8
     from rediffuse.sampling.latents import interpolate, invert
     from rediffuse.zoo.model import load
+    from rediffuse.zoo.precision import choose_precision
 
     model = load(args.model, device=args.device)
+    settings = replace(settings, precision=choose_precision(args.precision, model.device))
     ends = np.stack([center_crop(decode(path, args.decoding).pixels, model.image_size) for path in (args.a, args.b)])
     labels = None if args.class_ is None else [args.class_, args.class_]
     a, b = invert(model, to_tensor(ends), settings, labels=labels)

@@ -9,6 +9,7 @@ from rediffuse.cli.flags import MODEL, PATHS, Argument, CommandFlags
 from rediffuse.cli.reconstruction import ReconstructionFlags
 from rediffuse.cli.result import Result
 from rediffuse.images.limits import Decoding
+from rediffuse.models.config import PrecisionChoice
 from rediffuse.sampling.config import SamplingSettings
 
 
@@ -43,6 +44,9 @@ class InvertFlags(Decoding, CommandFlags):
     """Scale of classifier-free guidance by the prompt or the class; 1 is without guidance."""
     class_: Annotated[int | None, Argument(name="class")] = None
     """The class of every image, for a class-conditional model."""
+    precision: PrecisionChoice = "auto"
+    """Number format inside the network. auto is that of the latents in --out, if there are any; else bf16 if the
+    processor or GPU has instructions for it, else fp32."""
     batch_size: int = 16
     """Images per call of the network."""
     workers: int = min(4, os.cpu_count() or 1)
@@ -78,6 +82,6 @@ def run(args: InvertFlags) -> Result:
             max_pixels=args.max_pixels,
             force=args.force,
             save="latents",
-            precision="fp32",  # so that decoding, which is in fp32, is its inverse
+            precision=args.precision,
         )
     )

@@ -1,6 +1,6 @@
 """`rediffuse sample`: generate images, each from its own seed."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,7 +9,7 @@ from rediffuse.cli.flags import MODEL, Argument, CommandFlags
 from rediffuse.cli.ranks import common_batch_size, ranks
 from rediffuse.cli.result import Result
 from rediffuse.errors import ConfigError, InputError
-from rediffuse.models.config import BatchSize, check_batch_size
+from rediffuse.models.config import BatchSize, PrecisionChoice, check_batch_size
 from rediffuse.sampling.config import Progressive, Request, SampleRecord, SamplingSettings
 from rediffuse.sampling.numbers import LARGEST_SEED, parse_classes, parse_numbers, requests
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 GROUPS = {
     "Images": ("--model", "--seeds", "--class", "--sampler", "--steps", "--spacing", "--classifier", "--scale"),
     "Results": ("--grid", "--npz", "--progressive", "--force"),
-    "Speed": ("--batch-size", "--device"),
+    "Speed": ("--batch-size", "--device", "--precision"),
 }
 
 
@@ -67,6 +67,9 @@ class SampleFlags(CommandFlags):
     progressive: Progressive | None = None
     """Also save the steps from noise to each image, x_t above and the predicted x_0 below, as one picture or as a
     GIF."""
+    precision: PrecisionChoice = "auto"
+    """Number format inside the network. auto is that of the images in --out, if there are any; else bf16 if the
+    processor or GPU has instructions for it, else fp32."""
     batch_size: BatchSize = "auto"
     """Images per call of the network. auto is the fastest number for long jobs, by a short measurement, and else 16, or
     fewer if memory is short."""
@@ -99,12 +102,13 @@ def run(args: SampleFlags) -> Result:
 
     from rediffuse.sampling.folder import ImageFolder
     from rediffuse.sampling.guide import guide
-    from rediffuse.sampling.job import fill_with_samples, sampling_batch_size
+    from rediffuse.sampling.job import fill_with_samples, sampling_batch_size, sampling_precision
     from rediffuse.sampling.sample import check
     from rediffuse.zoo.model import load, load_classifier
 
     device = own_ranks.own_device(args.device)
     model = load(args.model, device=device)
+    settings = replace(settings, precision=sampling_precision(args.precision, model, args.out))
     classifier, guidance, scale = None, None, None
     if args.classifier is not None:
         classifier, scale = load_classifier(args.classifier, device=device), 1.0 if args.scale is None else args.scale

@@ -1,7 +1,7 @@
 """`rediffuse upscale`: enlarge images, or samples of a smaller model, with a super-resolution model."""
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,7 +13,7 @@ from rediffuse.cli.result import Result
 from rediffuse.errors import ConfigError
 from rediffuse.images.config import Crop
 from rediffuse.images.limits import Decoding
-from rediffuse.models.config import BatchSize, check_batch_size
+from rediffuse.models.config import BatchSize, PrecisionChoice, check_batch_size
 from rediffuse.sampling.config import SamplingSettings, UpscaleRecord
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ LOGGER = logging.getLogger(__name__)
 GROUPS = {
     "Images": ("--sampler", "--steps", "--spacing", "--seed", "--class", "--small-size", "--crop"),
     "Results": ("--force",),
-    "Speed": ("--batch-size", "--device"),
+    "Speed": ("--batch-size", "--device", "--precision"),
 }
 
 
@@ -65,6 +65,9 @@ class UpscaleFlags(Decoding, CommandFlags):
     frequency: str = SamplingSettings.frequency
     """Filter on the model's skip connections: trained (none but its own spectral gates), off, freeu, freeu:B, sharpen
     or lowpass."""
+    precision: PrecisionChoice = "auto"
+    """Number format inside the network. auto is that of the images in --out, if there are any; else bf16 if the
+    processor or GPU has instructions for it, else fp32."""
     batch_size: BatchSize = "auto"
     """Images per call of the network. auto is the fastest number for long jobs, by a short measurement, and else 16, or
     fewer if memory is short."""
@@ -87,11 +90,12 @@ def run(args: UpscaleFlags) -> Result:
         raise ConfigError(f"--seed {args.seed}: 0 to {2**32 - 1} are allowed")
 
     from rediffuse.sampling.folder import ImageFolder
-    from rediffuse.sampling.job import fill_with_enlarged, sampling_batch_size
+    from rediffuse.sampling.job import fill_with_enlarged, sampling_batch_size, sampling_precision
     from rediffuse.sampling.small import small_size
     from rediffuse.zoo.model import load
 
     model = load(args.model, device=own_ranks.own_device(args.device))
+    settings = replace(settings, precision=sampling_precision(args.precision, model, args.out))
     size = small_size(model, args.small_size)
     record = UpscaleRecord(
         model_sha256=model.provenance.sha256,

@@ -8,7 +8,7 @@ from rediffuse.diffusion.config import EVEN, MOST_TIMESTEPS, check_guidance_scal
 from rediffuse.diffusion.samplers import SAMPLERS, get_sampler
 from rediffuse.errors import ConfigError
 from rediffuse.images.config import Crop
-from rediffuse.models.config import Preset
+from rediffuse.models.config import Precision, Preset
 from rediffuse.records import added_field, require_range
 
 Progressive = Literal["strip", "gif"]
@@ -37,6 +37,8 @@ class SamplingSettings:
     """The text, for a model with prompts."""
     guidance_scale: float = added_field(1.0)
     """Scale of classifier-free guidance (arXiv:2207.12598) by the prompt or the class; 1 is without it."""
+    precision: Precision = added_field("fp32")
+    """Of the convolutions and the attention of the network; everything else is float32."""
 
     def __post_init__(self) -> None:
         sampler = get_sampler("sampler", self.sampler)

@@ -12,7 +12,7 @@ import filecmp
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, get_args
 
 import numpy as np
 
@@ -22,12 +22,15 @@ from rediffuse.images.decode import Limits, decode
 from rediffuse.images.encode import gif_bytes, is_whole, png_bytes
 from rediffuse.images.montage import tile
 from rediffuse.images.npz import write_npz
+from rediffuse.models.config import Precision
 from rediffuse.records import added_defaults, dump, read_json
 from rediffuse.sampling.config import Progressive, SampleRecord, SamplingSettings, UpscaleRecord
 
 MAX_IN_GRID = 1024
 """Largest number of images in a grid; the first ones are shown."""
 
+SETTINGS = "settings.json"
+"""The name of the file that records the settings of all images in a folder."""
 _FOLDERS = ("images", "small", "progressive")
 _SUFFIXES = {"strip": ".png", "gif": ".gif"}
 
@@ -177,7 +180,7 @@ class ImageFolder:
 
     @property
     def _settings(self) -> Path:
-        return self.path / "settings.json"
+        return self.path / SETTINGS
 
     def _image(self, name: str) -> Path:
         return result_path(self.path / "images", name, ".png")
@@ -188,6 +191,16 @@ class ImageFolder:
     def _intermediate(self, name: str) -> Path:
         assert self.progressive is not None
         return result_path(self.path / "progressive", name, _SUFFIXES[self.progressive])
+
+
+def stored_precision(folder: Path) -> Precision | None:
+    """The precision of the images in a folder; None if it has no record of it."""
+    path = folder / SETTINGS
+    settings = read_json(path).get("settings") if path.exists() else None
+    if not isinstance(settings, dict):
+        return None
+    stored = {**added_defaults(SamplingSettings), **settings}["precision"]
+    return stored if stored in get_args(Precision) else None
 
 
 def _read(path: Path) -> np.ndarray:

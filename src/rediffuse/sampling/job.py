@@ -12,9 +12,9 @@ from rediffuse.diffusion.samplers import Step
 from rediffuse.errors import ConfigError
 from rediffuse.images.even import even_batch_size
 from rediffuse.images.tensors import to_tensor, to_uint8
-from rediffuse.models.config import BatchSize
+from rediffuse.models.config import BatchSize, Precision, PrecisionChoice
 from rediffuse.sampling.config import Progressive, Request, SamplingSettings
-from rediffuse.sampling.folder import ImageFolder
+from rediffuse.sampling.folder import ImageFolder, stored_precision
 from rediffuse.sampling.sample import check, check_range, denoise, select_steps
 from rediffuse.sampling.small import SmallImage
 from rediffuse.threads import in_threads
@@ -22,6 +22,7 @@ from rediffuse.zoo.batch_size import choose_batch_size
 from rediffuse.zoo.labels import class_labels
 from rediffuse.zoo.model import DiffusionModel
 from rediffuse.zoo.parts import Parts
+from rediffuse.zoo.precision import choose_precision
 
 T = TypeVar("T")
 
@@ -29,6 +30,12 @@ NUM_SHOWN: dict[Progressive, int] = {"strip": 10, "gif": 40}
 """Largest number of intermediate steps in a picture."""
 IMAGES_BEHIND = 4
 """Images that may wait to be written while the next batch is computed."""
+
+
+def sampling_precision(given: PrecisionChoice, model: DiffusionModel, folder: Path) -> Precision:
+    """The precision of a job that fills `folder`; `auto` is that of its images, or else the fastest of the device."""
+    stored = stored_precision(folder) if given == "auto" else None
+    return stored or choose_precision(given, model.device)
 
 
 def sampling_batch_size(
@@ -44,7 +51,13 @@ def sampling_batch_size(
         folder: records the size.
     """
     size = choose_batch_size(
-        given, model, settings, "fp32", num_images=num_images, num_calls=settings.steps, folder=folder
+        given,
+        model,
+        settings,
+        settings.precision,
+        num_images=num_images,
+        num_calls=settings.steps,
+        folder=folder,
     )
     return even_batch_size(size, num_images)
 
@@ -82,7 +95,7 @@ def fill_with_samples(
     check(model, settings, "unet", num_samples=len(padded))
     labels = class_labels(model, _labels(padded), len(padded), guided=guidance is not None)
     num_shown = NUM_SHOWN[folder.progressive] if folder.progressive else 1
-    network = model.denoiser(settings)
+    network = model.denoiser(settings, settings.precision)
 
     def steps_of(part: slice) -> list[Step]:
         of_part = None if labels is None else labels[part]
@@ -122,7 +135,7 @@ def fill_with_enlarged(
     in_parts, padded = Parts(batch_size, model.device), _padded(todo, batch_size)
     check(model, settings, "superres", num_samples=len(padded))
     labels = class_labels(model, _labels(padded), len(padded))
-    network = model.denoiser(settings)
+    network = model.denoiser(settings, settings.precision)
 
     def last_of(part: slice) -> Step:
         low_res = to_tensor(np.stack([small.pixels for small in padded[part]]))

@@ -40,7 +40,7 @@ def invert(
     conditioning = {} if y is None else {"y": y}
     options = SamplerOptions(clip_denoised=settings.clip and model.autoencoder is None, conditioning=conditioning)
     process = model.process(settings.respacing)
-    network = model.denoiser(settings)
+    network = model.denoiser(settings, settings.precision)
     encoded = model.encode(to_device(x_0, model.device))
     return trajectory.last(trajectory.invert(settings.sampler, process, network, encoded, options))
 
@@ -52,7 +52,7 @@ def decode(
     settings = settings or SamplingSettings()
     _check(model, x_T, settings, model.shape)
     y = class_labels(model, labels, len(x_T))
-    network = model.denoiser(settings)
+    network = model.denoiser(settings, settings.precision)
 
     def last_of(part: slice) -> Tensor:
         labels_of = None if y is None else y[part]

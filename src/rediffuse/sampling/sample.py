@@ -55,7 +55,7 @@ def sample(
     settings = settings or SamplingSettings()
     check(model, settings, "unet", num_samples=len(seeds))
     y = class_labels(model, labels, len(seeds), guided=guidance is not None)
-    network = model.denoiser(settings)
+    network = model.denoiser(settings, settings.precision)
 
     def steps_of(batch: slice) -> Iterator[Step]:
         of_batch = None if y is None else y[batch]
@@ -96,7 +96,7 @@ def upscale(
     if low_res.ndim != 4 or low_res.shape[:2] != (len(seeds), channels):
         raise ConfigError(f"low_res: given {tuple(low_res.shape)}; ({len(seeds)}, {channels}, s, s) is needed")
 
-    network = model.denoiser(settings)
+    network = model.denoiser(settings, settings.precision)
 
     def steps_of(batch: slice) -> Iterator[Step]:
         part = None if y is None else y[batch]
