@@ -20,7 +20,7 @@ from rediffuse.models.layers import (
 )
 
 MOST_EMBEDDINGS = 256
-"""Timesteps whose embeddings a network keeps: for ADM at 256 px they take 0.1 GB."""
+"""Timesteps whose embeddings a network keeps, with what follows from them: for ADM at 256 px they take 0.2 GB."""
 
 
 class Trunk(nn.Module):
