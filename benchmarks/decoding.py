@@ -23,10 +23,11 @@ from PIL import Image
 
 from rediffuse.errors import ImageError
 from rediffuse.images import isolation
-from rediffuse.images.decode import decode_bytes, decode_rows
+from rediffuse.images.decode import decode_bytes
 from rediffuse.images.headers import is_cheap
 from rediffuse.images.isolation import decode_isolated
 from rediffuse.images.limits import Limits
+from rediffuse.images.rows import decode_rows
 
 FORMATS = {
     "JPEG": {},

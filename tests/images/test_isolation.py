@@ -16,9 +16,10 @@ from PIL import Image
 
 from rediffuse.errors import ConfigError, ImageError
 from rediffuse.images import isolation
-from rediffuse.images.decode import decode_bytes, open_image
+from rediffuse.images.decode import decode_bytes, pixels_of
 from rediffuse.images.headers import MAX_SCANS, is_cheap
 from rediffuse.images.limits import Limits
+from rediffuse.images.rows import open_image
 
 
 def encoded(side: int, codec: str, **options: object) -> bytes:
@@ -125,6 +126,17 @@ def test_the_process_does_not_load_torch_and_leaves_no_decoder_behind(tmp_path: 
     finished = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     with pytest.raises(ProcessLookupError):
         os.kill(int(finished.stdout), 0)
+
+
+def test_the_process_imports_only_what_decodes() -> None:
+    program = "import sys; import rediffuse.images.worker; print({'torch', 'numpy', 'fsspec'} & set(sys.modules))"
+    assert subprocess.check_output([sys.executable, "-c", program], text=True) == "set()\n"
+
+
+def test_sixteen_bits_of_gray_are_divided_by_257_and_rounded() -> None:
+    levels = np.arange(65536, dtype=np.uint16).reshape(256, 256)
+    for image in (Image.fromarray(levels), Image.fromarray(levels.astype(np.int32))):
+        np.testing.assert_array_equal(pixels_of(image, "a")[..., 0], np.rint(levels / 257))
 
 
 def test_damaged_files_are_decoded_or_refused_in_one_line() -> None:

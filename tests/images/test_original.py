@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
-from rediffuse.images.decode import open_image, pillow_silenced
 from rediffuse.images.facts import metadata_of
 from rediffuse.images.original import LONGEST, original_of
+from rediffuse.images.rows import open_image, pillow_silenced
 
 HOSTILE = "<script>alert(1)</script>\x1b[2J\u202e"
 

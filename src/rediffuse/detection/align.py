@@ -23,10 +23,11 @@ import numpy as np
 
 from rediffuse.errors import ConfigError, ImageError, InputError
 from rediffuse.files import claim, write_bytes
-from rediffuse.images.decode import decode_bytes, open_image, pillow_silenced, upright_size
+from rediffuse.images.decode import decode_bytes
 from rediffuse.images.encode import png_bytes
 from rediffuse.images.find import FoundImage
 from rediffuse.images.history import Histories, History
+from rediffuse.images.rows import open_image, pillow_silenced, upright_size
 from rediffuse.progress import Progress, counted, unobserved
 from rediffuse.records import dump, parse, read_json
 from rediffuse.threads import in_threads

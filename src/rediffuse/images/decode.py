@@ -8,29 +8,21 @@ below it, the file is decoded in this process. All others are decoded in a proce
 import contextlib
 import hashlib
 import threading
-import warnings
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from io import BytesIO
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
-from PIL import ExifTags, Image, ImageFile
+from PIL import Image
 
 from rediffuse.errors import ImageError
 from rediffuse.images.headers import Stored, is_cheap
 from rediffuse.images.isolation import decode_isolated
 from rediffuse.images.limits import Limits
+from rediffuse.images.rows import check_size, decode_rows, image_rows, pillow_silenced
 from rediffuse.images.stored import StoredFile
 
-CODECS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "AVIF", "JPEG2000", "HEIF")
-"""The formats that are read, by Pillow's names; HEIF needs the package pillow-heif. No others: some of Pillow's readers
-start programs (EPS: Ghostscript), others are slow (PPM as text)."""
-
-_HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
-_ROWS = 128
-"""Rows that are converted to RGB together, so that no second copy of all pixels is needed."""
-_DEEP_GRAY = ("I", "I;16", "I;16B", "I;16L")
 _UPRIGHT: Mapping[int, Callable[[np.ndarray], np.ndarray]] = {
     2: lambda pixels: pixels[:, ::-1],
     3: lambda pixels: pixels[::-1, ::-1],
@@ -41,7 +33,6 @@ _UPRIGHT: Mapping[int, Callable[[np.ndarray], np.ndarray]] = {
     8: lambda pixels: pixels[:, ::-1].swapaxes(0, 1),
 }
 """The views (H, W, 3) that turn the pixels as stored upright, by EXIF orientation."""
-_SIDEWAYS = (5, 6, 7, 8)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +42,7 @@ class DecodedImage:
     pixels: np.ndarray
     """uint8, (H, W, 3), upright RGB."""
     codec: str
-    """One of `CODECS`, determined from the bytes and not from the suffix."""
+    """One of `rows.CODECS`, determined from the bytes and not from the suffix."""
     size: tuple[int, int]
     """(width, height) as stored, before the EXIF orientation is applied."""
     sha256: str
@@ -96,35 +87,6 @@ def first_frame(path: Path | StoredFile, limits: Limits = Limits()) -> np.ndarra
     return _decoded(read_file(path, limits), printable(path), limits, first_frame=True)[1]
 
 
-def decode_rows(
-    content: bytes, name: str, limits: Limits, *, first_frame: bool
-) -> Generator[Stored | np.ndarray, None, None]:
-    """Decode in this process: yield what the header says, then the pixels as stored, some rows at a time.
-
-    Args:
-        content: the bytes of the file.
-        name: the file's name in errors.
-        limits: the limits on its size; the budget is not checked here.
-        first_frame: decode the first of several frames or pages; otherwise they are an error.
-
-    Yields:
-        A `Stored`, then uint8 (n, W, 3) arrays.
-
-    Raises:
-        ImageError: as `decode`.
-    """
-    with pillow_silenced:
-        image = open_image(content, name)
-        _check_size(image.size, name, limits)
-        if not first_frame:
-            _require_one_frame(image, name)
-        codec = "JPEG" if image.format == "MPO" else str(image.format)
-        size = image.size
-        _load(image, name)
-        yield Stored(codec=codec, size=size, orientation=_orientation(image))
-        yield from _rows(image, name)
-
-
 def pixels_of(image: Image.Image | np.ndarray, name: str, limits: Limits = Limits()) -> np.ndarray:
     """The pixels of an image in memory, as `decode` gives those of a file.
 
@@ -141,14 +103,14 @@ def pixels_of(image: Image.Image | np.ndarray, name: str, limits: Limits = Limit
     if isinstance(image, np.ndarray):
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
             raise ImageError(f"{name}: given an array {image.shape} {image.dtype}; (H, W, 3) uint8 is needed")
-        _check_size((image.shape[1], image.shape[0]), name, limits)
+        check_size((image.shape[1], image.shape[0]), name, limits)
         return image
-    _check_size(image.size, name, limits)
     with pillow_silenced:
+        parts = image_rows(image, name, limits, first_frame=False)
         with _loading:
-            _require_one_frame(image, name)
-            _load(image, name)
-        return _upright(np.concatenate(list(_rows(image, name))), _orientation(image))
+            begin = next(parts)
+        stored, pixels = _gathered(chain([begin], parts))
+    return _upright(pixels, stored.orientation)
 
 
 def printable(path: Path | StoredFile | str) -> str:
@@ -181,175 +143,30 @@ def read_file(path: Path | StoredFile, limits: Limits = Limits()) -> bytes:
         raise ImageError(f"{name}: cannot be read: {error.strerror or error}") from error
 
 
-def open_image(content: bytes, name: str) -> ImageFile.ImageFile:
-    """Read the header of an image file's bytes with the first codec that accepts it; `name` is for the error.
-
-    `Image.open` would do the same, but checks the size against a limit that is global to the process; `Limits` is an
-    argument. Call it, and use its result, within `pillow_silenced`.
-
-    Raises:
-        ImageError: the bytes are no image in one of `CODECS`.
-    """
-    if not content:
-        raise ImageError(f"{name}: is empty (0 bytes): copy or download it again")
-    Image.init()
-    if content[4:8] == b"ftyp" and content[8:12] in _HEIF_BRANDS:
-        _register_heif(name)
-    for codec in CODECS:
-        if codec not in Image.OPEN:
-            continue
-        factory, accept = Image.OPEN[codec]
-        if accept is not None and accept(content[:16]) is True:
-            try:
-                return factory(BytesIO(content), "")
-            except Exception as error:  # on bytes of another format Pillow's parsers can raise almost any exception
-                raise _broken(name, codec, error) from error
-    raise ImageError(
-        f"{name}: is not an image in a supported format ({', '.join(CODECS)}); it begins with {content[:8]!r}: "
-        "convert it to PNG"
-    )
-
-
-def _check_size(size: tuple[int, int], name: str, limits: Limits) -> None:
-    width, height = size
-    short, long = sorted(size)
-    if short < limits.min_side:
-        raise ImageError(f"{name}: {width}x{height} pixels, at least {limits.min_side} on each side are needed")
-    if width * height > limits.max_pixels:
-        raise ImageError(
-            f"{name}: {width}x{height} pixels, at most {limits.max_pixels} in total are decoded: save it smaller, "
-            "or raise max_pixels"
-        )
-    if long > limits.max_aspect * short:
-        raise ImageError(
-            f"{name}: {width}x{height} pixels, one side may be at most {limits.max_aspect} times the other: crop it"
-        )
-
-
 def _decoded(content: bytes, name: str, limits: Limits, *, first_frame: bool) -> tuple[Stored, np.ndarray]:
     """What the header says, and the pixels as stored."""
     decode_within = decode_rows if is_cheap(content) else decode_isolated
     with contextlib.closing(decode_within(content, name, limits, first_frame=first_frame)) as parts:
-        stored = next(parts)
-        assert isinstance(stored, Stored)
-        width, height = stored.size
-        pixels, row = np.empty((height, width, 3), np.uint8), 0
-        for rows in parts:
-            assert isinstance(rows, np.ndarray)
-            pixels[row : row + len(rows)] = rows
-            row += len(rows)
+        return _gathered(parts)
+
+
+def _gathered(parts: Iterator[Stored | bytes]) -> tuple[Stored, np.ndarray]:
+    """What `decode_rows` yields, with the pixels as one array."""
+    stored = next(parts)
+    assert isinstance(stored, Stored)
+    width, height = stored.size
+    pixels, first = np.empty((height, width, 3), np.uint8), 0
+    flat = pixels.reshape(-1)
+    for rows in parts:
+        assert isinstance(rows, bytes)
+        flat[first : first + len(rows)] = np.frombuffer(rows, np.uint8)
+        first += len(rows)
     return stored, pixels
-
-
-def _register_heif(name: str) -> None:
-    try:
-        import pillow_heif
-    except ImportError:
-        raise ImageError(f"{name}: is a HEIF image: install rediffuse[heif], or convert it to PNG") from None
-    pillow_heif.register_heif_opener()
-
-
-def _load(image: Image.Image, name: str) -> None:
-    try:
-        image.load()
-    except Exception as error:  # as in open_image
-        raise _broken(name, image.format, error) from error
-
-
-def _require_one_frame(image: Image.Image, name: str) -> None:
-    try:
-        num_frames = getattr(image, "n_frames", 1)
-    except Exception as error:  # as in open_image
-        raise _broken(name, image.format, error) from error
-    if num_frames == 1 or image.format == "MPO":
-        return
-    if image.format == "TIFF":
-        raise ImageError(f"{name}: holds {num_frames} pages: save the page to judge as a file of its own")
-    raise ImageError(f"{name}: is animated ({num_frames} frames): save the frame to judge as a file of its own")
-
-
-def upright_size(image: Image.Image) -> tuple[int, int]:
-    """(width, height) of an image of `open_image` once it is turned upright, without decoding it."""
-    width, height = image.size
-    return (height, width) if _orientation(image) in _SIDEWAYS else (width, height)
 
 
 def _upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
     return np.ascontiguousarray(_UPRIGHT[orientation](pixels)) if orientation in _UPRIGHT else pixels
 
 
-def _orientation(image: Image.Image) -> int:
-    try:
-        return image.getexif().get(ExifTags.Base.Orientation, 1)
-    except Exception:  # unreadable EXIF data: the orientation is unknown, so the pixels are used as stored
-        return 1
-
-
-def _rows(image: Image.Image, name: str) -> Generator[np.ndarray, None, None]:
-    """The pixels of a loaded image as uint8 (n, W, 3) RGB."""
-    width, height = image.size
-    for top in range(0, height, _ROWS):
-        yield _rgb(image.crop((0, top, width, min(top + _ROWS, height))), name)
-
-
-def _rgb(image: Image.Image, name: str) -> np.ndarray:
-    if image.mode == "F":
-        raise ImageError(f"{name}: floating-point pixels have no standard value for white: save it with 8 or 16 bits")
-    if image.mode in _DEEP_GRAY:
-        return _deep_gray(np.asarray(image), name)
-    if "transparency" in image.info:  # alpha is dropped anyway; with this entry Pillow would warn
-        image = image.copy()
-        del image.info["transparency"]
-    try:
-        return np.asarray(image.convert("RGB"))
-    except ValueError as error:
-        raise ImageError(
-            f"{name}: pixels of mode {image.mode} have no conversion to RGB: save it as RGB PNG"
-        ) from error
-
-
-def _deep_gray(levels: np.ndarray, name: str) -> np.ndarray:
-    low, high = int(levels.min()), int(levels.max())
-    if low < 0 or high > 65535:
-        raise ImageError(f"{name}: gray levels from {low} to {high}, allowed are 0 to 65535: save it with 16 bits")
-    gray = np.rint(levels / 257).astype(np.uint8)  # 65535 = 257 * 255; Pillow's own conversion clips at 255
-    return np.repeat(gray[:, :, None], 3, axis=2)
-
-
-def _broken(name: str, codec: str | None, error: Exception) -> ImageError:
-    if isinstance(error, MemoryError):
-        return ImageError(f"{name}: needs too much memory to be decoded: save it smaller")
-    reason = " ".join(str(error).split()) or type(error).__name__
-    return ImageError(f"{name}: damaged or truncated {codec} file ({reason}): copy or download it again")
-
-
-class _PillowSilenced:
-    """A context in which Pillow's warnings are ignored; several threads may be in it at the same time.
-
-    Pillow warns about unusual metadata, which does not affect the pixels; where warnings are errors, a good image would
-    be refused. With `warnings.catch_warnings` alone two threads would restore each other's filters, so here the first
-    thread sets the filters and the last one restores them.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._num_inside = 0
-
-    def __enter__(self) -> None:
-        with self._lock:
-            if self._num_inside == 0:
-                self._filters = warnings.catch_warnings()
-                self._filters.__enter__()
-                warnings.filterwarnings("ignore", module=r"PIL\.")
-            self._num_inside += 1
-
-    def __exit__(self, *_: object) -> None:
-        with self._lock:
-            self._num_inside -= 1
-            if self._num_inside == 0:
-                self._filters.__exit__(None, None, None)
-
-
-pillow_silenced = _PillowSilenced()
 _loading = threading.Lock()
 """A Pillow image reads its file when its pixels are first asked for; one image may be given to two threads."""

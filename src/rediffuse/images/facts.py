@@ -11,7 +11,8 @@ from io import BytesIO
 import numpy as np
 from PIL import ExifTags, Image, ImageFile, JpegImagePlugin, PngImagePlugin
 
-from rediffuse.images.decode import open_image, pillow_silenced, printable
+from rediffuse.images.decode import printable
+from rediffuse.images.rows import open_image, pillow_silenced
 from rediffuse.images.windows import GRID
 
 _SUBSAMPLINGS = {0: "4:4:4", 1: "4:2:2", 2: "4:2:0"}
@@ -31,7 +32,7 @@ class FileFacts:
     """The facts of one file; None if its format does not have one."""
 
     codec: str
-    """One of `decode.CODECS`, or `WEBP lossless`."""
+    """One of `rows.CODECS`, or `WEBP lossless`."""
     width: int
     """In pixels, as stored."""
     height: int
@@ -76,7 +77,7 @@ def facts_of(content: bytes, name: str) -> FileFacts:
 
 
 def facts_of_image(image: ImageFile.ImageFile, content: bytes) -> FileFacts:
-    """The facts of an opened image file, such as `decode.open_image` returns, and its bytes."""
+    """The facts of an opened image file, such as `rows.open_image` returns, and its bytes."""
     with pillow_silenced:
         # Reading `text` also reads the chunks after the pixels.
         text = dict(image.text) if isinstance(image, PngImagePlugin.PngImageFile) else {}
@@ -110,7 +111,7 @@ def metadata_of(image: ImageFile.ImageFile) -> dict[str, str]:
     Anybody can write, change or remove these entries. At most 20 are given, and of each the first 300 characters.
 
     Args:
-        image: an opened image file, such as `decode.open_image` returns.
+        image: an opened image file, such as `rows.open_image` returns.
     """
     with pillow_silenced:
         stated: dict[str, object] = {}

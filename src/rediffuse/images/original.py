@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from PIL import Image
 
-from rediffuse.images.decode import open_image, pillow_silenced
 from rediffuse.images.facts import FileFacts, facts_of_image, metadata_of
+from rediffuse.images.rows import open_image, pillow_silenced
 
 LONGEST = 400
 """Largest side in pixels of the small image."""

@@ -8,12 +8,10 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
-
 from rediffuse.errors import ImageError
 from rediffuse.images import messages
-from rediffuse.images.decode import decode_rows
 from rediffuse.images.limits import Limits
+from rediffuse.images.rows import decode_rows
 
 
 def main() -> None:
@@ -36,8 +34,8 @@ def main() -> None:
             resource.setrlimit(resource.RLIMIT_DATA, (most, resource.RLIM_INFINITY))
         try:
             for part in decode_rows(content, request["name"], limits, first_frame=request["first_frame"]):
-                if isinstance(part, np.ndarray):
-                    messages.write(replies, messages.ROWS, np.ascontiguousarray(part).data.cast("B"))
+                if isinstance(part, bytes):
+                    messages.write(replies, messages.ROWS, part)
                 else:
                     messages.write(replies, messages.STORED, json.dumps(asdict(part)).encode())
             messages.write(replies, messages.DONE)
