@@ -316,7 +316,9 @@ def test_samples_and_images_are_enlarged(models: Path, tmp_path: Path, capsys: p
     Image.fromarray(small[1]).save(pictures / "a.png")  # another image under the same name is enlarged anew
     assert call("upscale", pictures, *words, tmp_path / "two") == 1
     assert call("upscale", pictures, *words, tmp_path / "two") == 1
-    assert ["1 made" in line for line in capsys.readouterr().out.splitlines()] == [True, False]
+    printed = capsys.readouterr()
+    assert ["1 made" in line for line in printed.out.splitlines()] == [True, False]
+    assert printed.err.count("a.png: the result of another image of this name is replaced") == 1
 
 
 def test_samples_of_another_size_are_not_enlarged(

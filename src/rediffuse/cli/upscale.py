@@ -110,6 +110,9 @@ def run(args: UpscaleFlags) -> Result:
     own = list(own_ranks.share(images))
     with claimed as folder:
         todo = [small for small in own if args.force or not folder.holds(small.name, small.pixels)]
+        for small in todo:
+            if not args.force and folder.is_of_another(small.name, small.pixels):
+                LOGGER.warning("%s: the result of another image of this name is replaced", small.name)
         given = common_batch_size(args.batch_size, is_shared=bool(own_ranks.part))
         batch_size = sampling_batch_size(given, model, settings, num_images=len(own), folder=args.out)
         made = fill_with_enlarged(model, todo, settings, folder=folder, seed=args.seed, batch_size=batch_size)

@@ -83,6 +83,11 @@ class ImageFolder:
             return False
         return small is None or (is_whole(self._small(name)) and np.array_equal(_read(self._small(name)), small))
 
+    def is_of_another(self, name: str, small: np.ndarray) -> bool:
+        """Whether there is an image of this name, enlarged from another one than `small`."""
+        is_there = not self._is_of_others and is_whole(self._image(name)) and is_whole(self._small(name))
+        return is_there and not np.array_equal(_read(self._small(name)), small)
+
     def write(
         self, name: str, pixels: np.ndarray, *, intermediate: np.ndarray | None = None, small: np.ndarray | None = None
     ) -> None:
