@@ -5,15 +5,14 @@
 For each kind of input (a folder with 1,000 empty files in each subfolder, a CSV list, a tar file) and each number of
 entries, a new process lists the images, asks the manifest for each of them and adds its row. `first` is its CPU time
 until the first image would be decoded, `whole` that until its end, `peak` its largest memory (resident set). A second
-process finds all of them done. The network and torch are left out: their memory does not depend on the number of
-images.
+process finds all of them done. The measurements are lines of `--results`; the same command makes those that are missing
+there. The network and torch are left out: their memory does not depend on the number of images.
 """
 
 import argparse
 import csv
 import json
 import resource
-import shutil
 import subprocess
 import sys
 import tarfile
@@ -90,7 +89,11 @@ def row_of(name: str, path: str) -> Row:
     )
 
 
-def measure(kind: str, number: int, work: Path) -> list[tuple[str, int, str, dict[str, float]]]:
+Measured = tuple[str, int, str, dict[str, float]]
+"""Kind of input, number of entries, run, and what `pass_through` returned."""
+
+
+def measure(kind: str, number: int, work: Path) -> list[Measured]:
     name, make = KINDS[kind]
     path, out = work / name, work / "out"
     make(path, number)
@@ -101,12 +104,19 @@ def measure(kind: str, number: int, work: Path) -> list[tuple[str, int, str, dic
         result = json.loads(printed)
         assert result["done before"] == (number if run == "done" else 0), result
         rows.append((kind, number, run, result))
-    shutil.rmtree(out)
-    shutil.rmtree(path) if path.is_dir() else path.unlink()
     return rows
 
 
-def draw(path: Path, rows: list[tuple[str, int, str, dict[str, float]]]) -> None:
+def table(rows: list[Measured]) -> str:
+    lines = [f"| {' | '.join(COLUMNS)} |", f"| --- | ---: | --- |{' ---: |' * 4}"]
+    for *names, result in rows:
+        first, whole, peak = result["first"], result["seconds"], result["peak"]
+        figures = f"{first:.1f} | {whole:.1f} | {1e6 * whole / int(names[1]):.0f} | {peak:.0f}"
+        lines.append(f"| {' | '.join(map(str, names))} | {figures} |")
+    return "\n".join(lines)
+
+
+def draw(path: Path, rows: list[Measured]) -> None:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 3.4), layout="constrained")
@@ -126,29 +136,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--numbers", default="1000,10000,100000,1000000", help="numbers of entries")
     parser.add_argument("--kinds", default=",".join(KINDS), help="kinds of input")
+    parser.add_argument("--results", type=Path, default=Path("runs/inputs.jsonl"), help="the measurements so far")
     parser.add_argument("--figure", type=Path, help="write a figure to this file")
     parser.add_argument("--measure", nargs=2, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.measure:
         print(json.dumps(pass_through(*map(Path, args.measure))))
         return
-    print(f"| {' | '.join(COLUMNS)} |\n| --- | ---: | --- |{' ---: |' * 4}")
-    rows = []
+    args.results.parent.mkdir(parents=True, exist_ok=True)
+    args.results.touch()
+    rows = [tuple(json.loads(line)) for line in args.results.read_text().splitlines()]
     for kind in args.kinds.split(","):
         for number in map(int, args.numbers.split(",")):
-            with tempfile.TemporaryDirectory() as work:
-                for row in measure(kind, number, Path(work)):
-                    rows.append(row)
-                    *names, result = row
-                    first, whole, peak = result["first"], result["seconds"], result["peak"]
-                    cells = (
-                        *map(str, names),
-                        f"{first:.1f}",
-                        f"{whole:.1f}",
-                        f"{1e6 * whole / number:.0f}",
-                        f"{peak:.0f}",
-                    )
-                    print(f"| {' | '.join(cells)} |", flush=True)
+            if (kind, number) not in {row[:2] for row in rows}:
+                with tempfile.TemporaryDirectory() as work, args.results.open("a") as results:
+                    measured = measure(kind, number, Path(work))
+                    results.writelines(json.dumps(row) + "\n" for row in measured)
+                rows += measured
+    order = list(KINDS)
+    rows.sort(key=lambda row: (order.index(row[0]), row[1]))
+    print(table(rows))
     if args.figure:
         draw(args.figure, rows)
 
