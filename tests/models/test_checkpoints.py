@@ -129,6 +129,7 @@ def test_compare_lists_names_and_both_shapes() -> None:
 def test_compare_names_a_few_and_counts_the_rest() -> None:
     given = STATE | {f"extra.{i}": torch.zeros(1) for i in range(9)}
     assert compare(STATE, given) == "9 unexpected: extra.0, extra.1, extra.2, extra.3 and 5 more"
+    assert len(compare(STATE, {**STATE, "x" * 100_000: torch.ones(1)})) < 200
 
 
 def test_half_precision_weights_become_the_networks_precision() -> None:

@@ -134,6 +134,12 @@ def test_a_size_that_does_not_fit_is_named(size: tuple[int, ...], message: str) 
         UNetModel(CONFIG)(images(*size), T)
 
 
+def test_an_image_whose_groups_would_be_single_numbers_is_refused() -> None:
+    model = UNetModel(replace(CONFIG, channel_mult=(1, 1)))
+    with pytest.raises(ConfigError, match="image of 2x2: at least 2 pixels"):
+        model(images(2, 2), T)
+
+
 @pytest.mark.parametrize(
     ("num_classes", "y", "message"),
     [

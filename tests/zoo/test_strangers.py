@@ -31,6 +31,8 @@ PROCESS = ProcessConfig(num_timesteps=10, variance="fixed_large")
 MANY = "9" * 4000
 """A number with as many digits as Python reads without an error of its own."""
 
+UNUSABLE = "sparse, quantized, complex or empty; dense, real tensors are needed"
+
 SOME = settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
@@ -152,8 +154,9 @@ def save(path: Path, content: Any) -> Path:
     [
         ({1: torch.eye(2)}, "holds an entry with the name 1; names must be text"),
         ({"a": torch.zeros(1).expand(10**6, 10**6)}, "its tensors need 4,000,000,000,000 bytes, but the file has"),
-        ({"a": torch.empty(10**9, device="meta")}, "'a' is sparse, quantized or empty; dense tensors are needed"),
-        ({"a": torch.eye(2).to_sparse()}, "'a' is sparse, quantized or empty; dense tensors are needed"),
+        ({"a": torch.empty(10**9, device="meta")}, f"'a' is {UNUSABLE}"),
+        ({"a": torch.eye(2).to_sparse()}, f"'a' is {UNUSABLE}"),
+        ({"a": torch.eye(2).to(torch.complex64)}, f"'a' is {UNUSABLE}"),
         ({"a\nb": 1}, r"'a\\nb' is int, not a tensor"),
     ],
 )

@@ -24,6 +24,8 @@ PARALLEL_PREFIX = "module."
 """Prefix that torch's data-parallel wrappers add to every tensor name."""
 
 _MAX_NAMED = 4
+_LONGEST_NAME = 200
+"""Names of more characters are shortened in messages."""
 _REFUSED_GLOBAL = re.compile(r"GLOBAL ([\w.]+)")
 
 
@@ -83,10 +85,15 @@ def read_pickle(path: Path) -> Any:
 def write_state_dict(path: Path, state: Mapping[str, Tensor]) -> None:
     """Write the tensors as a safetensors file, atomically. Raises StorageError where it cannot be written."""
     with atomic_write(path) as partial:
-        try:
-            save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, partial)
-        except SafetensorError as error:
-            raise StorageError(f"{path}: could not be written: {error}") from error
+        save_tensors(partial, state, path)
+
+
+def save_tensors(partial: Path, state: Mapping[str, Tensor], path: Path) -> None:
+    """Write the tensors to `partial`, the temporary file of `path`. Raises StorageError, which names `path`."""
+    try:
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}, partial)
+    except SafetensorError as error:
+        raise StorageError(f"{path}: could not be written: {error}") from error
 
 
 def write_pickle(path: Path, content: Any, *, replace: bool = True) -> None:
@@ -176,8 +183,10 @@ def _unwrap(content: Any, path: Path) -> dict[str, Tensor]:
         if not isinstance(value, Tensor):
             kind = type(value).__name__
             raise CheckpointError(f"{path}: {shown(name)} is {kind}, not a tensor; save the state_dict alone")
-        if value.layout != torch.strided or value.is_quantized or value.is_meta:
-            raise CheckpointError(f"{path}: {shown(name)} is sparse, quantized or empty; dense tensors are needed")
+        if value.layout != torch.strided or value.is_quantized or value.is_meta or value.is_complex():
+            raise CheckpointError(
+                f"{path}: {shown(name)} is sparse, quantized, complex or empty; dense, real tensors are needed"
+            )
     if all(name.startswith(PARALLEL_PREFIX) for name in content):
         content = {name.removeprefix(PARALLEL_PREFIX): tensor for name, tensor in content.items()}
     return dict(content)
@@ -194,7 +203,8 @@ def _shape(tensor: Tensor) -> str:
 
 def _few(names: list[str]) -> str:
     rest = len(names) - _MAX_NAMED
-    return ", ".join(names[:_MAX_NAMED]) + (f" and {rest} more" if rest > 0 else "")
+    first = [name if len(name) < _LONGEST_NAME else shown(name) for name in names[:_MAX_NAMED]]
+    return ", ".join(first) + (f" and {rest} more" if rest > 0 else "")
 
 
 def _first_line(error: Exception) -> str:

@@ -11,6 +11,7 @@ from rediffuse.models.attention import AttentionBlock, count_heads
 from rediffuse.models.config import EncoderConfig, UNetConfig
 from rediffuse.models.frequency import GATES, FrequencyGate
 from rediffuse.models.layers import (
+    NUM_GROUPS,
     BlockOptions,
     Downsample,
     ResBlock,
@@ -183,4 +184,10 @@ class Trunk(nn.Module):
             raise ConfigError(
                 f"an image of {'x'.join(map(str, size))}: every side must be a multiple of {factor}, "
                 "by which this model downsamples"
+            )
+        lowest, channels = x[0, 0].numel() // factor ** len(size), int(config.channel_mult[-1] * config.model_channels)
+        if lowest == 1 and channels == NUM_GROUPS:
+            raise ConfigError(
+                f"an image of {'x'.join(map(str, size))}: at least 2 pixels at the lowest resolution are needed, "
+                f"1/{factor} of the image, where the model normalises each of its {NUM_GROUPS} channels alone"
             )

@@ -18,7 +18,7 @@ from rediffuse import records
 from rediffuse.diffusion.config import ProcessConfig
 from rediffuse.errors import ConfigError, InputError, shown
 from rediffuse.files import CLAIM, atomic_write, claim, sha256_of
-from rediffuse.models.checkpoints import read_state_dict, write_state_dict
+from rediffuse.models.checkpoints import read_state_dict, save_tensors
 from rediffuse.models.config import EncoderConfig, Kind, UNetConfig
 from rediffuse.models.layout import Layout
 from rediffuse.zoo.card import CARD_FILE, is_generated, model_card
@@ -149,7 +149,7 @@ def write_folder(
         ):
             config_file.write_text(json.dumps(config, indent=2) + "\n")
             card_file.write_bytes(text.encode() if not card.exists() or is_generated(card) else card.read_bytes())
-            write_state_dict(weights_file, state)
+            save_tensors(weights_file, state, folder / WEIGHTS_FILE)
             (folder / CONFIG_FILE).unlink(missing_ok=True)
 
 
