@@ -19,7 +19,7 @@ def test_timesteps_are_drawn_from_the_given_generator():
 def test_a_uniform_sampler_has_nothing_to_keep_and_takes_nothing_of_another():
     sampler = UniformSampler(3)
     sampler.load_state_dict(UniformSampler(3).state_dict())
-    with pytest.raises(AssertionError):
+    with pytest.raises(ValueError, match="state of another timestep sampler"):
         sampler.load_state_dict(LossSecondMomentSampler(3).state_dict())
 
 

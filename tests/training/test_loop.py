@@ -239,7 +239,15 @@ def test_damaged_checkpoint_is_named(data: Path, tmp_path: Path) -> None:
         run(tiny(data, 2), tmp_path)
 
 
-@pytest.mark.parametrize(("change", "error"), [({"step": "no"}, "ValueError"), ({"averages": []}, "ValueError")])
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        ({"step": "no"}, "ValueError"),
+        ({"step": -1}, "step=-1"),
+        ({"averages": []}, "ValueError"),
+        ({"task": 3}, "TypeError"),
+    ],
+)
 def test_checkpoint_of_something_else_is_named(
     data: Path, whole_run: Path, tmp_path: Path, change: dict[str, Any], error: str
 ) -> None:
@@ -252,6 +260,18 @@ def test_checkpoint_of_something_else_is_named(
             CheckpointError, match=rf"step_00000001\.pt: is not the complete state .*({error}|KeyError)"
         ):
             run(tiny(data, 2), tmp_path)
+
+
+def test_a_checkpoint_with_nan_is_named(data: Path, tmp_path: Path) -> None:
+    run(tiny(data, 1), tmp_path)
+    newest = tmp_path / "checkpoints" / "step_00000001.pt"
+    state = torch.load(newest, weights_only=True)
+    state["averages"][1]["module.out.2.bias"][0] = torch.nan
+    torch.save(state, newest)
+    with pytest.raises(
+        CheckpointError, match=r"step_00000001\.pt: 1 of [\d,]+ values are NaN or infinite: module\.out"
+    ):
+        run(tiny(data, 2), tmp_path)
 
 
 def test_damaged_lines_of_the_log_are_left_out(data: Path, tmp_path: Path) -> None:

@@ -35,7 +35,8 @@ class UniformSampler:
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        assert not state
+        if state:
+            raise ValueError("it has the state of another timestep sampler")
 
 
 class LowNoiseSampler(UniformSampler):

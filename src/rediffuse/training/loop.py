@@ -23,6 +23,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from rediffuse.errors import CheckpointError, ConfigError, shown
 from rediffuse.files import claim
+from rediffuse.models.checkpoints import require_finite
 from rediffuse.progress import Progress, unobserved
 from rediffuse.records import dump
 from rediffuse.training import checkpoints
@@ -203,6 +204,8 @@ class _Run:
                     f"{self.resumed_from}: is not the complete state of this run ({shown(error)}); "
                     "remove it to resume from the checkpoint before it"
                 ) from None
+            for weights in (state["model"], *state["averages"]):
+                require_finite(weights, self.resumed_from)
             LOGGER.info("continues after step %d: %s", self.trainer.step, self.resumed_from)
             self.owes_evaluation = "owes_evaluation" in state
         if self.trainer.step > self.config.num_steps:

@@ -122,6 +122,8 @@ class Trainer:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore the state that `state_dict` returned."""
         self.step = int(state["step"])
+        if self.step < 0:
+            raise ValueError(f"step={self.step}")
         self._plain_network.load_state_dict(state["model"])
         for average, saved in zip(self.averages, state["averages"], strict=True):
             average.load_state_dict(saved)
