@@ -19,9 +19,10 @@ from typing import Any, cast
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from torch.distributed import DistError
 from torch.utils.data import DataLoader, Dataset
 
-from rediffuse.errors import CheckpointError, ConfigError, shown
+from rediffuse.errors import CheckpointError, ConfigError, RediffuseError, shown
 from rediffuse.files import claim
 from rediffuse.models.checkpoints import require_finite
 from rediffuse.progress import Progress, unobserved
@@ -40,6 +41,10 @@ LOGGER = logging.getLogger(__name__)
 
 BATCHES_AHEAD = 2
 """Batches that a thread reads, and draws random numbers for, while steps before them are computed."""
+
+
+class ProcessLost(RediffuseError):
+    """Another process of the training has ended."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +85,7 @@ def train(
         TrainingDiverged: `max_bad_steps` consecutive steps had no finite loss and gradient; the last checkpoint is
             from before them.
         StorageError: another process is writing to the folder, or a checkpoint could not be written.
+        ProcessLost: another process of the training has ended.
     """
     run_folder = RunFolder(folder)
     accelerator = _accelerator(config, folder)
@@ -88,6 +94,14 @@ def train(
         with stop_requests() as stop, claimed:
             shown = progress if accelerator.is_local_main_process else unobserved
             return _Run(task, config, run_folder, accelerator, stop, init, shown).run(command)
+    except RuntimeError as error:
+        # Gloo's errors have no class of their own.
+        if accelerator.num_processes > 1 and (isinstance(error, DistError) or "gloo" in str(error)):
+            raise ProcessLost(
+                "another process of this training has ended, and has printed why; the same command continues from the "
+                "last checkpoint"
+            ) from error
+        raise
     finally:
         accelerator.end_training()
         # Otherwise a second training in this process would use the precision and device of the first.
