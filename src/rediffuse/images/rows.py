@@ -26,6 +26,7 @@ _PLUGINS = {
     "AVIF": "Avif",
     "JPEG2000": "Jpeg2K",
 }
+"""The modules of Pillow that read each format, without `ImagePlugin`; they are imported as they are needed."""
 CODECS = (*_PLUGINS, "HEIF")
 """The formats that are read, by Pillow's names; HEIF needs the package pillow-heif. No others: some of Pillow's readers
 start programs (EPS: Ghostscript), others are slow (PPM as text)."""
