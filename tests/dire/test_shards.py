@@ -1,5 +1,6 @@
 """Results in shards: the bytes of single files, nothing twice, and nothing lost by a job that was killed anywhere."""
 
+import os
 import pickle
 import subprocess
 import tarfile
@@ -100,6 +101,7 @@ def test_what_a_killed_job_left_goes_and_what_it_recorded_stays(
     with (out / "shards" / "00000.tar").open("ab") as shard:
         shard.write(b"half a header")
     (out / "shards" / "00001.tar").touch()
+    (out / "shards" / "00000 (copy).tar").write_bytes(b"of somebody")
     before = store.read("wide.bmp", killed.get("wide.bmp").place)
     killed._claimed.pop_all()  # as the end of the process, which releases its claim
     with Manifest(out) as manifest:
@@ -107,6 +109,7 @@ def test_what_a_killed_job_left_goes_and_what_it_recorded_stays(
         assert row is not None
         assert torch.equal(store.read("wide.bmp", row.place).values, before.values)
     [row] = read(out)
+    (out / "shards" / "00000 (copy).tar").unlink()  # still there
     assert members(out).keys() == {"maps/wide.bmp.png", "maps_8bit/wide.bmp.png"}
     assert torch.equal(MapStore.open(out).read("wide.bmp", row.place).values, before.values)
 
@@ -177,6 +180,26 @@ def test_results_that_were_cut_off_or_damaged_are_not_held(tmp_path: Path) -> No
         store.read("a.png", place)
     with pytest.raises(InputError, match=r"a\.png\.png: there is no map of a\.png"):
         store.read("a.png")
+
+
+@pytest.mark.parametrize("is_removed", [False, True])
+def test_shards_that_were_cut_off_or_removed_from_outside_are_filled_again(
+    is_removed: bool, model: DiffusionModel, pictures: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    fill_folder(pictures, out, model, form="shards")
+    expected = members(out)
+    last = max(rows_of(out), key=lambda row: row.shard_end or 0)
+    shard = out / "shards" / "00000.tar"
+    if is_removed:
+        shard.unlink()
+    else:
+        os.truncate(shard, (last.shard_end or 0) - 600)
+    with Manifest(out) as manifest:
+        manifest.add(DONE)  # as a job on other files
+    assert not MapStore.open(out).holds(last.name, last.place)
+    fill_folder(pictures, out, model, form="shards")
+    assert members(out) == expected
 
 
 def test_one_folder_has_one_form(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import tarfile
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -101,7 +101,7 @@ class Shards:
             The new place of each result that was copied.
 
         Raises:
-            InputError, StorageError: a shard cannot be read or written.
+            StorageError: a shard cannot be written or removed.
         """
         used, ends = Counter[str](), Counter[str]()
         for place in places():
@@ -114,9 +114,8 @@ class Shards:
                 _finish(path, ends[path.name])
         moved, copies = {}, Shards(self.folder.parent)
         for place in sorted(place for place in places() if used[place.shard] < ends[place.shard]):
-            with self._opened(place) as file:
-                piece = _read(file, place.begin, place.end - place.begin)
-            moved[place] = copies._add(piece)
+            with suppress(InputError), self._opened(place) as file:  # what was lost from outside stays lost
+                moved[place] = copies._add(_read(file, place.begin, place.end - place.begin))
         for path in {self.folder / place.shard for place in moved.values()}:
             _finish(path, path.stat().st_size)
         return moved
@@ -159,7 +158,8 @@ class Shards:
             return
 
     def _paths(self) -> list[Path]:
-        return sorted(self.folder.glob("[0-9]*.tar"))
+        """The shards; files of other names are left alone."""
+        return sorted(path for path in self.folder.glob("*.tar") if path.stem.isdecimal())
 
     @contextmanager
     def _opened(self, place: Place) -> Iterator[BinaryIO]:
@@ -214,10 +214,10 @@ def _write(path: Path, begin: int, content: bytes) -> None:
 
 
 def _finish(path: Path, end: int) -> None:
-    """Write the mark of the end of a shard, and remove what follows."""
+    """Write the mark of the end of a shard, and remove what follows; not of one that was cut off before."""
     try:
         with path.open("rb") as file:
-            if _read(file, end, len(_END) + 1) == _END:
+            if file.seek(0, os.SEEK_END) < end or _read(file, end, len(_END) + 1) == _END:
                 return
         os.truncate(path, end)
         _write(path, end, _END)
