@@ -421,7 +421,7 @@ def test_maps_of_a_folder_give_the_detector_of_reconstructions(
         pair = [one.reconstruction for one in (result, expected) if one.reconstruction is not None]
         np.testing.assert_allclose(*map(INPUTS["map"].measure, pair), atol=1e-4)
         levels = [INPUTS["map_8bit"].measure(one) for one in pair]
-        assert (np.abs(levels[0] - levels[1]) > 1e-4).mean() < 0.01  # where 16 bits round across a level
+        assert (np.abs(levels[0] - levels[1]) > 1e-4).mean() < 0.05  # where 16 bits round across a level
 
     with pytest.raises(SettingsMismatch, match=r"maps has other settings: depth=1 \(there 2\)"):
         train_detector(replace(config, maps=maps, depths=(1,)), model, tmp_path / "other")
