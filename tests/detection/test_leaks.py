@@ -234,6 +234,12 @@ def test_a_number_that_is_smaller_in_one_class_is_stated_with_the_limit_of_the_l
     assert (statement, 0, 0.75) in stated(files, np.repeat([0, 1], 40))
 
 
+def test_limits_of_a_number_are_a_hundred_of_the_values_that_occur() -> None:
+    files = [facts(width=100 + place) for place in range(100)] + [facts(width=150 + place) for place in range(100)]
+    found = [each for each in stated(files, np.repeat([0, 1], 100)) if each[0].startswith("the long side")]
+    assert found == [("the long side in pixels is at most 150", 0.51, 0.01)]
+
+
 def test_a_number_that_few_files_of_a_class_have_is_not_stated() -> None:
     for num_known in (0, 19, 20):
         files = [facts(quality=90)] * 40 + [facts(quality=50)] * num_known + [facts()] * 20

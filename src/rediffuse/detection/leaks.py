@@ -180,9 +180,8 @@ def fact_columns(facts: Sequence[FileFacts]) -> np.ndarray:
 
 def differences_of(facts: Sequence[FileFacts], labels: np.ndarray) -> tuple[Difference, ...]:
     """For each fact the statement with the largest difference between the classes, if it is larger than chance."""
-    num_real, num_generated = (int((labels == label).sum()) for label in (0, 1))
     # Critical value of the two-sample Kolmogorov-Smirnov test at 0.1 %
-    chance = 1.95 * ((num_real + num_generated) / (num_real * num_generated)) ** 0.5
+    chance = 1.95 * (1 / np.bincount(labels)).sum() ** 0.5
     best = [max(found, key=_contrast) for statements in _statements(facts, labels) if (found := list(statements))]
     clear = [difference for difference in best if _contrast(difference) > max(0.1, chance)]
     return tuple(sorted(clear, key=_contrast, reverse=True))
