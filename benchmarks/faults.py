@@ -175,7 +175,8 @@ def import_everything() -> None:
     """Import what the commands import when they run, also inside torch."""
     for module in pkgutil.walk_packages(rediffuse.__path__, "rediffuse."):
         if not module.name.startswith(("rediffuse.compat", "rediffuse.__main__")):
-            importlib.import_module(module.name)
+            with contextlib.suppress(ModuleNotFoundError):  # a kernel for GPUs, on a machine without Triton
+                importlib.import_module(module.name)
     for name in ("torch._dynamo", "torch.distributed.fsdp", "torch.utils.tensorboard"):
         importlib.import_module(name)
     Image.init()
