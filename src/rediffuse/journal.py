@@ -18,6 +18,8 @@ _SYNC_SECONDS = 1.0
 """Time between two calls that write the rows through to the disk."""
 _LOG_PAGES = 8192
 """Size of SQLite's log, in pages of 4 KiB, from which on it is moved into the database, which waits for the disk."""
+_OPENING_SECONDS = 5.0
+"""Time for which a journal is opened again and again, while another process creates it or opens it too."""
 _BESIDE = ("", "-wal", "-shm")
 """What is appended to the name of a database, for the files that belong to it."""
 
@@ -38,7 +40,7 @@ class Journal:
         self._lock = threading.Lock()
         self._synced = time.monotonic()
         try:
-            self._rows = self._opened()
+            self._rows = self._opened_soon()
         except sqlite3.OperationalError as error:
             raise self._failed(error) from error
         except sqlite3.DatabaseError as error:
@@ -94,6 +96,18 @@ class Journal:
                 self.path.with_name(self.path.name + end).unlink(missing_ok=True)
             except OSError as error:
                 raise StorageError(f"{self.path}: could not be removed: {error.strerror or error}") from error
+
+    def _opened_soon(self) -> sqlite3.Connection:
+        until = time.monotonic() + _OPENING_SECONDS
+        while True:
+            try:
+                return self._opened()
+            except sqlite3.OperationalError as error:
+                # The errors of two processes that create the same file; SQLite waits by itself only later.
+                is_passing = error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_IOERR)
+                if not is_passing or time.monotonic() > until:
+                    raise
+            time.sleep(0.02)
 
     def _opened(self) -> sqlite3.Connection:
         rows = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)

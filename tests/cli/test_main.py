@@ -128,8 +128,8 @@ def test_a_reader_that_goes_away_is_no_error() -> None:
         ),
         (
             "train detector --data d --out o --features bands maps",
-            "--features maps: bands, bands_mean, bands_ycc, bands_image, views, lpips, image, image_ycc, map, "
-            "map_8bit, map_bands, pixels are allowed; did you mean map?",
+            "--features maps: bands, bands_mean, bands_ycc, bands_image, views, lpips, map_energies, image, image_ycc, "
+            "map, map_8bit, map_bands, pixels are allowed; did you mean map?",
         ),
         ("sample", "--out PATH is required; see `rediffuse sample --help`"),
         ("upscale", "PATH ..., --model MODEL, --out PATH are required; see `rediffuse upscale --help`"),
