@@ -11,7 +11,8 @@ or without a fold of each collection. Calibration, thresholds and the largest di
 detector`, from the images that the fits without the other folds leave out; a collection that is left out has no part
 in them.
 
-Reconstructions and logits are kept in RUN, so an interrupted call continues. RUN is for one set of images.
+Reconstructions and logits are kept in RUN, so an interrupted call continues. RUN is for one set of images and
+photographs.
 """
 
 from collections.abc import Iterator, Sequence
@@ -227,7 +228,7 @@ class Comparison:
         (blurred_false_alarms, _), (_, blurred_missed) = shares(2, "generated"), shares(2, "real")
         of_four = [false_alarms, right, float(np.mean([*found.values()])), float(np.mean([*missed.values()]))]
         worst = max(missed, key=lambda name: missed[name])
-        others = [(decisions[len(self.images) :] == "generated").mean() for decisions in made]
+        others = np.concatenate([decisions[len(self.images) :] for decisions in made])
         return [
             f"{np.mean(aucs):.3f}",
             *(f"{mean:.1%}" for mean in of_four),
@@ -235,7 +236,7 @@ class Comparison:
             f"{sum(of_four) / 2:.1%}",
             f"{blurred_false_alarms:.1%}",
             f"{np.mean([*blurred_missed.values()]):.1%}",
-            f"{np.mean(others):.1%}" if self.others else "",
+            f"{(others == 'generated').mean():.1%}" if self.others else "",
         ]
 
 
