@@ -5,11 +5,11 @@
 
 `benchmarks/detector_data.py` and `rediffuse align` make the folders. The candidates are the input of the embedded
 detector and its control (logistic regressions), convolutional networks of three layers on the errors of the windows of
-an image and on the windows themselves, whose logits are averaged over the windows, and the mean of the regression and
-the network on the errors. Each is fitted without a fold of generators, and without a whole collection of photographs,
-or without a fold of each collection. Calibration, thresholds and the largest distance follow, as in `rediffuse train
-detector`, from the images that the fits without the other folds leave out; a collection that is left out has no part
-in them.
+an image, on the windows themselves and on both, whose logits are averaged over the windows, and the mean of the
+regression and the network on the errors. Each is fitted without a fold of generators, and without a whole collection of
+photographs, or without a fold of each collection. Calibration, thresholds and the largest distance follow, as in
+`rediffuse train detector`, from the images that the fits without the other folds leave out; a collection that is left
+out has no part in them.
 
 Reconstructions and logits are kept in RUN, so an interrupted call continues. RUN is for one set of images and
 photographs.
@@ -45,7 +45,7 @@ from rediffuse.zoo.model import load
 
 REGRESSIONS: dict[InputName, float] = {"bands_image": 0.003, "image": 0.01}
 """The input of the embedded detector and its control, each with its C."""
-NETWORKS: dict[str, InputName] = {"errors": "bands", "windows": "image"}
+NETWORKS: dict[str, InputName] = {"errors": "bands", "windows": "image", "errors and windows": "bands_image"}
 """The inputs of networks, each with the features of the distance to the training images."""
 NONE = "none"
 HEADINGS = (
@@ -136,9 +136,13 @@ class Comparison:
 
     @cached_property
     def windows(self) -> dict[str, list[Tensor]]:
-        """The windows (W, 3, S, S), float16, of all images, and their errors."""
+        """The windows (W, 3, S, S), float16, of all images, their errors, and both (W, 6, S, S)."""
         kept = [*self.reconstructions([image.found for image in self.images]), *self.others]
-        return {"errors": [one.error.half() for one in kept], "windows": [one.x_0.half() for one in kept]}
+        return {
+            "errors": [one.error.half() for one in kept],
+            "windows": [one.x_0.half() for one in kept],
+            "errors and windows": [torch.cat([one.error, one.x_0], dim=1).half() for one in kept],
+        }
 
     def candidates(self) -> Iterator[tuple[str, InputName, Logits]]:
         """The name of each, the features of its distances, and its logits."""
