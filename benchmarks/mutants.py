@@ -25,6 +25,7 @@ import signal
 import sys
 import tempfile
 import time
+import traceback
 from collections import Counter, defaultdict
 from collections.abc import Callable, Generator
 from dataclasses import asdict, dataclass, field
@@ -41,8 +42,11 @@ from mutmut.stats import status_by_exit_code
 from mutmut.utils.file_utils import copy_also_copy_files, copy_src_dir, setup_source_paths, walk_mutatable_files
 
 FOLDER = Path("mutants").absolute()  # mutmut's own, in the working directory
+ERROR = FOLDER / "error.txt"
 OUTCOMES = ("killed", "timeout", "survived", "no tests", "not checked")
 NOTICED, SURVIVED, NO_TESTS, TIMEOUT = 1, 0, 33, 36  # exit codes as mutmut stores them
+BROKEN = 70  # exit status of a fork in which this script failed
+SAVE_SECONDS = 30  # between two calls that store what was recorded
 CPU_SECONDS, CPU_FACTOR = 5, 5  # a test may compute this long, and this many times its usual time
 WALL_SECONDS = 1800  # a test may wait this long; a busy machine is no endless loop
 
@@ -64,6 +68,8 @@ def make_changes() -> dict[str, SourceFileMutationData]:
     """Write the changed modules; return their outcomes by module (as `dire.manifest`). Those of equal code are kept."""
     FOLDER.mkdir(exist_ok=True)
     shutil.rmtree(FOLDER / "tests", ignore_errors=True)
+    for copy in (FOLDER / "src").rglob("*.py"):
+        os.utime(copy, (0, 0))  # mutmut keeps a copy that is newer than its source, also that of another commit
     with Path(os.devnull).open("w") as null, contextlib.redirect_stdout(null):
         copy_src_dir()
         copy_also_copy_files()
@@ -90,6 +96,9 @@ def in_fork(task: Callable[[], bool]) -> int:
         status = 1
         try:
             status = int(not task())
+        except Exception:
+            ERROR.write_text(traceback.format_exc(), encoding="utf-8")
+            status = BROKEN
         finally:
             os._exit(status)
     return pid
@@ -127,6 +136,7 @@ class Trials:
         self.items: dict[str, pytest.Item] = {}
         self.shared: dict[pytest.FixtureDef, tuple[set[str], float]] = {}
         self.shared_seconds = 0.0
+        self.saved_at = math.inf  # while nothing is recorded
 
     @pytest.hookimpl
     def pytest_collection(self) -> None:
@@ -175,12 +185,16 @@ class Trials:
 
     def record(self) -> bool:
         set_mutant_under_test("stats")
-        before = set(sys.modules)
+        self.saved_at, before = time.monotonic(), set(sys.modules)
         if not self.run([name for name, test in self.tests.items() if not test.seconds]):
             return False
-        write("tests", {name: asdict(test) for name, test in self.tests.items()})
+        self.save()
         write("imports", read("imports") | {name: {} for name in sorted(set(sys.modules) - before)})
         return True
+
+    def save(self) -> None:
+        write("tests", {name: asdict(test) for name, test in self.tests.items()})
+        self.saved_at = time.monotonic()
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
@@ -193,6 +207,8 @@ class Trials:
         test = self.tests[item.nodeid]
         test.functions = {function: self.hashes[function] for function in functions if function in self.hashes}
         test.seconds = cpu_seconds() - start - self.shared_seconds + sum(seconds for _, seconds in shared)
+        if time.monotonic() > self.saved_at + SAVE_SECONDS:
+            self.save()
         return result
 
     @pytest.hookimpl(wrapper=True)
@@ -264,6 +280,8 @@ class Trials:
             write("passed", self.passed)
         elif status == -signal.SIGXCPU:
             status = TIMEOUT
+        elif status == BROKEN:
+            sys.exit(f"{change} was not tried: an error of this script: {ERROR.read_text(encoding='utf-8')}")
         elif status != NO_TESTS:
             status = NOTICED
         module.exit_code_by_key[change] = status
