@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from dire.test_shards import members, results
+from dire.test_shards import members, results, shard_of
 from golden_values import fill
 from rediffuse.cli.main import main
 from rediffuse.diffusion.config import ProcessConfig
@@ -99,8 +99,8 @@ def test_a_run_that_is_killed_while_it_fills_a_shard_loses_and_repeats_nothing(
     out, flags = tmp_path / "out", ("--batch-size", "1", "--steps", "10", "--store", "shards")
     words = ["dire", str(pictures), "--out", str(out), "--model", model, "--device", "cpu", *flags]
     done = kill_with_a_first_row(words, out)
-    with (out / "shards" / "00000.tar").open("ab") as shard:
-        shard.write((out / "shards" / "00000.tar").read_bytes()[:700])  # the beginning of a next image
+    with shard_of(out).open("ab") as shard:
+        shard.write(shard_of(out).read_bytes()[:700])  # the beginning of a next image
     assert 1 <= done < 8
     places = {row.name: row.place for row in read(out)}
 

@@ -40,6 +40,12 @@ def members(folder: Path) -> dict[str, bytes]:
     return found
 
 
+def shard_of(folder: Path) -> Path:
+    """The only shard of a folder."""
+    [path] = (folder / "shards").iterdir()
+    return path
+
+
 def results(folder: Path) -> dict[str, bytes]:
     """The files of results that are no shards."""
     return {name: (folder / name).read_bytes() for name in files_below(folder) if "/" in name}
@@ -62,11 +68,12 @@ def test_shards_hold_the_bytes_of_single_files_and_are_unpacked_to_them(
     fill_folder(pictures, tmp_path / "files", model, KINDS)
     fill_folder(pictures, tmp_path / "out", model, KINDS, form="shards")
     assert members(tmp_path / "out") == results(tmp_path / "files")
-    assert files_below(tmp_path / "out") == ["manifest.parquet", "settings.json", "shards/00000.tar"]
+    shard = shard_of(tmp_path / "out")
+    assert files_below(tmp_path / "out") == ["manifest.parquet", "settings.json", f"shards/{shard.name}"]
     (tmp_path / "unpacked").mkdir()
-    subprocess.run(["tar", "-xf", tmp_path / "out/shards/00000.tar", "-C", tmp_path / "unpacked"], check=True)
+    subprocess.run(["tar", "-xf", shard, "-C", tmp_path / "unpacked"], check=True)
     assert results(tmp_path / "unpacked") == results(tmp_path / "files")
-    assert len(list(tar_samples(str(tmp_path / "out/shards/00000.tar")))) > 0
+    assert len(list(tar_samples(str(shard)))) > 0
     require_readable(tmp_path / "out")
     [again] = fill_folder(pictures, tmp_path / "out", model, KINDS, form="shards")
     assert again.status == "failed"
@@ -98,10 +105,10 @@ def test_what_a_killed_job_left_goes_and_what_it_recorded_stays(
     store.write("unrecorded.png", given)
     killed.add(replace(DONE, name="wide.bmp").at(store.write("wide.bmp", given)))
     store.write("unrecorded too.png", given)
-    with (out / "shards" / "00000.tar").open("ab") as shard:
+    with shard_of(out).open("ab") as shard:
         shard.write(b"half a header")
-    (out / "shards" / "00001.tar").touch()
-    (out / "shards" / "00000 (copy).tar").write_bytes(b"of somebody")
+    (out / "shards" / "00001-0123abcd.tar").touch()
+    (out / "shards" / "00000.tar").write_bytes(b"of somebody")
     before = store.read("wide.bmp", killed.get("wide.bmp").place)
     killed._claimed.pop_all()  # as the end of the process, which releases its claim
     with Manifest(out) as manifest:
@@ -109,7 +116,7 @@ def test_what_a_killed_job_left_goes_and_what_it_recorded_stays(
         assert row is not None
         assert torch.equal(store.read("wide.bmp", row.place).values, before.values)
     [row] = read(out)
-    (out / "shards" / "00000 (copy).tar").unlink()  # still there
+    (out / "shards" / "00000.tar").unlink()  # still there
     assert members(out).keys() == {"maps/wide.bmp.png", "maps_8bit/wide.bmp.png"}
     assert torch.equal(MapStore.open(out).read("wide.bmp", row.place).values, before.values)
 
@@ -137,7 +144,7 @@ def test_a_shard_that_cannot_grow_ends_where_it_was(tmp_path: Path) -> None:
     shards = Shards(tmp_path)
     shards.create()
     place = shards.add({"a": b"1" * 1000})
-    with files_at_most(place.end + 700), pytest.raises(StorageError, match=r"00000\.tar: could not be written"):
+    with files_at_most(place.end + 700), pytest.raises(StorageError, match=r"00000-\w+\.tar: could not be written"):
         shards.add({"b": b"2" * 1000})
     other = shards.add({"c": b"3" * 1000})
     assert other.begin == place.end
@@ -151,10 +158,10 @@ def test_shards_have_a_largest_size_and_every_process_its_own(tmp_path: Path, mo
     sizes = (1000, 2000, 9000, 100)
     places = [shards.add({str(size): bytes(size)}) for size in sizes]
     places.append(pickle.loads(pickle.dumps(shards)).add({"other": b""}))
-    assert [place.shard for place in places] == ["00000.tar", "00000.tar", "00001.tar", "00002.tar", "00003.tar"]
+    assert [place.shard[:5] for place in places] == ["00000", "00000", "00001", "00002", "00003"]
     shards.tidy(lambda: places)
     assert len(members(tmp_path)) == 5
-    assert shards.add({"new": b""}).shard == "00004.tar"  # not behind the mark of an end
+    assert shards.add({"new": b""}).shard.startswith("00004-")  # not behind the mark of an end
 
 
 def test_results_that_were_cut_off_or_damaged_are_not_held(tmp_path: Path) -> None:
@@ -164,7 +171,7 @@ def test_results_that_were_cut_off_or_damaged_are_not_held(tmp_path: Path) -> No
     assert store.holds("a.png", place)
     assert not store.holds("b.png", place)
     assert not store.holds("a.png")
-    shard = tmp_path / "shards" / "00000.tar"
+    shard = shard_of(tmp_path)
     content = shard.read_bytes()
     for damaged, reason in (
         (content[:-1], "was cut off before byte"),
@@ -172,11 +179,11 @@ def test_results_that_were_cut_off_or_damaged_are_not_held(tmp_path: Path) -> No
     ):
         shard.write_bytes(damaged)
         assert not store.holds("a.png", place)
-        with pytest.raises(InputError, match=rf"00000\.tar: {reason}"):
+        with pytest.raises(InputError, match=rf"{shard.name}: {reason}"):
             store.read("a.png", place)
     shard.unlink()
     assert not store.holds("a.png", place)
-    with pytest.raises(InputError, match=r"00000\.tar: cannot be read at byte 0: No such file"):
+    with pytest.raises(InputError, match=rf"{shard.name}: cannot be read at byte 0: No such file"):
         store.read("a.png", place)
     with pytest.raises(InputError, match=r"a\.png\.png: there is no map of a\.png"):
         store.read("a.png")
@@ -190,7 +197,7 @@ def test_shards_that_were_cut_off_or_removed_from_outside_are_filled_again(
     fill_folder(pictures, out, model, form="shards")
     expected = members(out)
     last = max(rows_of(out), key=lambda row: row.shard_end or 0)
-    shard = out / "shards" / "00000.tar"
+    shard = shard_of(out)
     if is_removed:
         shard.unlink()
     else:
@@ -200,6 +207,18 @@ def test_shards_that_were_cut_off_or_removed_from_outside_are_filled_again(
     assert not MapStore.open(out).holds(last.name, last.place)
     fill_folder(pictures, out, model, form="shards")
     assert members(out) == expected
+
+
+def test_a_shard_never_has_the_name_of_one_that_was_lost(tmp_path: Path) -> None:
+    """Otherwise the places of lost results would refer to other results, and these would be taken for them."""
+    store = MapStore(tmp_path, SETTINGS, form="shards")
+    lost = store.write("a.png", reconstruction())
+    shard_of(tmp_path).unlink()
+    MapStore.open(tmp_path).write("b.png", reconstruction())
+    again = MapStore.open(tmp_path).write("a.png", reconstruction(), lost)
+    assert lost is not None
+    assert again is not None
+    assert set(Shards(tmp_path).read(again)) == {"maps/a.png.png", "maps_8bit/a.png.png"}
 
 
 def test_one_folder_has_one_form(tmp_path: Path) -> None:

@@ -1,14 +1,16 @@
 """Tar files in a folder that hold the results of many images, so that millions of images need few files.
 
-    shards/00000.tar     the files of the results, with the names that they have as single files
+    shards/00000-1a2b3c4d.tar     the files of the results, with the names that they have as single files
 
 The files of one image are added in one piece, whose place is in its row of the manifest. The row is written after the
-piece. So bytes at no place belong to a process that was killed, or to an earlier result; `tidy` removes them.
+piece. So bytes at no place belong to a process that was killed, or to an earlier result; `tidy` removes them. The
+second part of a shard's name is random: a place must not refer to other results after its shard was lost.
 """
 
 import io
-import itertools
 import os
+import re
+import secrets
 import tarfile
 import threading
 from collections import Counter
@@ -24,6 +26,7 @@ from rediffuse.stores import one_line
 FOLDER = "shards"
 _MOST_BYTES = 1 << 30
 """The largest size of a shard, unless it holds a single image."""
+_NAME = re.compile(r"\d{5,}-[0-9a-f]{8}\.tar")
 _END = bytes(2 * tarfile.BLOCKSIZE)
 """The mark of the end of a tar file."""
 
@@ -147,19 +150,14 @@ class Shards:
         return path.is_file() and path.stat().st_size == self._end
 
     def _begin(self) -> None:
-        """Begin a shard with a number that no other process has."""
-        last = max((int(path.stem) for path in self._paths()), default=-1)
-        for number in itertools.count(last + 1):
-            try:
-                (self.folder / f"{number:05}.tar").touch(exist_ok=False)
-            except FileExistsError:
-                continue
-            self._name, self._end = f"{number:05}.tar", 0
-            return
+        """Begin a shard with a name that no other one has or had."""
+        number = max((int(path.name.partition("-")[0]) for path in self._paths()), default=-1) + 1
+        self._name, self._end = f"{number:05}-{secrets.token_hex(4)}.tar", 0
+        (self.folder / self._name).touch(exist_ok=False)
 
     def _paths(self) -> list[Path]:
         """The shards; files of other names are left alone."""
-        return sorted(path for path in self.folder.glob("*.tar") if path.stem.isdecimal())
+        return sorted(path for path in self.folder.glob("*.tar") if _NAME.fullmatch(path.name))
 
     @contextmanager
     def _opened(self, place: Place) -> Iterator[BinaryIO]:
