@@ -17,6 +17,7 @@ from typing import Literal
 import torch
 from script import read_flags
 
+from rediffuse.allocator import keep_freed_memory
 from rediffuse.bench.measure import Clock
 from rediffuse.bench.parts import Options, Part
 from rediffuse.bench.results import bench, tables
@@ -61,6 +62,7 @@ class Case:
 
 
 def main(flags: Flags) -> None:
+    keep_freed_memory()  # as the command `rediffuse bench` does
     options = Options(
         rounds=flags.rounds, clock=flags.clock, reference=flags.reference, diffusers=flags.diffusers, num_images=16
     )

@@ -26,6 +26,7 @@ import torch
 from script import read_flags
 from torch import Tensor
 
+from rediffuse.allocator import keep_freed_memory
 from rediffuse.bench.measure import CLOCKS, Clock
 from rediffuse.bench.parts import Options, TrainingStep, comparator_steps, write_images
 from rediffuse.bench.subjects import architecture, trained_process
@@ -77,6 +78,7 @@ def main(flags: Flags) -> None:
     if flags.num_files is not None:
         _print_starts(flags.out, flags.num_files)
         return
+    keep_freed_memory()  # as the command `rediffuse train` does
     model = load("default")
     paths = write_images(flags.out / "images", flags.num_images, side=64)
     options = Options(batch_sizes=(flags.batch_size,), reference=flags.reference, diffusers=flags.diffusers)

@@ -13,7 +13,7 @@ import rediffuse
 
 ROOT = Path(rediffuse.__file__).parent
 LAYERS = (
-    {"errors", "records", "files", "stores", "journal", "progress", "threads", "transfer", "cluster"},
+    {"errors", "records", "files", "stores", "journal", "progress", "threads", "allocator", "transfer", "cluster"},
     {"diffusion", "models", "images"},
     {"zoo"},
     {"dire", "sampling", "evaluation"},
@@ -23,7 +23,18 @@ LAYERS = (
     {"compat", "cli"},
 )
 """A part imports only itself and earlier layers, so parts of one layer do not import each other."""
-FOUNDATION = ("errors", "records", "files", "stores", "journal", "progress", "threads", "transfer", "cluster")
+FOUNDATION = (
+    "errors",
+    "records",
+    "files",
+    "stores",
+    "journal",
+    "progress",
+    "threads",
+    "allocator",
+    "transfer",
+    "cluster",
+)
 """The parts of the first layer are single files, which may import each other."""
 COMPAT_USES = {"diffusion", "models", "images", "training", "compat", *FOUNDATION}
 """The layers that `compat` may import."""

@@ -11,6 +11,7 @@ NAMES = [
     *("ClassifierModel", "Detector", "DiffusionModel", "DireMap", "DireSettings", "ProcessConfig", "Reconstruction"),
     *("SamplingSettings", "Verdict", "band_profile", "decode", "detect", "errors", "guide", "interpolate", "invert"),
     *(
+        "keep_freed_memory",
         "load",
         "load_classifier",
         "load_detector",

@@ -3,10 +3,12 @@
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+import torch
 
-from rediffuse.threads import in_threads
+from rediffuse.threads import in_threads, thread_pool
 
 
 def test_threads_run_ahead_but_no_further_than_they_may() -> None:
@@ -51,3 +53,15 @@ def test_error_in_a_thread_is_raised_at_its_turn() -> None:
     assert [next(mapped), next(mapped)] == [0.5, 1.0]
     with pytest.raises(ZeroDivisionError):
         next(mapped)
+
+
+def test_operations_of_torch_in_a_pool_use_one_core_and_those_elsewhere_as_many_as_before() -> None:
+    number = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with thread_pool(1) as pool, ThreadPoolExecutor(1) as other:
+            assert pool.submit(torch.get_num_threads).result() == 1
+            assert torch.get_num_threads() == 2
+            assert other.submit(torch.get_num_threads).result() == 2
+    finally:
+        torch.set_num_threads(number)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rediffuse import errors
+    from rediffuse.allocator import keep_freed_memory
     from rediffuse.detection.detect import detect
     from rediffuse.detection.detector import Detector, load_detector
     from rediffuse.detection.verdict import Verdict
@@ -40,6 +41,7 @@ __all__ = [
     "guide",
     "interpolate",
     "invert",
+    "keep_freed_memory",
     "load",
     "load_classifier",
     "load_detector",
@@ -67,6 +69,7 @@ _HOMES = {
     "guide": "rediffuse.sampling.guide",
     "interpolate": "rediffuse.sampling.latents",
     "invert": "rediffuse.sampling.latents",
+    "keep_freed_memory": "rediffuse.allocator",
     "load": "rediffuse.zoo.model",
     "load_classifier": "rediffuse.zoo.model",
     "load_detector": "rediffuse.detection.detector",

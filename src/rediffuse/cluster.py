@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+from rediffuse.allocator import keep_freed_memory
 from rediffuse.errors import ConfigError, InputError, RediffuseError
 
 LOGGER = logging.getLogger(__name__)
@@ -128,6 +129,7 @@ def call(function: Callable[[], R], pool: Pool) -> R:
     import ray
 
     def answer() -> R | RediffuseError:
+        keep_freed_memory()
         try:
             return function()
         except RediffuseError as error:
@@ -207,6 +209,7 @@ class _Worker:
     def __init__(self, begin: Callable[[], Work[Any, Any]], ledger: Any, folder: str) -> None:
         with contextlib.suppress(OSError):  # it may be missing on another machine, where only absolute paths work
             os.chdir(folder)
+        keep_freed_memory()
         self._begin = begin
         self._ledger = ledger
         self._work: Work[Any, Any] | None = None

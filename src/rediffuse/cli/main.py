@@ -19,6 +19,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from types import ModuleType
 
+from rediffuse.allocator import keep_freed_memory
 from rediffuse.cli.console import log_to_stderr, say_error
 from rediffuse.errors import CheckpointError, ConfigError, InputError, RediffuseError, SettingsMismatch, nearest
 
@@ -163,6 +164,7 @@ def _call(name: str, words: list[str]) -> int:
     args = parse(kind, words, command=command, default=default)
     if args.quiet and args.verbose:
         raise ConfigError("--quiet and --verbose: only one of them can be given")
+    keep_freed_memory()
     # With --json, output of third-party code must not be mixed with the document.
     with log_to_stderr(quiet=args.quiet, verbose=args.verbose):
         with contextlib.redirect_stdout(sys.stderr):

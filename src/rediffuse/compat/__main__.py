@@ -9,6 +9,7 @@ import sys
 from datetime import datetime
 from pathlib import Path
 
+from rediffuse.allocator import keep_freed_memory
 from rediffuse.compat.aliases import install
 from rediffuse.errors import InputError, RediffuseError
 
@@ -35,6 +36,7 @@ def main(words: list[str]) -> int:
         install({**os.environ, "OPENAI_LOGDIR": os.environ.get("OPENAI_LOGDIR") or str(log_dir)})
         # DIRE's programs need this variable, also without a GPU. A value that lists all GPUs changes nothing.
         os.environ.setdefault("CUDA_VISIBLE_DEVICES", _all_gpus())
+        keep_freed_memory()
         runpy.run_path(str(script), run_name="__main__")
     except RediffuseError as error:
         print(f"rediffuse: {error}", file=sys.stderr)

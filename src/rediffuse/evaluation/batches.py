@@ -3,7 +3,6 @@
 import hashlib
 import zipfile
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -19,6 +18,7 @@ from rediffuse.images.decode import decode
 from rediffuse.images.find import FoundImage, find_images
 from rediffuse.images.limits import Limits
 from rediffuse.images.npz import NpzBatch, open_npz, read_array
+from rediffuse.threads import thread_pool
 
 _THREADS = 4
 
@@ -95,7 +95,7 @@ class ImageFiles:
 
     def batches(self, batch_size: int) -> Iterator[np.ndarray]:
         shape: tuple[int, ...] | None = None
-        with ThreadPoolExecutor(_THREADS) as pool:
+        with thread_pool(_THREADS) as pool:
             for first in range(0, len(self.files), batch_size):
                 files = self.files[first : first + batch_size]
                 batch = []

@@ -1,7 +1,6 @@
 """Bits per dimension of images under a model, with the terms of the bound, as in guided-diffusion's `image_nll.py`."""
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from rediffuse.images.decode import decode
 from rediffuse.images.find import FoundImage
 from rediffuse.images.tensors import to_tensor
 from rediffuse.images.windows import network_inputs
+from rediffuse.threads import thread_pool
 from rediffuse.zoo.labels import class_labels
 from rediffuse.zoo.model import DiffusionModel
 
@@ -115,7 +115,7 @@ def _batches(
     files: Sequence[FoundImage], size: int, batch_size: int
 ) -> Iterator[tuple[list[int], list[Tensor], list[str]]]:
     """For every `batch_size` files: indices and images (3, size, size) of the readable ones, errors of the others."""
-    with ThreadPoolExecutor(_THREADS) as pool:
+    with thread_pool(_THREADS) as pool:
         for first in range(0, len(files), batch_size):
             batch = files[first : first + batch_size]
             results = list(pool.map(lambda file: _x_0(file, size), batch))

@@ -9,7 +9,7 @@ import itertools
 import tempfile
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -24,6 +24,7 @@ from rediffuse.report.charts import Chart
 from rediffuse.report.details import details, pictures_of
 from rediffuse.report.render import template
 from rediffuse.report.words import kind_of
+from rediffuse.threads import thread_pool
 
 INDEX = "index.html"
 MOST_ON_PAGE = 2000
@@ -81,7 +82,7 @@ class Report:
             self._pages["report"] = _Page(file, None)
         if folder is not None:
             self._pages["evidence"] = _Page(folder / INDEX, folder)
-        self._pool = ThreadPoolExecutor(workers)
+        self._pool = thread_pool(workers)
         self._ahead = 2 * workers
         self._begun: deque[Future[_Entry]] = deque()
         self._counts: Counter[str] = Counter()

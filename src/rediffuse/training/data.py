@@ -2,7 +2,6 @@
 
 import logging
 import os
-from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from rediffuse.images.crop import center_crop, random_crop
 from rediffuse.images.decode import decode
 from rediffuse.images.tensors import to_tensor
 from rediffuse.progress import Progress, counted, unobserved
+from rediffuse.threads import thread_pool
 from rediffuse.training.config import ImageConfig
 from rediffuse.training.listing import Listing
 from rediffuse.training.randomness import CROP, ORDER, derive
@@ -126,7 +126,7 @@ class ImageData:
             except ImageError as error:
                 self._unreadable[index] = str(error)
 
-        with ThreadPoolExecutor() as pool:
+        with thread_pool() as pool:
             for _ in counted(pool.map(read, range(len(self))), "reading images", len(self), progress):
                 pass
         self._unreadable = dict(sorted(self._unreadable.items()))

@@ -10,7 +10,6 @@ import logging
 import signal
 from collections import deque
 from collections.abc import Generator, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -27,6 +26,7 @@ from rediffuse.files import claim
 from rediffuse.models.checkpoints import require_finite
 from rediffuse.progress import Progress, unobserved
 from rediffuse.records import dump
+from rediffuse.threads import thread_pool
 from rediffuse.training import checkpoints
 from rediffuse.training.config import LoopConfig
 from rediffuse.training.initial import read_initial
@@ -310,7 +310,7 @@ class _RunningMeans:
 
 def _ahead(batches: Iterator[Batch]) -> Generator[Batch]:
     """Iterate in a thread, `BATCHES_AHEAD` batches in advance."""
-    pool = ThreadPoolExecutor(1)
+    pool = thread_pool(1)
     try:
         begun = deque(pool.submit(next, batches, None) for _ in range(BATCHES_AHEAD))
         while (batch := begun.popleft().result()) is not None:

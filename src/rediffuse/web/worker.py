@@ -14,12 +14,14 @@ from multiprocessing.connection import Connection
 from threading import Lock
 from typing import Any
 
+from rediffuse.allocator import keep_freed_memory
 from rediffuse.detection.detector import Detector, load_detector
 from rediffuse.detection.judge import judge, require_model
 from rediffuse.detection.verdict import Verdict
 from rediffuse.errors import ConfigError, RediffuseError, SettingsMismatch
 from rediffuse.images.find import FoundImage
 from rediffuse.report.page import self_contained
+from rediffuse.threads import thread_pool
 from rediffuse.web.config import WorkerOptions
 from rediffuse.web.messages import DetectorInfo, Judged, Logged, Ready, Round, Unusable
 from rediffuse.zoo.model import DiffusionModel, load
@@ -44,6 +46,7 @@ class _Worker:
         self._replies: deque[Future[None]] = deque()
 
     def run(self) -> None:
+        keep_freed_memory()
         logging.getLogger("rediffuse").addHandler(_Handler(self._send))
         logging.getLogger("rediffuse").setLevel(logging.INFO)
         try:
@@ -54,7 +57,7 @@ class _Worker:
         device = str(next(iter(loaded.values()))[0].device)
         infos = tuple(_info(name, *both, self._options.batch_size) for name, both in loaded.items())
         self._send(Ready(device=device, detectors=infos))
-        with ThreadPoolExecutor(self._options.workers) as pool:
+        with thread_pool(self._options.workers) as pool:
             while True:
                 self._judge(self._connection.recv(), loaded, pool)
 
