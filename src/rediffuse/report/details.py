@@ -45,14 +45,14 @@ def pictures_of(verdict: Verdict) -> Pictures:
     evidence = verdict.evidence
     if evidence is None:
         return Pictures()
-    drawn = pixels.error_picture(verdict, evidence)
+    error = pixels.error_of(evidence)
+    drawn = pixels.error_picture(verdict, evidence, error)
     width, height = pixels.size_of(evidence)
     side, number = evidence.x_0.shape[-1], len(evidence.x_0)
     name = printable(verdict.file)
-    error = pixels.error_of(evidence)
-    levels = f"{255 / pixels.amplification(error):.3g} of 255 levels"
-    means = 127.5 * error.mean(axis=(1, 2))
-    mean = f"The mean is {127.5 * float(error.mean()):.2g} levels"
+    levels = f"{255 / error.factor:.3g} of 255 levels"
+    means = 127.5 * error.values.mean(axis=(1, 2))
+    mean = f"The mean is {127.5 * float(error.values.mean()):.2g} levels"
     largest = f", largest in window {int(means.argmax()) + 1}" if number > 1 else ""
     windows = "1 window" if number == 1 else f"{number} windows"
     of_windows = bool(verdict.windows)
@@ -90,7 +90,7 @@ def pictures_of(verdict: Verdict) -> Pictures:
         "caption": f"{'The windows from 1 on' if of_windows else 'The input of the network'}; below, the "
         f"reconstruction; below that, the error, whose scale ends at {levels}.",
     }
-    files = {"picture": pixels.picture(evidence), "error": drawn.jpeg, "windows": pixels.strip(evidence)}
+    files = {"picture": pixels.picture(evidence), "error": drawn.jpeg, "windows": pixels.strip(evidence, error)}
     return Pictures(files=files, figures=figures, strip=strip)
 
 
@@ -194,12 +194,12 @@ def _charts(verdict: Verdict) -> list[Chart]:
 
 def _spectra(evidence: Evidence) -> Chart:
     x_0, x_0_hat = torch.from_numpy(evidence.x_0), torch.from_numpy(evidence.x_0_hat)
-    lines = {}
-    for name, images in {"input": x_0, "reconstruction": x_0_hat, "error": x_0 - x_0_hat}.items():
-        rho, power = radial_spectrum(images)
-        each = slice(1, None, max(1, len(rho) // MOST_POINTS))
-        # Power below that of rounding to 8 bits, (2/255)^2 / 12 = 5e-6, has no meaning.
-        lines[name] = (rho[each].tolist(), power.mean(dim=0)[each].clamp(min=1e-7).log10().tolist())
+    rho, powers = radial_spectrum(torch.cat([x_0, x_0_hat, x_0 - x_0_hat]))
+    each = slice(1, None, max(1, len(rho) // MOST_POINTS))
+    # Power below that of rounding to 8 bits, (2/255)^2 / 12 = 5e-6, has no meaning.
+    means = powers.unflatten(0, (3, -1)).mean(dim=1)[:, each].clamp(min=1e-7).log10()
+    names = ("input", "reconstruction", "error")
+    lines = {name: (rho[each].tolist(), mean.tolist()) for name, mean in zip(names, means, strict=True)}
     return line_chart(
         "Spectra",
         "Power at each frequency.",

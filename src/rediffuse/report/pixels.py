@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import combinations
 
 import numpy as np
@@ -19,6 +20,18 @@ QUALITY = 75
 AMPLIFICATIONS = (1, 2, 3, 4, 6, 8, 10, 15, 20, 30, 40, 60, 80, 100, 150, 200)
 MOST_ZOOM = 12
 """Largest enlargement of a window on the picture of the error."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShownError:
+    """|x_0 - x_0_hat| of each row, the mean over channels."""
+
+    values: np.ndarray
+    """(N, S, S) in [0, 2]."""
+    factor: int
+    """The scale of colours ends at 2 / factor."""
+    colours: np.ndarray
+    """uint8 (N, S, S, 3)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,9 +63,10 @@ def shown_size(width: int, height: int) -> tuple[int, int]:
     return max(1, round(LONGEST * width / max(width, height))), max(1, round(LONGEST * height / max(width, height)))
 
 
-def error_of(evidence: Evidence) -> np.ndarray:
-    """|x_0 - x_0_hat| of each row, (N, S, S) in [0, 2], the mean over channels."""
-    return np.abs(evidence.x_0 - evidence.x_0_hat).mean(axis=1)
+def error_of(evidence: Evidence) -> ShownError:
+    values = np.abs(evidence.x_0 - evidence.x_0_hat).mean(axis=1)
+    factor = amplification(values)
+    return ShownError(values=values, factor=factor, colours=coloured(values, factor))
 
 
 def amplification(error: np.ndarray) -> int:
@@ -63,26 +77,21 @@ def amplification(error: np.ndarray) -> int:
 
 def coloured(error: np.ndarray, factor: int) -> np.ndarray:
     """An error (..., H, W) in [0, 2] in the colours of `RAMP`, uint8 (..., H, W, 3); from 2 / factor on the last."""
-    anchors = np.array([[int(colour[k : k + 2], 16) for k in (1, 3, 5)] for colour in RAMP])
-    levels = np.linspace(0, 1, 256)
-    table = np.stack([np.interp(levels, np.linspace(0, 1, len(RAMP)), channel) for channel in anchors.T], axis=1)
-    return table.astype(np.uint8)[np.clip(error * (factor * 127.5), 0, 255).astype(np.uint8)]
+    return _table()[np.clip(error * (factor * 127.5), 0, 255).astype(np.uint8)]
 
 
-def error_picture(verdict: Verdict, evidence: Evidence) -> ErrorPicture:
+def error_picture(verdict: Verdict, evidence: Evidence, error: ShownError) -> ErrorPicture:
     """The error in colours: of windows on the image, which is gray and darker; of a whole input alone."""
-    error = error_of(evidence)
-    colours = coloured(error, amplification(error))  # (N, S, S, 3)
     if not verdict.windows:
-        side = shown_size(*error.shape[1:])[0]
-        enlarged = Image.fromarray(colours[0]).resize((side, side), Image.Resampling.NEAREST)
+        side = shown_size(*error.values.shape[1:])[0]
+        enlarged = Image.fromarray(error.colours[0]).resize((side, side), Image.Resampling.NEAREST)
         return ErrorPicture(jpeg=jpeg_bytes(np.asarray(enlarged), QUALITY), zoom=1, places=())
     width, height = size_of(evidence)
     zoom, places = enlarged_places(verdict.windows, width, height)
     gray = np.asarray(Image.fromarray(_pixels(evidence)).convert("L")) // 2
     canvas = Image.fromarray(gray).convert("RGB")
     scale = canvas.width / width
-    for square, (left, top, side) in zip(colours, places, strict=True):
+    for square, (left, top, side) in zip(error.colours, places, strict=True):
         drawn = max(4, round(side * scale))
         canvas.paste(Image.fromarray(square).resize((drawn, drawn), _filter(drawn, square)), _at(left, top, scale))
     return ErrorPicture(jpeg=jpeg_bytes(np.asarray(canvas), QUALITY), zoom=zoom, places=places)
@@ -113,12 +122,20 @@ def enlarged_places(
     return 1, enlarged(1)
 
 
-def strip(evidence: Evidence) -> bytes:
+def strip(evidence: Evidence, error: ShownError) -> bytes:
     """The windows, their reconstructions and their errors in three rows, one column for each window, as a JPEG."""
-    error = error_of(evidence)
-    rows = (_levels(evidence.x_0), _levels(evidence.x_0_hat), coloured(error, amplification(error)))
+    rows = (_levels(evidence.x_0), _levels(evidence.x_0_hat), error.colours)
     together = np.concatenate([np.concatenate([*row], axis=1) for row in rows])
     return jpeg_bytes(together, 85, subsampling="4:4:4")  # a few pixels, which are to be compared one by one
+
+
+@cache
+def _table() -> np.ndarray:
+    """`RAMP` in 256 steps, uint8 (256, 3)."""
+    anchors = np.array([[int(colour[k : k + 2], 16) for k in (1, 3, 5)] for colour in RAMP])
+    levels = np.linspace(0, 1, 256)
+    channels = [np.interp(levels, np.linspace(0, 1, len(RAMP)), channel) for channel in anchors.T]
+    return np.stack(channels, axis=1).astype(np.uint8)
 
 
 def _pixels(evidence: Evidence) -> np.ndarray:
