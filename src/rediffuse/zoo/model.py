@@ -175,7 +175,8 @@ class DiffusionModel(TrainedModel[UNetModel | SuperResModel | PipelineNetwork]):
         if config.out_channels != needed:
             raise ConfigError(
                 f"variance={self.process_config.variance!r} of {config.in_channels} channels "
-                f"needs out_channels={needed}, but the network has {config.out_channels}"
+                f"needs out_channels={needed}, but the network has {config.out_channels}: as many outputs as "
+                "inputs fit fixed_small and fixed_large, twice as many learned and learned_range"
             )
 
     @property
