@@ -130,6 +130,7 @@ def test_evidence_holds_the_original_and_the_facts_of_the_file(make):
     assert said.evidence is not None
     assert said.evidence.original is original
     assert said.evidence.meta is meta
+    assert said.sha256 == meta.sha256
 
 
 def test_a_verdict_on_windows_has_their_places_and_the_mean_of_their_bands(make):

@@ -10,6 +10,7 @@ from PIL import Image
 from rediffuse.detection.labelled import find_labelled, left_out_scores, scores_by_class
 from rediffuse.detection.left_out import LeftOut
 from rediffuse.errors import ConfigError, InputError
+from rediffuse.images.limits import Limits
 
 
 def write(folder: Path, names: Iterable[str]) -> Path:
@@ -117,6 +118,12 @@ def test_a_csv_file_names_files_beside_it_with_their_classes_and_groups(tmp_path
     assert [image.found.path for image in find_labelled(table)][1] == tmp_path / "sub" / "b.png"
 
 
+def test_the_files_of_a_list_have_the_given_limits(tmp_path: Path):
+    table, limits = tmp_path / "table.csv", Limits(max_pixels=7)
+    table.write_text("file,label\na.png,real\nb.png,generated\n")
+    assert [image.found.limits for image in find_labelled(table, limits)] == [limits] * 2
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -126,6 +133,7 @@ def test_a_csv_file_names_files_beside_it_with_their_classes_and_groups(tmp_path
             "line 3: the label of b is 'fake'; a number of 0 or more, real or generated is needed",
         ),
         ("file,label\na\n", "line 2: a has no label; real, 0, generated, 1 are allowed"),
+        ("file,label\na,2\n", "line 2: a has the label 2; real, 0, generated, 1 are allowed"),
         ("file,label\n,0\n", "line 2: names no file"),
         ("file,label\na,0\na,1\n", "line 3: a occurs twice"),
         ("file,label\na,0\n", "has no generated images; both classes are needed"),

@@ -116,8 +116,9 @@ def test_copies_of_many_images_fill_batches_together(model: DiffusionModel, dete
 
 def test_batches_are_those_of_the_whole_job_of_which_files_are_left(model: DiffusionModel, detector: Detector) -> None:
     for judge_images in (judge, judge_with_copies):
-        sizes = batch_sizes(model, judge_images(model, iter(IMAGES[:1]), detector, batch_size=5, num_files=100))
-        assert sizes == [5] * 2  # one padded batch of two network calls
+        for left in (iter(IMAGES[:1]), IMAGES[:1]):
+            sizes = batch_sizes(model, judge_images(model, left, detector, batch_size=5, num_files=100))
+            assert sizes == [5] * 2  # one padded batch of two network calls
 
 
 def test_a_decision_that_a_copy_reverses_is_unsure_for_that_reason(model: DiffusionModel, detector: Detector) -> None:

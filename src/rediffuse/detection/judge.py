@@ -84,7 +84,8 @@ def judge_with_copies(
     1 + len(MILD) times as many network calls. Arguments and errors are those of `judge`.
     """
     require_model(model, detector)
-    if num_files is None and isinstance(files, Sized):
+    if num_files is None:
+        assert isinstance(files, Sized), "an iterator of files needs their number"
         num_files = len(files)
     each = (one for found in files for one in (found, *copies_of(found)))
     settings = detector.settings_on(model.device, precision)
@@ -94,7 +95,7 @@ def judge_with_copies(
         settings,
         batch_size=batch_size,
         workers=workers,
-        num_files=None if num_files is None else num_files * (1 + len(MILD)),
+        num_files=num_files * (1 + len(MILD)),
         with_originals=evidence,
     )
     return _with_copies(results, detector, explain, evidence)
