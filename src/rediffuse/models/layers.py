@@ -68,17 +68,14 @@ class GroupNorm(nn.GroupNorm):
         if fused is not None:
             affine = (self.weight, self.bias) if scale_shift is None else self.changed(scale_shift)
             return fused(x, self.num_groups, *affine, self.eps, silu=True)
-        goes_outermost = not is_plain and _has_slow_kernel(x)
-        h = x.contiguous() if goes_outermost else x
         if not is_plain and scale_shift is not None and len(scale_shift) == 1:
-            h = self._normalised(h, *self.changed(scale_shift))
+            h = self._normalised(x, *self.changed(scale_shift))
         else:
-            h = self(h)
+            h = self(x)
             if scale_shift is not None:
                 scale, shift = _as_map(scale_shift, h).chunk(2, dim=1)
                 h = h * (1 + scale) + shift
-        h = F.silu(h, inplace=not is_plain)
-        return h.contiguous(memory_format=torch.channels_last) if goes_outermost else h
+        return F.silu(h, inplace=not is_plain)
 
     def changed(self, scale_shift: Tensor, /) -> tuple[Tensor, Tensor]:
         """Weight and bias of the normalisation with its scale and shift in `silu`: (C,), or (N, C) of N rows."""
@@ -90,7 +87,10 @@ class GroupNorm(nn.GroupNorm):
         # The kernels of the CPU take an input in half precision with weights in float32; others do not.
         takes_both = x.device.type == "cpu" and weight.dtype == torch.float32 and x.dtype.itemsize == 2
         h = x if takes_both and not torch.is_grad_enabled() else x.to(weight.dtype)
-        return F.group_norm(h, self.num_groups, weight, bias, self.eps).to(x.dtype)
+        goes_outermost = not _needs_plain_operations() and _has_slow_kernel(x)
+        h = h.contiguous() if goes_outermost else h
+        h = F.group_norm(h, self.num_groups, weight, bias, self.eps).to(x.dtype)
+        return h.contiguous(memory_format=torch.channels_last) if goes_outermost else h
 
 
 def _needs_plain_operations() -> bool:
