@@ -144,8 +144,11 @@ def test_a_shard_that_cannot_grow_ends_where_it_was(tmp_path: Path) -> None:
     shards = Shards(tmp_path)
     shards.create()
     place = shards.add({"a": b"1" * 1000})
-    with files_at_most(place.end + 700), pytest.raises(StorageError, match=r"00000-\w+\.tar: could not be written"):
+    message = r"00000-\w+\.tar: could not be written: File too large$"
+    with files_at_most(place.end + 700), pytest.raises(StorageError, match=message):
         shards.add({"b": b"2" * 1000})
+    with files_at_most(place.end + 700), pytest.raises(StorageError, match=message):
+        shards.tidy(lambda: [place])
     other = shards.add({"c": b"3" * 1000})
     assert other.begin == place.end
     assert [shards.read(one) for one in (place, other)] == [{"a": b"1" * 1000}, {"c": b"3" * 1000}]
@@ -162,6 +165,23 @@ def test_shards_have_a_largest_size_and_every_process_its_own(tmp_path: Path, mo
     shards.tidy(lambda: places)
     assert len(members(tmp_path)) == 5
     assert shards.add({"new": b""}).shard.startswith("00004-")  # not behind the mark of an end
+
+
+def test_a_shard_that_is_in_order_is_not_written_again_and_one_that_was_cut_off_is_left(tmp_path: Path) -> None:
+    shards = Shards(tmp_path)
+    shards.create()
+    shards.create()
+    places = [shards.add({name: bytes(1000)}) for name in "abc"]
+    shards.tidy(lambda: places)
+    path = shard_of(tmp_path)
+    before = path.stat()
+    assert shards.tidy(lambda: places) == {}
+    assert (path.stat().st_mtime_ns, path.stat().st_size) == (before.st_mtime_ns, before.st_size)
+    os.truncate(path, places[-1].end - 1)
+    assert shards.tidy(lambda: places) == {}
+    assert path.stat().st_size == places[-1].end - 1
+    path.unlink()
+    assert shards.tidy(lambda: places[1:]) == {}  # nor is what was lost an error where it would be copied
 
 
 def test_results_that_were_cut_off_or_damaged_are_not_held(tmp_path: Path) -> None:
@@ -233,5 +253,5 @@ def test_one_folder_has_one_form(tmp_path: Path) -> None:
 
 def test_a_folder_that_is_a_file_gives_one_line(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("")
-    with pytest.raises(StorageError, match="could not be written"):
+    with pytest.raises(StorageError, match=r"could not be written: Not a directory$"):
         MapStore(tmp_path / "out", SETTINGS, form="shards").write("a.png", reconstruction())

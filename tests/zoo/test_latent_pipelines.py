@@ -141,9 +141,10 @@ def test_guidance_that_a_network_embeds_needs_no_further_calls() -> None:
     calls = []
     for pipeline in (pipelines.flux(), pipelines.flux(is_distilled=False)):
         model = rediffuse.load(pipeline)
-        settings = rediffuse.DireSettings.for_model(model, steps=STEPS, grid="aligned", guidance_scale=3.5)
-        calls.append(network_calls(model, settings))
-    assert calls == [2 * STEPS, 4 * STEPS]
+        for scale in (1, 3.5):
+            settings = rediffuse.DireSettings.for_model(model, steps=STEPS, grid="aligned", guidance_scale=scale)
+            calls.append(network_calls(model, settings))
+    assert calls == [2 * STEPS, 2 * STEPS, 2 * STEPS, 4 * STEPS]
 
 
 def test_a_latent_model_of_quantised_latents_is_that_of_the_pipeline() -> None:
