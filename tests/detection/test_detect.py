@@ -11,9 +11,11 @@ from PIL import Image
 import rediffuse
 from detection.tiny import unsure_detector
 from rediffuse.cli.main import main
+from rediffuse.detection.detect import detect_each
 from rediffuse.detection.detector import Detector
 from rediffuse.detection.left_out import LeftOut
 from rediffuse.errors import ConfigError, InputError, SettingsMismatch
+from rediffuse.images.find import MemoryImage
 from rediffuse.zoo.model import DiffusionModel
 from sampling.tiny import unet
 
@@ -89,6 +91,31 @@ def test_evidence_is_kept_where_it_is_asked_for(model: DiffusionModel, detector:
     assert kept.evidence is not None
     assert kept.evidence.x_0.shape == (1, 3, model.image_size, model.image_size)
     assert kept == without
+
+
+@pytest.mark.parametrize("stability", [False, True])
+def test_verdicts_without_explanations_are_the_same(stability: bool, model: DiffusionModel, detector: Detector) -> None:
+    full, bare = (
+        list(
+            detect_each(
+                [MemoryImage(PHOTO, "a")],
+                model=model,
+                detector=detector,
+                max_false_alarms=None,
+                max_misses=None,
+                stability=stability,
+                batch_size=4,
+                workers=1,
+                device="cpu",
+                precision="auto",
+                explain=explain,
+                evidence=False,
+            )
+        )
+        for explain in (True, False)
+    )
+    assert full[0].contributions != bare[0].contributions == ()
+    assert [replace(full[0], contributions=())] == bare
 
 
 def test_what_is_no_image_or_does_not_exist_is_an_error(model: DiffusionModel, detector: Detector) -> None:
