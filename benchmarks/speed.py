@@ -46,6 +46,8 @@ class Flags:
     """Measurements of each; the median counts."""
     clock: Clock = "wall"
     """wall, or cpu: the processor time of all threads."""
+    returns_memory: bool = False
+    """Return freed memory to the system, as other programs do; `rediffuse bench` keeps it."""
     device: str = "auto"
     """cpu, cuda, cuda:1 or mps; auto takes a GPU where there is one."""
 
@@ -62,7 +64,8 @@ class Case:
 
 
 def main(flags: Flags) -> None:
-    keep_freed_memory()  # as the command `rediffuse bench` does
+    if not flags.returns_memory:
+        keep_freed_memory()
     options = Options(
         rounds=flags.rounds, clock=flags.clock, reference=flags.reference, diffusers=flags.diffusers, num_images=16
     )
@@ -75,7 +78,11 @@ def main(flags: Flags) -> None:
         results = bench(model, case.parts, case_options, flags.out / name)
         sections.append(f"## {case.title}\n\n{tables(results)}\n")
         print(sections[-1], flush=True)
-    path = Path(__file__).parent / "results" / f"{date.today().isoformat()}-speed.md"
+    path = (
+        Path(__file__).parent
+        / "results"
+        / f"{date.today().isoformat()}-speed{'-memory-returned' * flags.returns_memory}.md"
+    )
     command = "python benchmarks/speed.py --help"
     text = "\n".join([f"# Speed\n\n`{command}` describes the measurement.\n", *sections])
     write_bytes(path, text.encode())
