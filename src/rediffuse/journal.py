@@ -30,13 +30,17 @@ class Journal:
     Each row is kept once `add` returns, also if the process is killed then. A power cut loses those of the last second.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, is_temporary: bool = False) -> None:
         """Open a journal, which is created if missing; a damaged one is begun again, with a warning.
+
+        Args:
+            path: the file.
+            is_temporary: nothing reads it after the end of this process, so that rows need not reach the disk.
 
         Raises:
             StorageError: it cannot be read or written.
         """
-        self.path = path
+        self.path, self._is_temporary = path, is_temporary
         self._lock = threading.Lock()
         self._synced = time.monotonic()
         try:
@@ -57,7 +61,7 @@ class Journal:
         text = json.dumps(row)
         try:
             with self._lock:
-                is_due = time.monotonic() > self._synced + _SYNC_SECONDS
+                is_due = not self._is_temporary and time.monotonic() > self._synced + _SYNC_SECONDS
                 if is_due:
                     self._rows.execute("PRAGMA synchronous=FULL")
                 self._rows.execute("INSERT OR REPLACE INTO rows VALUES (?, ?)", (key, text))
@@ -114,7 +118,7 @@ class Journal:
         try:
             # A killed process leaves whole rows in every mode; in this one a row does not wait for the disk.
             rows.execute("PRAGMA journal_mode=WAL")
-            rows.execute("PRAGMA synchronous=NORMAL")
+            rows.execute(f"PRAGMA synchronous={'OFF' if self._is_temporary else 'NORMAL'}")
             rows.execute(f"PRAGMA wal_autocheckpoint={_LOG_PAGES}")
             rows.execute("CREATE TABLE IF NOT EXISTS rows (key TEXT PRIMARY KEY, row TEXT NOT NULL) WITHOUT ROWID")
             rows.execute("SELECT key, row FROM rows LIMIT 1")

@@ -144,7 +144,7 @@ def _judge(args: DetectFlags, kept: contextlib.ExitStack) -> Result:
     from rediffuse.report.page import Report
 
     folder = Path(kept.enter_context(tempfile.TemporaryDirectory()))
-    journal = kept.enter_context(contextlib.closing(Journal(folder / "rows.sqlite")))
+    journal = kept.enter_context(contextlib.closing(Journal(folder / "rows.sqlite", is_temporary=True)))
     rows, counts, notes, stopped = TableRows([journal]), Counter[str](), [], None
     for place, row in share.rows.items():
         journal.add(_key(place), row)

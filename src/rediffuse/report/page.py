@@ -89,7 +89,7 @@ class Report:
         self._has_truth = False
         self._samples: dict[str, Verdict] = {}
         self._folder = tempfile.TemporaryDirectory()
-        self._done = Journal(Path(self._folder.name) / "articles.sqlite")
+        self._done = Journal(Path(self._folder.name) / "articles.sqlite", is_temporary=True)
         self.failures: list[str] = []
         """The errors of files that could not be written, one line each; complete after `write`."""
 
