@@ -250,7 +250,7 @@ def _difference(row: Row, other: Row) -> str:
 
 def _draw(rows: Sequence[Row], path: Path) -> None:
     """AUC and distance of the map against the number of network calls, one line for each solver and grid."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.8), layout="constrained")
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10.5, 3.8), layout="constrained")
     for solver, steps in dict.fromkeys((solver, steps) for solver, steps, _ in SETTINGS):
         own = [row for row in rows if row.name.startswith(f"{solver}, ") and row.name.endswith(f" {steps} steps")]
         own.sort(key=lambda row: row.calls)
@@ -266,7 +266,7 @@ def _draw(rows: Sequence[Row], path: Path) -> None:
         axes.grid(alpha=0.3)
     left.set(ylabel="AUC, groups left out")
     right.set(ylabel="distance of the map")
-    left.legend(fontsize="small")
+    figure.legend(*left.get_legend_handles_labels(), loc="outside right upper", fontsize="small")
     figure.savefig(path)
     plt.close(figure)
 

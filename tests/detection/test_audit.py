@@ -197,6 +197,17 @@ def test_a_sample_is_drawn_alike_and_named(equal: Path) -> None:
     assert sampled(images, None, 0) == sampled(images, 100, 0) == images
 
 
+def test_classes_of_different_size_are_sampled_and_counted_each_by_itself(tmp_path: Path) -> None:
+    write_class(tmp_path / "real", 0, 5)
+    write_class(tmp_path / "generated", 9, 2)
+    images = audit_folder(tmp_path)
+    assert {image.found.name.split("/")[0] for image in images} == {"real", "generated"}  # there is no split
+    for most, counts in ((None, (5, 2)), (3, (3, 2)), (1, (1, 1))):
+        report = audit(images, max_files=most)
+        assert (report.num_real, report.num_generated) == counts
+        assert sum(image.label for image in sampled(images, most, 0)) == counts[1]
+
+
 def test_a_missing_class_is_named(tmp_path: Path) -> None:
     write_class(tmp_path / "real", 0, 1)
     with pytest.raises(InputError, match=r"has no folder of generated images"):
