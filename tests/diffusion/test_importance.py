@@ -53,6 +53,16 @@ def test_all_timesteps_are_alike_until_each_has_its_history():
     np.testing.assert_allclose(sampler.probabilities(), 1 / 3)
 
 
+@pytest.mark.parametrize("num_updates", [3, 4, 7])
+def test_the_first_losses_count_until_later_ones_replace_them(num_updates: int):
+    sampler = LossSecondMomentSampler(2, history=3, uniform=0)
+    given = torch.arange(1.0, 2 * num_updates + 1).reshape(num_updates, 2)
+    for losses in given:
+        sampler.update(torch.tensor([0, 1]), losses)
+    expected = given[-3:].square().mean(dim=0).sqrt().numpy()
+    np.testing.assert_allclose(sampler.probabilities(), expected / expected.sum())
+
+
 def test_every_timestep_has_a_loss():
     with pytest.raises(ValueError, match="shorter"):
         LossSecondMomentSampler(3).update(torch.tensor([0, 1]), torch.tensor([1.0]))
