@@ -5,7 +5,6 @@ from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
-import torch
 from threadpoolctl import threadpool_limits
 
 S = TypeVar("S")
@@ -22,6 +21,8 @@ def thread_pool(workers: int | None = None) -> ThreadPoolExecutor:
 
 
 def _use_one_core() -> None:
+    import torch  # slow, and commands check their flags before
+
     torch.get_num_threads()  # the first call in a thread sets their number, and would undo the limit
     threadpool_limits(1, "openmp")
 
