@@ -57,7 +57,7 @@ def test_a_row_has_the_places_of_windows_and_the_mean_distance_in_the_second_lay
     settings = DireSettings(image_size=16, model_sha256="0" * 64, crop="windows:2")
     x = torch.zeros(2, 3, 16, 16)
     windows = (Window(top=0, left=16, size=16), Window(top=24, left=8, size=16))
-    lpips = torch.tensor([[0.1, 0.2, 0.3, 0.4, 0.5], [0.1, 0.4, 0.3, 0.4, 0.5]])
+    lpips = torch.tensor([[0.1, 0.2, 0.5, 0.6, 0.7], [0.1, 0.4, 0.5, 0.6, 0.7]])
     made = Reconstruction(x_0=x, x_T=x, x_0_hat=x + 0.25, settings=settings, windows=windows, lpips=lpips)
     result = FileResult(found=FoundImage(Path("a.jpg"), "a.jpg"), reconstruction=made)
     row = keep(result, MapStore(tmp_path, settings), None)
