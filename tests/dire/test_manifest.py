@@ -145,13 +145,19 @@ def test_processes_with_parts_share_a_folder_and_the_last_merges_their_rows(tmp_
     assert read(tmp_path) == [DONE, other]
 
 
-def test_rows_of_a_killed_part_are_known_to_a_job_with_other_parts(tmp_path: Path) -> None:
+@pytest.mark.parametrize("part", ["", "2-of-3"])
+def test_rows_of_a_killed_part_are_known_to_a_job_with_other_parts(part: str, tmp_path: Path) -> None:
     killed_while_writing(tmp_path, DONE, part="0-of-2")
     assert (tmp_path / "manifest.journal.0-of-2.sqlite").exists()
-    for part in ("", "2-of-3"):
-        with Manifest(tmp_path, part) as manifest:
-            assert manifest.get("a.jpg") == DONE
-            assert manifest.get("torn") is None
+    with Manifest(tmp_path, part) as manifest:
+        assert manifest.get("a.jpg") == DONE
+        assert manifest.get("torn") is None
+
+
+def test_the_record_of_a_folder_is_prepared_while_no_other_process_has_it(tmp_path: Path) -> None:
+    told: list[bool] = []
+    with Manifest(tmp_path, "0-of-2", told.append), Manifest(tmp_path, "1-of-2", told.append):
+        assert told == [True, False]
 
 
 def test_the_journal_of_an_earlier_version_is_read(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
