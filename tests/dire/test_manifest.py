@@ -202,13 +202,18 @@ def test_table_written_before_there_were_windows_lpips_or_shards_is_read(num_abs
     assert read(tmp_path) == [DONE, replace(DONE, name="b.jpg", windows="0,8 32,64")]
 
 
-def test_table_with_other_columns_is_no_manifest_and_stays(tmp_path: Path) -> None:
-    pq.write_table(pa.table({"name": ["a"], "size": [1]}), tmp_path / "manifest.parquet")
-    with pytest.raises(
-        InputError, match=r"manifest\.parquet: is not a manifest \(its columns are name, size\); remove"
-    ):
+@pytest.mark.parametrize("names", [["name", "size"], ["name", "path"], [f"column{number}" for number in range(20)]])
+def test_table_with_other_columns_is_no_manifest_and_stays(names: list[str], tmp_path: Path) -> None:
+    pq.write_table(pa.table({name: ["a"] for name in names}), tmp_path / "manifest.parquet")
+    message = rf"manifest\.parquet: is not a manifest \(its columns are {', '.join(names)}\); remove"
+    with pytest.raises(InputError, match=message):
         Manifest(tmp_path)
-    assert pq.read_schema(tmp_path / "manifest.parquet").names == ["name", "size"]
+    assert pq.read_schema(tmp_path / "manifest.parquet").names == names
+
+
+def test_the_journal_of_a_whole_job_has_this_name(tmp_path: Path) -> None:
+    with Manifest(tmp_path):
+        assert [path.name for path in tmp_path.glob("*.sqlite")] == ["manifest.journal.sqlite"]
 
 
 def test_full_disk_gives_one_line_and_keeps_what_was_done(tmp_path: Path) -> None:

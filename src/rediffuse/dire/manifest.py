@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 
 from rediffuse import files
 from rediffuse.dire.shards import FOLDER, Place, Shards
-from rediffuse.errors import InputError, RediffuseError
+from rediffuse.errors import InputError
 from rediffuse.journal import SUFFIX, Journal
 from rediffuse.records import parse
 
@@ -326,7 +326,7 @@ def _read_early_journal(folder: Path) -> list[Row]:
     lines = path.read_bytes().split(b"\n")[:-1]  # the text after the last newline is incomplete
     rows = []
     for line in lines:
-        with contextlib.suppress(ValueError, TypeError, RecursionError, RediffuseError):
+        with contextlib.suppress(ValueError, TypeError, RecursionError):
             rows.append(parse(Row, dict(json.loads(line)), str(path)))
     if len(rows) < len(lines):
         damaged = len(lines) - len(rows)
