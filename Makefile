@@ -16,7 +16,7 @@ help:
 	@echo "make tour    run examples/tour.ipynb, and store its pictures in it"
 	@echo "make browser install Chromium for the tests, if it is missing and there is apt-get"
 	@echo "make weights train the embedded model and detector again (two hours on two cores; can be resumed)"
-	@echo "make mutants change the code in small ways, and list changes that no test notices (takes an hour)"
+	@echo "make mutants change the code in small ways, and list changes that no test notices (takes two hours)"
 
 demo: .venv/.demo
 	$(BIN)/python examples/demo_images.py demo/images
