@@ -46,10 +46,14 @@ class Cluster:
         self.folder = tempfile.TemporaryDirectory(prefix="ray")  # short, as the paths of sockets must be
         hooks = Path(self.folder.name) / "hooks"
         hooks.mkdir()
+        (
+            Path(self.folder.name) / "ray"
+        ).mkdir()  # for the address of the cluster, which Ray writes only where a folder is
         (hooks / "sitecustomize.py").write_text(HOOK)
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
             patch.setenv("PYTHONPATH", str(hooks))
+            patch.setenv("RAY_TMPDIR", self.folder.name)
             options = {"num_cpus": 2, "object_store_memory": 100_000_000, "include_dashboard": False}
             self.cluster = cluster_utils.Cluster(
                 initialize_head=True, head_node_args=options | {"temp_dir": self.folder.name}
