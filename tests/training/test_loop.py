@@ -104,6 +104,18 @@ def test_run_folder_holds_config_log_samples_checkpoints_and_the_model(whole_run
     assert torch.equal(model.network.state_dict()["out.2.weight"], averaged)
 
 
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_a_run_that_was_killed_while_it_wrote_its_model_writes_it_when_it_is_called_again(
+    name: str, data: Path, tmp_path: Path
+) -> None:
+    run(tiny(data, 2), tmp_path)
+    path = tmp_path / "model" / name
+    content = path.read_bytes()
+    path.unlink()
+    run(tiny(data, 2), tmp_path)
+    assert path.read_bytes() == content
+
+
 def test_finished_run_can_be_made_longer_and_exports_anew(data: Path, tmp_path: Path) -> None:
     for num_steps in (2, 3):
         assert run(tiny(data, num_steps), tmp_path).step == num_steps

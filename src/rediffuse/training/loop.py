@@ -148,7 +148,6 @@ class _Run:
     def run(self, command: str) -> Outcome:
         self._resume()
         trainer, config = self.trainer, self.config
-        begun_at = trainer.step
         if self.accelerator.is_main_process:
             for reason in self.data.skipped:
                 LOGGER.warning("skipped: %s", reason)
@@ -185,8 +184,8 @@ class _Run:
                     owes_checkpoint = False
                 if stopped:
                     return Outcome(trainer.step, self.stop.received or signal.SIGTERM)
-        if self.accelerator.is_main_process and (trainer.step > begun_at or not self.folder.model.exists()):
-            self._export()
+        if self.accelerator.is_main_process:
+            self._export()  # also without a step: an earlier call may have been killed while it wrote the model
         return Outcome(trainer.step)
 
     def _batches(self) -> Generator[Batch]:
