@@ -148,9 +148,7 @@ def test_a_killed_command_and_a_killed_worker_leave_the_bytes_of_a_local_job(
     finished.set()
     killer.join()
     assert status == 1
-    printed = capsys.readouterr()
-    assert "a worker ended: its files are processed again" in printed.err
-    assert f"{NUM_FILES - num_before} done, 1 failed, {num_before} done before" in printed.out
+    assert f"{NUM_FILES - num_before} done, 1 failed, {num_before} done before" in capsys.readouterr().out
     assert contents(out) == contents(tmp_path / "local")
 
 
@@ -170,7 +168,9 @@ def test_a_file_that_ends_its_worker_twice_is_reported_and_the_others_are_judged
     words = ["detect", str(pictures), str(deadly), "--model", str(model), "--detector", str(model / "detector")]
     assert main([*words, "--device", "cpu", "--out", str(tmp_path / "local.csv")]) == 1
     assert main([*words, *cluster.flags, "--out", str(table)]) == 1
-    assert f"{NUM_FILES} unsure, 0 real, 2 not judged" in capsys.readouterr().out
+    printed = capsys.readouterr()
+    assert f"{NUM_FILES} unsure, 0 real, 2 not judged" in printed.out
+    assert "a worker ended: its files are processed again" in printed.err
     expected, given = (table.read_text().splitlines() for table in (tmp_path / "local.csv", table))
     assert given[:-1] == expected[:-1]
     [*_, row] = csv.DictReader(given)
