@@ -78,11 +78,8 @@ def main(flags: Flags) -> None:
         results = bench(model, case.parts, case_options, flags.out / name)
         sections.append(f"## {case.title}\n\n{tables(results)}\n")
         print(sections[-1], flush=True)
-    path = (
-        Path(__file__).parent
-        / "results"
-        / f"{date.today().isoformat()}-speed{'-memory-returned' * flags.returns_memory}.md"
-    )
+    what = "speed-memory-returned" if flags.returns_memory else "speed"
+    path = Path(__file__).parent / "results" / f"{date.today().isoformat()}-{what}.md"
     command = "python benchmarks/speed.py --help"
     text = "\n".join([f"# Speed\n\n`{command}` describes the measurement.\n", *sections])
     write_bytes(path, text.encode())

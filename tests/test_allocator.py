@@ -22,13 +22,13 @@ def pages_of_the_last_tensor(program: str) -> int:
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has these options")
 @pytest.mark.parametrize(
-    ("program", "pages"),
+    "program",
     [
-        ("", 16384),
-        ("import rediffuse; rediffuse.keep_freed_memory()", 0),
-        ("from rediffuse.cli.main import main; main(['models', '--quiet'])", 0),
+        "import rediffuse; rediffuse.keep_freed_memory()",
+        "from rediffuse.cli.main import main; main(['models', '--quiet'])",
     ],
-    ids=["neither", "function", "command"],
+    ids=["function", "command"],
 )
-def test_the_memory_of_freed_tensors_is_used_again_after(program: str, pages: int) -> None:
-    assert pages_of_the_last_tensor(program) == pytest.approx(pages, abs=1000)
+def test_the_memory_of_freed_tensors_is_used_again_after(program: str) -> None:
+    """A tensor has 16,384 pages, or 32 where the system makes them large."""
+    assert 4 * pages_of_the_last_tensor(program) < pages_of_the_last_tensor("")

@@ -12,17 +12,6 @@ import pytest
 import rediffuse
 
 ROOT = Path(rediffuse.__file__).parent
-LAYERS = (
-    {"errors", "records", "files", "stores", "journal", "progress", "threads", "allocator", "transfer", "cluster"},
-    {"diffusion", "models", "images"},
-    {"zoo"},
-    {"dire", "sampling", "evaluation"},
-    {"detection"},
-    {"training", "report"},
-    {"bench", "web"},
-    {"compat", "cli"},
-)
-"""A part imports only itself and earlier layers, so parts of one layer do not import each other."""
 FOUNDATION = (
     "errors",
     "records",
@@ -36,6 +25,17 @@ FOUNDATION = (
     "cluster",
 )
 """The parts of the first layer are single files, which may import each other."""
+LAYERS = (
+    {*FOUNDATION},
+    {"diffusion", "models", "images"},
+    {"zoo"},
+    {"dire", "sampling", "evaluation"},
+    {"detection"},
+    {"training", "report"},
+    {"bench", "web"},
+    {"compat", "cli"},
+)
+"""A part imports only itself and earlier layers, so parts of one layer do not import each other."""
 COMPAT_USES = {"diffusion", "models", "images", "training", "compat", *FOUNDATION}
 """The layers that `compat` may import."""
 

@@ -14,9 +14,9 @@ def keep_freed_memory() -> None:
     """Let this process keep memory that was freed, and use it for the next tensors.
 
     By default glibc returns blocks of 32 MiB or more, and the free end of its memory, to the system at once. The system
-    then fills every page with zeros again before it is used, for each feature map of each call: this takes a tenth to
-    a fifth of the time of a network on a CPU. After a call of this function only blocks of more than 256 MiB are
-    returned. The process keeps the most memory that it needed until it ends.
+    then fills every page with zeros again before it is used, for each feature map of each call: this takes up to a
+    quarter of the time of a network with large maps on a CPU. After a call of this function only blocks of more than
+    256 MiB are returned. The process keeps the most memory that it needed until it ends.
 
     The commands of `rediffuse` call this function; the functions of the library do not, because it changes the whole
     process. It has an effect with glibc only, so not on macOS, Windows or musl; an old glibc may refuse this limit.

@@ -186,7 +186,13 @@ def test_every_file_is_judged_in_order_with_the_class_that_it_was_given(tmp_path
     files = [
         dataclasses.replace(found, label=label) for found, label in zip(find_images([tmp_path]), labels, strict=True)
     ]
+    classes: list[int] = []
+    counting = model.network.register_forward_pre_hook(
+        lambda _, args, kwargs: classes.extend(kwargs["y"].tolist()), with_kwargs=True
+    )
     verdicts = list(judge(model, files, one, batch_size=1, workers=1))
+    counting.remove()
+    assert classes == [2] * 4 + [1] * 4  # two steps in each direction
     assert [(said.file, said.judged) for said in verdicts] == [("0.png", True), ("1.png", False), ("2.png", True)]
     for said, found in zip(verdicts, files, strict=True):
         if said.judged:
