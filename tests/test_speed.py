@@ -15,13 +15,16 @@ from operations import Operations
 from rediffuse.bench.parts import Options, measure, write_images
 from rediffuse.detection.detect import detect
 from rediffuse.detection.detector import load_detector
+from rediffuse.detection.judge import verdict
 from rediffuse.diffusion import trajectory
 from rediffuse.diffusion.config import ProcessConfig
 from rediffuse.diffusion.guidance import classifier_guidance
 from rediffuse.diffusion.process import SamplerOptions
 from rediffuse.diffusion.samplers import SAMPLERS
+from rediffuse.dire.job import reconstruct_files
 from rediffuse.dire.reconstruct import Reconstructor, network_calls
 from rediffuse.dire.settings import DireSettings
+from rediffuse.images.find import find_images
 from rediffuse.models.config import EncoderConfig, UNetConfig
 from rediffuse.report.page import Report
 from rediffuse.sampling.config import SamplingSettings
@@ -137,9 +140,18 @@ def test_a_job_calls_the_network_as_often_as_its_settings_say(model: DiffusionMo
         verdicts = detect([str(path) for path in write_images(tmp_path, 2)], model=model)
     finally:
         handle.remove()
-    num_windows = sum(len(verdict.windows) for verdict in verdicts)
+    num_windows = sum(len(judged.windows) for judged in verdicts)
     assert num_windows == 16
     assert sum(rows) == num_windows * network_calls(model, load_detector().settings) / 8
+
+
+def test_the_spectra_of_an_image_are_computed_once_for_its_verdict(model: DiffusionModel, tmp_path: Path) -> None:
+    """Those of image, reconstruction and error, of all windows together."""
+    detector, (path, *_) = load_detector(), write_images(tmp_path, 1)
+    (result,) = reconstruct_files(model, find_images([path]), detector.settings, batch_size=8)
+    with Operations() as seen:
+        verdict(result, detector, explain=True)
+    assert seen.counts["aten._fft_r2c.default"] == 3
 
 
 def test_the_network_takes_most_of_a_job(model: DiffusionModel) -> None:
@@ -155,14 +167,14 @@ def test_a_report_takes_little_beside_its_job(model: DiffusionModel, tmp_path: P
     paths = [str(path) for path in write_images(tmp_path / "images", 4)]
     detect(paths[:1], model=model, evidence=True)
     with Report(file=tmp_path / "first.html", folder=None, workers=1) as report:  # loads what reports need
-        for verdict in detect(paths[:1], model=model, evidence=True):
-            report.add(verdict)
+        for judged in detect(paths[:1], model=model, evidence=True):
+            report.add(judged)
         report.write()
     begin = time.process_time()
     verdicts = detect(paths, model=model, evidence=True)
     middle = time.process_time()
     with Report(file=tmp_path / "report.html", folder=None, workers=1) as report:
-        for verdict in verdicts:
-            report.add(verdict)
+        for judged in verdicts:
+            report.add(judged)
         report.write()
     assert time.process_time() - middle < 0.2 * (middle - begin)

@@ -102,8 +102,8 @@ class MapInput:
 
 
 def pooled(windows: np.ndarray) -> np.ndarray:
-    """Features of N windows (N, F) as features of their image, (2F,): mean, then standard deviation (0 where N = 1)."""
-    return np.concatenate([windows.mean(axis=0), windows.std(axis=0)])
+    """Features of N windows (..., N, F) as features of their image (..., 2F): mean, then deviation (0 where N = 1)."""
+    return np.concatenate([windows.mean(axis=-2), windows.std(axis=-2)], axis=-1)
 
 
 def band_range(band: int, num_bands: int = NUM_BANDS) -> tuple[float, float]:
@@ -162,7 +162,7 @@ def _image_ycc(reconstruction: Reconstruction) -> Tensor:
 
 
 def _bands_image(reconstruction: Reconstruction) -> Tensor:
-    return torch.cat([_bands(reconstruction), _image(reconstruction)], dim=1)  # (N, 3K)
+    return torch.cat([_bands(reconstruction), reconstruction.profile.image], dim=1)  # (N, 3K)
 
 
 def _ycc_planes(images: Tensor) -> tuple[Tensor, ...]:

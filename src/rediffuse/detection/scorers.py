@@ -65,8 +65,8 @@ class BandScorer:
         windows, logit = self.input.rows(reconstruction), self.logits(reconstruction)
         if len(windows) == 1:
             return logit
-        without = [pooled(np.delete(windows, one, axis=0)) for one in range(len(windows))]
-        return logit - self.logits_of(np.stack(without))
+        others = [np.delete(np.arange(len(windows)), one) for one in range(len(windows))]
+        return logit - self.logits_of(pooled(windows[np.stack(others)]))
 
     def tensors(self) -> dict[str, Tensor]:
         arrays = {"mean": self.mean, "scale": self.scale, "weight": self.weight, "offset": np.array([self.offset])}

@@ -9,6 +9,7 @@ With D = x_0 - x_0_hat, X and R the spectra of x_0 and x_0_hat, and B_k the radi
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -25,12 +26,14 @@ MIDDLE = slice(3, 6)
 
 @dataclass(frozen=True, kw_only=True)
 class BandProfile:
-    """Relative error and coherence per band, from the lowest band to the highest."""
+    """Relative error, coherence, and the image's own energy per band, from the lowest band to the highest."""
 
     energies: Tensor
     """e, (N, K): log of the ratio of the error's energy to the image's; 0 if they are equal."""
     coherences: Tensor
     """c, (N, K) in [-1, 1]: 1 if reconstruction and image are equal up to a factor, 0 if they are uncorrelated."""
+    image: Tensor
+    """log(|B_k X|^2 + eps), (N, K): the energies of the image, as `log_band_energies` computes them."""
 
     @property
     def num_bands(self) -> int:
@@ -38,7 +41,7 @@ class BandProfile:
 
 
 def band_profile(x_0: Tensor, x_0_hat: Tensor, num_bands: int = NUM_BANDS) -> BandProfile:
-    """Relative error and coherence per band.
+    """Relative error, coherence, and the image's own energy per band.
 
     Args:
         x_0: (N, C, H, W) in [-1, 1]; the energies of the channels are averaged.
@@ -57,7 +60,7 @@ def band_profile(x_0: Tensor, x_0_hat: Tensor, num_bands: int = NUM_BANDS) -> Ba
     error, image, returned = (_inner(S, S, weights) for S in (D, X, R))
     energies = torch.log((error + EPS) / (image + EPS))
     coherences = (_inner(X, R, weights) + EPS) / ((image + EPS) * (returned + EPS)).sqrt()
-    return BandProfile(energies=energies, coherences=coherences.clamp(-1, 1))
+    return BandProfile(energies=energies, coherences=coherences.clamp(-1, 1), image=torch.log(image + EPS))
 
 
 def log_band_energies(images: Tensor, num_bands: int = NUM_BANDS) -> Tensor:
@@ -78,13 +81,21 @@ def radial_spectrum(images: Tensor) -> tuple[Tensor, Tensor]:
     """
     side = images.shape[-1]
     assert images.shape[-2] == side
-    cycles_y, cycles_x = torch.fft.fftfreq(side, 1 / side), torch.fft.rfftfreq(side, 1 / side)
-    ring = torch.hypot(cycles_y[:, None], cycles_x).round().long().to(images.device)  # (S, S//2+1)
-    counts = _counts(side, images.device).expand_as(ring)
-    sizes = torch.zeros(int(ring.max()) + 1, device=images.device).index_add_(0, ring.flatten(), counts.flatten())
-    power = (_spectrum(images).abs().square().mean(dim=1) * counts).flatten(1)  # (N, S (S//2+1))
+    ring, sizes = _rings(side, images.device)
+    spectrum = _spectrum(images)
+    power = (spectrum.real.square() + spectrum.imag.square()).mean(dim=1)  # (N, S, S//2+1)
+    power = (power * _counts(side, images.device)).flatten(1)
     rings = power.new_zeros(len(images), len(sizes)).index_add_(1, ring.flatten(), power)
     return torch.arange(len(sizes)) / side, (rings / sizes).cpu()
+
+
+@lru_cache(maxsize=64)
+def _rings(side: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """The ring of each number of a half spectrum, (S, S//2+1), and the size of each ring of the full one, (R,)."""
+    cycles_y, cycles_x = torch.fft.fftfreq(side, 1 / side), torch.fft.rfftfreq(side, 1 / side)
+    ring = torch.hypot(cycles_y[:, None], cycles_x).round().long().to(device)
+    counts = _counts(side, device).expand_as(ring)
+    return ring, torch.zeros(int(ring.max()) + 1, device=device).index_add_(0, ring.flatten(), counts.flatten())
 
 
 def band_maps(error: Tensor, num_bands: int = NUM_BANDS) -> Tensor:
@@ -120,7 +131,14 @@ def _spectrum(images: Tensor) -> Tensor:
 def _weights(images: Tensor, num_bands: int) -> Tensor:
     """B_k^2 times the multiplicity of each column of the half spectrum, per pixel; (K, H, W//2+1)."""
     height, width = images.shape[-2:]
-    return _bands(images, num_bands).square() * _counts(width, images.device) / (height * width)
+    return _cached_weights(height, width, num_bands, images.device)
+
+
+@lru_cache(maxsize=64)
+def _cached_weights(height: int, width: int, num_bands: int, device: torch.device) -> Tensor:
+    bands = radial_bands((height, width), num_bands, device=device)
+    with torch.inference_mode(False):  # as in `radial_bands`
+        return bands.square() * _counts(width, device) / (height * width)
 
 
 def _counts(width: int, device: torch.device) -> Tensor:
