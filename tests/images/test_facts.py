@@ -1,5 +1,6 @@
 """What a file says apart from its picture, of files that are made here."""
 
+import zlib
 from collections.abc import Callable
 from io import BytesIO
 
@@ -9,7 +10,10 @@ from PIL import Image, PngImagePlugin
 
 from rediffuse.errors import ImageError
 from rediffuse.images import degrade
-from rediffuse.images.facts import FileFacts, block_grid, facts_of
+from rediffuse.images.decode import decode_bytes
+from rediffuse.images.encode import png_bytes
+from rediffuse.images.facts import FileFacts, block_grid, facts_of, metadata_of
+from rediffuse.images.rows import upright_size
 
 Facts = Callable[..., FileFacts]
 
@@ -32,6 +36,15 @@ def facts(photo: np.ndarray) -> Facts:
         return facts_of(file.getvalue(), "photo")
 
     return made
+
+
+def chunk(kind: bytes, content: bytes) -> bytes:
+    return len(content).to_bytes(4) + kind + content + zlib.crc32(kind + content).to_bytes(4)
+
+
+def with_text(png: bytes, key: str, value: str) -> bytes:
+    """A PNG with another text behind its pixels."""
+    return png[:-12] + chunk(b"tEXt", f"{key}\0{value}".encode()) + png[-12:]
 
 
 @pytest.mark.parametrize("quality", [30, 75, 92, 100])
@@ -65,6 +78,50 @@ def test_the_prompt_that_a_generator_writes_into_a_png_is_text(facts: Facts) -> 
     written = PngImagePlugin.PngInfo()
     written.add_text("parameters", "a cat, 20 steps")
     assert facts("PNG", pnginfo=written).text
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA", "I;16"])
+def test_what_a_png_states_behind_its_pixels_is_read_without_decoding_them(mode: str) -> None:
+    exif = Image.Exif()
+    exif[0x010F], exif[0x0112] = "maker", 6
+    file = BytesIO()
+    Image.new(mode, (40, 30)).save(file, "PNG", exif=exif.tobytes(), icc_profile=b"profile" * 20)
+    whole = with_text(file.getvalue(), "parameters", "a cat")
+    start = whole.index(b"IDAT") + 4
+    content = whole[:start] + b"!" + whole[start + 1 :]  # no pixel can be decoded
+    with pytest.raises(ImageError):
+        decode_bytes(content, "a")
+    facts = facts_of(content, "a")
+    assert facts == facts_of(whole, "a")
+    assert (facts.width, facts.height, facts.mode, facts.progressive) == (40, 30, mode, False)
+    assert facts.exif
+    assert facts.icc
+    assert facts.text
+    assert metadata_of(content, "a") == {"Make": "maker", "parameters": "a cat"}
+    assert upright_size(content, "a") == (30, 40)
+
+
+def test_an_interlaced_png_is_progressive() -> None:
+    plain = png_bytes(np.zeros((8, 8, 3), np.uint8))
+    content = plain[:8] + chunk(b"IHDR", plain[16:28] + b"\1") + plain[33:]
+    assert [facts_of(one, "a").progressive for one in (plain, content)] == [False, True]
+
+
+def test_the_text_of_an_animated_png_is_read() -> None:
+    frames = [Image.new("RGB", (8, 8), (level, 0, 0)) for level in (0, 100, 200)]
+    text = PngImagePlugin.PngInfo()
+    text.add_text("parameters", "three cats")
+    file = BytesIO()
+    frames[0].save(file, "PNG", save_all=True, append_images=frames[1:], pnginfo=text)
+    assert facts_of(file.getvalue(), "a").text
+    assert metadata_of(file.getvalue(), "a") == {"parameters": "three cats"}
+
+
+def test_a_png_that_is_cut_off_behind_its_pixels_states_what_is_left() -> None:
+    content = with_text(with_text(png_bytes(np.zeros((8, 8, 3), np.uint8)), "first", "a cat"), "second", "a dog")
+    assert metadata_of(content, "a") == {"first": "a cat", "second": "a dog"}
+    for end in range(content.index(b"second") - 8, content.index(b"second")):
+        assert metadata_of(content[:end], "a") == {"first": "a cat"}
 
 
 def test_the_file_size_counts_where_the_quality_is_not_stored_alone(facts: Facts) -> None:

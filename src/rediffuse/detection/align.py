@@ -27,7 +27,7 @@ from rediffuse.images.decode import decode_bytes
 from rediffuse.images.encode import png_bytes
 from rediffuse.images.find import FoundImage
 from rediffuse.images.history import Histories, History
-from rediffuse.images.rows import open_image, pillow_silenced, upright_size
+from rediffuse.images.rows import upright_size
 from rediffuse.progress import Progress, counted, unobserved
 from rediffuse.records import dump, parse, read_json
 from rediffuse.threads import in_threads
@@ -171,8 +171,7 @@ class _Surveyed:
 def _survey(found: FoundImage) -> _Surveyed | str:
     try:
         content = found.read()
-        with pillow_silenced:
-            width, height = upright_size(open_image(content, found.source))
+        width, height = upright_size(content, found.source)
     except ImageError as error:
         return str(error)
     return _Surveyed(found, hashlib.sha256(content).hexdigest(), width, height)

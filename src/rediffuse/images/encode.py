@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from rediffuse.errors import ImageError
+from rediffuse.images import png
 from rediffuse.stores import StoreFolder
 
 Subsampling = Literal["4:4:4", "4:2:2", "4:2:0"]
@@ -23,7 +24,6 @@ Subsampling = Literal["4:4:4", "4:2:2", "4:2:0"]
 PNG16_STEP = 2 / 65535
 """Quantisation step of a map in a 16-bit PNG: reading back has an error of at most half of it."""
 
-_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _SIXTEEN_BIT_RGB = bytes([16, 2, 0, 0, 0])  # bit depth, colour type, compression, filters, no interlacing
 _ROW_ABOVE = 2  # PNG filter 2 ("up"): a byte is stored as its difference from the byte above
 
@@ -54,8 +54,14 @@ def png_bytes(pixels: np.ndarray) -> bytes:
     return _save(pixels, "PNG")
 
 
-def jpeg_bytes(pixels: np.ndarray, quality: int = 95, *, subsampling: Subsampling = "4:2:0") -> bytes:
-    """A baseline JPEG of uint8 pixels (H, W, 3); `quality` from 1 to 100, `subsampling` of the two chroma planes."""
+def jpeg_bytes(pixels: np.ndarray | Image.Image, quality: int = 95, *, subsampling: Subsampling = "4:2:0") -> bytes:
+    """A baseline JPEG of RGB pixels, a Pillow image or uint8 (H, W, 3).
+
+    Args:
+        pixels: the image.
+        quality: from 1 to 100.
+        subsampling: of the two chroma planes.
+    """
     return _save(pixels, "JPEG", quality=quality, subsampling=subsampling)
 
 
@@ -92,10 +98,10 @@ def png16_bytes(values: np.ndarray) -> bytes:
     filtered = np.insert(differences, 0, _ROW_ABOVE, axis=1)
     return b"".join(
         [
-            _SIGNATURE,
-            _chunk(b"IHDR", struct.pack(">II", width, height) + _SIXTEEN_BIT_RGB),
-            _chunk(b"IDAT", zlib.compress(filtered.tobytes(), level=6)),
-            _chunk(b"IEND", b""),
+            png.SIGNATURE,
+            png.chunk(b"IHDR", struct.pack(">II", width, height) + _SIXTEEN_BIT_RGB),
+            png.chunk(b"IDAT", zlib.compress(filtered.tobytes(), level=6)),
+            png.chunk(b"IEND", b""),
         ]
     )
 
@@ -125,21 +131,19 @@ def read_png16(content: bytes, name: str = "map") -> np.ndarray:
     return (levels * PNG16_STEP).astype(np.float32)
 
 
-def _save(pixels: np.ndarray, codec: str, **options: object) -> bytes:
-    assert pixels.dtype == np.uint8, pixels.dtype
+def _save(pixels: np.ndarray | Image.Image, codec: str, **options: object) -> bytes:
+    if isinstance(pixels, np.ndarray):
+        assert pixels.dtype == np.uint8, pixels.dtype
+        pixels = Image.fromarray(pixels)
     file = BytesIO()
-    Image.fromarray(pixels).save(file, codec, **options)
+    pixels.save(file, codec, **options)
     return file.getvalue()
 
 
-def _chunk(kind: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-
 def _chunks(content: bytes) -> Iterator[tuple[bytes, bytes]]:
-    if not content.startswith(_SIGNATURE):
+    if not content.startswith(png.SIGNATURE):
         raise ValueError("not a PNG")
-    position, kind = len(_SIGNATURE), b""
+    position, kind = len(png.SIGNATURE), b""
     while kind != b"IEND":
         size, kind = struct.unpack_from(">I4s", content, position)
         data = content[position + 8 : position + 8 + size]

@@ -9,10 +9,10 @@ from functools import cache
 from io import BytesIO
 
 import numpy as np
-from PIL import ExifTags, Image, ImageFile, JpegImagePlugin, PngImagePlugin
+from PIL import ExifTags, Image, JpegImagePlugin, PngImagePlugin
 
 from rediffuse.images.decode import printable
-from rediffuse.images.rows import open_image, pillow_silenced
+from rediffuse.images.rows import open_for_metadata, open_image, pillow_silenced
 from rediffuse.images.windows import GRID
 
 _SUBSAMPLINGS = {0: "4:4:4", 1: "4:2:2", 2: "4:2:0"}
@@ -72,16 +72,10 @@ def facts_of(content: bytes, name: str) -> FileFacts:
         ImageError: the bytes are no image of a kind that is read.
     """
     with pillow_silenced:
-        image = open_image(content, name)
-    return facts_of_image(image, content)
-
-
-def facts_of_image(image: ImageFile.ImageFile, content: bytes) -> FileFacts:
-    """The facts of an opened image file, such as `rows.open_image` returns, and its bytes."""
-    with pillow_silenced:
+        image, noted = open_image(content, name), open_for_metadata(content, name)
         # Reading `text` also reads the chunks after the pixels.
-        text = dict(image.text) if isinstance(image, PngImagePlugin.PngImageFile) else {}
-        info = image.info
+        text = dict(noted.text) if isinstance(noted, PngImagePlugin.PngImageFile) else {}
+        info = noted.info
         width, height = image.size
         codec = _codec(image.format, content)
         tables = _tables(image)
@@ -95,7 +89,7 @@ def facts_of_image(image: ImageFile.ImageFile, content: bytes) -> FileFacts:
             quality=None if tables is None else _quality(tables[0]),
             tables=None if tables is None else hashlib.sha256(tables.tobytes()).hexdigest()[:8],
             subsampling=_subsampling(image),
-            progressive=bool(info.get("progressive") or info.get("interlace")),
+            progressive=bool(image.info.get("progressive") or image.info.get("interlace")),
             bytes_per_pixel=len(content) / (width * height) if codec in _UNSTORED_QUALITY else None,
             density=_density(info.get("dpi") or info.get("jfif_density")),
             exif=bool(info.get("exif")),
@@ -105,15 +99,14 @@ def facts_of_image(image: ImageFile.ImageFile, content: bytes) -> FileFacts:
         )
 
 
-def metadata_of(image: ImageFile.ImageFile) -> dict[str, str]:
+def metadata_of(content: bytes, name: str) -> dict[str, str]:
     """What a file states about its origin: camera and program from EXIF, comments, and text such as a prompt.
 
     Anybody can write, change or remove these entries. At most 20 are given, and of each the first 300 characters.
-
-    Args:
-        image: an opened image file, such as `rows.open_image` returns.
+    Arguments and errors are those of `facts_of`.
     """
     with pillow_silenced:
+        image = open_for_metadata(content, name)
         stated: dict[str, object] = {}
         try:
             exif = image.getexif()

@@ -3,6 +3,8 @@
 import struct
 from dataclasses import dataclass
 
+from rediffuse.images import png
+
 MAX_PIXELS = 25_000_000
 """Largest image that may be cheap. Pillow's pixels, the array and the coefficients of a progressive JPEG take together
 at most 13 bytes per pixel, 0.3 GB."""
@@ -37,7 +39,7 @@ def is_cheap(content: bytes) -> bool:
     """
     if len(content) > MAX_BYTES:
         return False
-    if content[:8] == b"\x89PNG\r\n\x1a\n":
+    if content.startswith(png.SIGNATURE):
         pixels = _png_pixels(content)
     elif content[:3] == b"\xff\xd8\xff" and content.count(b"\xff\xda") <= MAX_SCANS:
         pixels = _jpeg_pixels(content)

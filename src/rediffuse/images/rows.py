@@ -13,6 +13,7 @@ from typing import cast
 from PIL import ExifTags, Image, ImageFile
 
 from rediffuse.errors import ImageError
+from rediffuse.images import png
 from rediffuse.images.headers import Stored
 from rediffuse.images.limits import Limits
 
@@ -108,6 +109,14 @@ def open_image(content: bytes, name: str) -> ImageFile.ImageFile:
     )
 
 
+def open_for_metadata(content: bytes, name: str) -> ImageFile.ImageFile:
+    """As `open_image`, for the metadata alone: Pillow decodes a PNG to read what is stored behind its pixels.
+
+    The image of a PNG has all of its metadata, but only one pixel.
+    """
+    return open_image(png.with_one_pixel(content) if content.startswith(png.SIGNATURE) else content, name)
+
+
 def check_size(size: tuple[int, int], name: str, limits: Limits) -> None:
     """Raise ImageError if an image of `size` (width, height) is too small, too large or too long for `limits`."""
     width, height = size
@@ -145,10 +154,12 @@ def _require_one_frame(image: Image.Image, name: str) -> None:
     raise ImageError(f"{name}: is animated ({num_frames} frames): save the frame to judge as a file of its own")
 
 
-def upright_size(image: Image.Image) -> tuple[int, int]:
-    """(width, height) of an image of `open_image` once it is turned upright, without decoding it."""
-    width, height = image.size
-    return (height, width) if _orientation(image) in _SIDEWAYS else (width, height)
+def upright_size(content: bytes, name: str) -> tuple[int, int]:
+    """(width, height) of an image file after it is turned upright, without decoding it. Arguments: see `open_image`."""
+    with pillow_silenced:
+        width, height = open_image(content, name).size
+        is_sideways = _orientation(open_for_metadata(content, name)) in _SIDEWAYS
+    return (height, width) if is_sideways else (width, height)
 
 
 def _orientation(image: Image.Image) -> int:
