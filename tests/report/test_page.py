@@ -216,7 +216,7 @@ def test_paper_is_white_and_has_no_controls(tab: Page) -> None:
 
 
 def test_windows_are_outlined_by_what_they_say(tab: Page) -> None:
-    squares = tab.locator("article").first.locator(".frame").first.locator("rect:not(.halo)")
+    squares = tab.locator("article").first.locator(".frame").first.locator("path:not(.halo)")
     assert [square.get_attribute("class") for square in squares.all()] == ["real", "real", "generated"]
     cells = tab.locator("article").first.locator("table").nth(1).locator("tr td:last-child")
     assert cells.all_text_contents() == ["-1.00", "-0.25", "+0.50"]

@@ -4,8 +4,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 WIDTH, HEIGHT = 320, 210
 LEFT, RIGHT, TOP, BOTTOM = 38, 312, 8, 168
 STYLES = ("first", "second", "third", "fourth")
@@ -71,10 +69,12 @@ def line_chart(
         caption=caption,
         summary=summary,
         x_label=x_label,
-        x_ticks=tuple((_x(tick, x_range), f"{tick:g}") for tick in x_ticks or _ticks(*x_range) if tick <= x_range[1]),
-        y_ticks=tuple((_y(tick, low, high), _power(tick) if powers else f"{tick:g}") for tick in y_ticks),
+        x_ticks=tuple(
+            (round(_x(tick, x_range), 1), f"{tick:g}") for tick in x_ticks or _ticks(*x_range) if tick <= x_range[1]
+        ),
+        y_ticks=tuple((round(_y(tick, low, high), 1), _power(tick) if powers else f"{tick:g}") for tick in y_ticks),
         lines=tuple(
-            (style, " ".join(f"{_x(x, x_range)},{_y(y, low, high)}" for x, y in zip(*points, strict=True)))
+            (style, " ".join(f"{_x(x, x_range):.1f},{_y(y, low, high):.1f}" for x, y in zip(*points, strict=True)))
             for style, (_, points) in styled
         ),
         legend=tuple((style, name) for style, (name, _) in styled) if len(lines) > 1 else (),
@@ -105,12 +105,12 @@ def bar_chart(
         summary=summary,
         x_label=x_label,
         x_ticks=tuple((round(LEFT + (place + 0.5) * step, 1), str(place)) for place in range(len(values))),
-        y_ticks=tuple((_y(tick, low, high), f"{tick:+g}" if tick else "0") for tick in ticks),
+        y_ticks=tuple((round(_y(tick, low, high), 1), f"{tick:+g}" if tick else "0") for tick in ticks),
         bars=tuple(
             (
                 style,
                 round(LEFT + (place + 0.2) * step, 1),
-                min(zero, _y(value, low, high)),
+                round(min(zero, _y(value, low, high)), 1),
                 round(0.6 * step, 1),
                 round(abs(zero - _y(value, low, high)), 1),
             )
@@ -120,11 +120,11 @@ def bar_chart(
 
 
 def _x(x: float, x_range: tuple[float, float]) -> float:
-    return round(LEFT + (x - x_range[0]) / (x_range[1] - x_range[0]) * (RIGHT - LEFT), 1)
+    return LEFT + (x - x_range[0]) / (x_range[1] - x_range[0]) * (RIGHT - LEFT)
 
 
 def _y(y: float, low: float, high: float) -> float:
-    return round(BOTTOM - (y - low) / (high - low) * (BOTTOM - TOP), 1)
+    return BOTTOM - (y - low) / (high - low) * (BOTTOM - TOP)
 
 
 def _ticks(low: float, high: float, whole: bool = False) -> list[float]:
@@ -135,7 +135,7 @@ def _ticks(low: float, high: float, whole: bool = False) -> list[float]:
     if whole:
         step = max(1.0, round(step))
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    return [float(np.round(k * step, 10)) + 0.0 for k in range(first, max(last, first + 1) + 1)]
+    return [round(k * step, 10) + 0.0 for k in range(first, max(last, first + 1) + 1)]
 
 
 def _power(exponent: float) -> str:

@@ -116,21 +116,17 @@ def _frame(verdict: Verdict, places: Sequence[tuple[float, float, float]], width
     text_size = max(width, height) / 22
     parts = verdict.window_contributions or (0.0,) * len(places)
     largest = max(1e-9, *map(abs, parts), 0)
-    drawn = []
-    for (left, top, side), part in zip(places, parts, strict=True):
+    outlines, labels = [], []
+    for number, ((left, top, side), part) in enumerate(zip(places, parts, strict=True), 1):
         relative = abs(part) / largest
-        above = top - 0.25 * text_size
-        drawn.append(
-            {
-                "x": round(left, 1),
-                "y": round(top, 1),
-                "side": round(side, 1),
-                "kind": "unsure" if relative < NEGLIGIBLE else "generated" if part > 0 else "real",
-                "stroke": round(1.5 + 3 * relative, 1),
-                "label_y": round(above if above > text_size else top + side + text_size, 1),
-            }
+        kind = "unsure" if relative < NEGLIGIBLE else "generated" if part > 0 else "real"
+        outlines.append(
+            (kind, f"M{left:.1f} {top:.1f}h{side:.1f}v{side:.1f}h-{side:.1f}z", f"{1.5 + 3 * relative:.1f}")
         )
-    return {"windows": drawn, "across": width, "down": height, "text_size": round(text_size, 1)}
+        above = top - 0.25 * text_size
+        label_y = above if above > text_size else top + side + text_size
+        labels.append((number, f"{left + side / 2:.1f}", f"{label_y:.1f}"))
+    return {"outlines": outlines, "labels": labels, "across": width, "down": height, "text_size": f"{text_size:.1f}"}
 
 
 def _scale(verdict: Verdict) -> dict[str, Any] | None:
