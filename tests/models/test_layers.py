@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.profiler import ProfilerActivity, profile
 
+from rediffuse.models import layers
 from rediffuse.models.layers import (
     BlockOptions,
     Downsample,
@@ -84,9 +85,16 @@ def test_sequential_gives_the_embedding_only_to_blocks_that_take_it() -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("shape", [(16, 64, 16, 16), (1, 64, 16, 16), (3, 64, 32, 32)])
 @pytest.mark.parametrize("num_rows", [None, 1, "all"])
+@pytest.mark.parametrize("has_kernel", [True, False])
 def test_inference_normalises_as_the_separate_steps(
-    dtype: torch.dtype, shape: tuple[int, ...], num_rows: int | str | None
+    dtype: torch.dtype,
+    shape: tuple[int, ...],
+    num_rows: int | str | None,
+    has_kernel: bool,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    if not has_kernel:
+        monkeypatch.setattr(layers, "load_kernel", lambda: None)
     torch.manual_seed(0)
     norm = GroupNorm(64)
     torch.nn.init.normal_(norm.weight)
@@ -107,8 +115,9 @@ def test_inference_normalises_as_the_separate_steps(
     torch.testing.assert_close(given.float(), F.silu(expected), atol=tolerance, rtol=tolerance)
 
 
-def test_small_maps_are_not_normalised_with_their_channels_innermost() -> None:
+def test_torch_does_not_normalise_small_maps_with_their_channels_innermost(monkeypatch: pytest.MonkeyPatch) -> None:
     """There torch's kernel goes group by group, as slow as a convolution."""
+    monkeypatch.setattr(layers, "load_kernel", lambda: None)
     x = torch.randn(16, 64, 16, 16).to(memory_format=torch.channels_last)
     with torch.inference_mode(), profile(activities=[ProfilerActivity.CPU], record_shapes=True) as seen:
         GroupNorm(64).silu(x)

@@ -12,6 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from rediffuse.models.group_norm_cpu import DTYPES, LANES, load_kernel
+
 NUM_GROUPS = 32
 
 
@@ -53,7 +55,7 @@ class GroupNorm(nn.GroupNorm):
         super().__init__(NUM_GROUPS, channels)
 
     def forward(self, input: Tensor) -> Tensor:
-        fused = None if _needs_plain_operations() else _fused_kernel(input)
+        fused = None if _needs_plain_operations() else _fused_kernel(input, self.weight)
         if fused is not None:
             return fused(input, self.num_groups, self.weight, self.bias, self.eps, silu=False)
         return self._normalised(input, self.weight, self.bias)
@@ -64,7 +66,7 @@ class GroupNorm(nn.GroupNorm):
         x: (N, C, ...); scale_shift: (N or 1, 2C), the scale and then the shift.
         """
         is_plain = _needs_plain_operations()
-        fused = None if is_plain else _fused_kernel(x)
+        fused = None if is_plain else _fused_kernel(x, self.weight)
         if fused is not None:
             affine = (self.weight, self.bias) if scale_shift is None else self.changed(scale_shift)
             return fused(x, self.num_groups, *affine, self.eps, silu=True)
@@ -98,10 +100,19 @@ def _needs_plain_operations() -> bool:
     return torch.is_grad_enabled() or torch.compiler.is_compiling()
 
 
-def _fused_kernel(x: Tensor) -> Callable[..., Tensor] | None:
-    """`group_norm_kernel.group_norm` where it takes x: on a GPU, with the channels of an image innermost."""
-    is_one = x.device.type == "cuda" and x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last)
-    return _triton_kernel() if is_one and x.dtype != torch.float64 else None
+def _fused_kernel(x: Tensor, weight: Tensor) -> Callable[..., Tensor] | None:
+    """A kernel for all of `GroupNorm.silu` where one takes x, which has its channels innermost, and the weights.
+
+    On a GPU it is `group_norm_kernel.group_norm`, on a CPU `group_norm_cpu.group_norm`.
+    """
+    if x.ndim != 4 or not x.is_contiguous(memory_format=torch.channels_last):
+        return None
+    if x.device.type == "cuda":
+        return _triton_kernel() if x.dtype != torch.float64 else None
+    # A subclass of tensors, such as those that count memory, has no numbers.
+    has_numbers = x.device.type == "cpu" and type(x) is Tensor
+    is_taken = x.dtype in DTYPES and weight.dtype == torch.float32 and x.shape[1] % LANES == 0
+    return load_kernel() if has_numbers and is_taken else None
 
 
 @cache
