@@ -187,6 +187,15 @@ def test_without_a_working_compiler_torchs_is_used(tmp_path: Path, compiler: str
     assert list((tmp_path / "rediffuse" / "kernels").glob("*")) == []
 
 
+def test_a_folder_that_others_may_write_to_is_not_used(tmp_path: Path) -> None:
+    folder = tmp_path / "rediffuse" / "kernels"
+    folder.mkdir(parents=True)
+    folder.chmod(0o777)
+    run = probe(tmp_path)
+    assert (run.stdout, list(folder.iterdir())) == ("False\n", [])
+    assert "others may write to it" in run.stderr
+
+
 def test_a_damaged_library_is_not_the_end(tmp_path: Path) -> None:
     probe(tmp_path)
     (library,) = (tmp_path / "rediffuse" / "kernels").iterdir()
