@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from golden_values import fill, rnd
+from models.tiny import CONFIG
 from rediffuse.models import layers
-from rediffuse.models.config import UNetConfig
 from rediffuse.models.group_norm_cpu import load_kernel
 from rediffuse.models.inference import for_inference
 from rediffuse.models.layers import NUM_GROUPS, GroupNorm
@@ -108,16 +108,7 @@ def test_what_is_not_a_number_stays_so_in_its_group_alone(kernel):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_network_with_it_equals_one_without(dtype, monkeypatch):
-    config = UNetConfig(
-        image_size=8,
-        model_channels=32,
-        channel_mult=(1, 2),
-        attention_resolutions=(2,),
-        num_head_channels=32,
-        use_scale_shift_norm=True,
-        resblock_updown=True,
-    )
-    network = for_inference(fill(UNetModel(config)).eval(), dtype)
+    network = for_inference(fill(UNetModel(CONFIG)).eval(), dtype)
     calls = []
 
     def used():

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from golden_values import fill
-from rediffuse.models.config import UNetConfig
+from models.tiny import CONFIG
 from rediffuse.models.inference import for_inference
 from rediffuse.models.layers import NUM_GROUPS
 from rediffuse.models.unet import UNetModel
@@ -24,15 +24,6 @@ CHANNELS = (32, 64, 96, 128, 192, 256, 384, 512, 576, 768, 960, 1024, 1152, 1280
 """Those of all normalisations in the embedded network and in the published ones."""
 TOLERANCES = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 1e-2}
 """The largest difference from float64, relative to values above 1."""
-CONFIG = UNetConfig(
-    image_size=8,
-    model_channels=32,
-    channel_mult=(1, 2),
-    attention_resolutions=(2,),
-    num_head_channels=32,
-    use_scale_shift_norm=True,
-    resblock_updown=True,
-)
 
 
 @pytest.fixture(scope="module")

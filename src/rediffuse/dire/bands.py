@@ -92,10 +92,11 @@ def radial_spectrum(images: Tensor) -> tuple[Tensor, Tensor]:
 @lru_cache(maxsize=64)
 def _rings(side: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """The ring of each number of a half spectrum, (S, S//2+1), and the size of each ring of the full one, (R,)."""
-    cycles_y, cycles_x = torch.fft.fftfreq(side, 1 / side), torch.fft.rfftfreq(side, 1 / side)
-    ring = torch.hypot(cycles_y[:, None], cycles_x).round().long().to(device)
-    counts = _counts(side, device).expand_as(ring)
-    return ring, torch.zeros(int(ring.max()) + 1, device=device).index_add_(0, ring.flatten(), counts.flatten())
+    with torch.inference_mode(False):  # as in `radial_bands`
+        cycles_y, cycles_x = torch.fft.fftfreq(side, 1 / side), torch.fft.rfftfreq(side, 1 / side)
+        ring = torch.hypot(cycles_y[:, None], cycles_x).round().long().to(device)
+        counts = _counts(side, device).expand_as(ring)
+        return ring, torch.bincount(ring.flatten(), counts.flatten())
 
 
 def band_maps(error: Tensor, num_bands: int = NUM_BANDS) -> Tensor:
