@@ -11,6 +11,7 @@ from operations import Operations
 from rediffuse.models.config import UNetConfig
 from rediffuse.models.inference import PackedConv2d, for_inference
 from rediffuse.models.unet import UNetModel
+from rediffuse.threads import use_cores
 
 CONFIG = UNetConfig(
     image_size=16,
@@ -66,6 +67,19 @@ def test_weights_are_packed_and_timesteps_embedded_only_in_the_first_call() -> N
     num_attention = 2 * sum("qkv.weight" in name for name, _ in inference.named_parameters())
     assert counts[1]["aten.linear.default"] == num_attention  # the others embed the timestep
     assert counts[1]["aten.mul.Tensor"] == 0  # scale and shift are part of the weights of the normalisation
+
+
+def test_weights_are_packed_once_for_each_number_of_cores() -> None:
+    """A layout for another number would be converted in every call, which takes longer than the call."""
+    inference = for_inference(UNetModel(CONFIG).eval(), torch.float32)
+    packs = [module for module in inference.modules() if isinstance(module, PackedConv2d)]
+    counts = []
+    with torch.inference_mode(), Operations() as operations:
+        for cores in (1, 2, 1, 2):
+            with use_cores(cores):
+                inference(images(1), at(500, 1))
+            counts.append(operations.counts["mkldnn._reorder_convolution_weight.default"])
+    assert counts == [len(packs), 2 * len(packs), 2 * len(packs), 2 * len(packs)]
 
 
 def test_it_shares_the_weights_that_are_not_converted() -> None:

@@ -25,6 +25,7 @@ from rediffuse.threads import in_threads
 from rediffuse.zoo.batch_size import choose_batch_size
 from rediffuse.zoo.model import DiffusionModel
 from rediffuse.zoo.parts import Parts
+from rediffuse.zoo.streams import in_streams, num_streams
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,9 +185,13 @@ def _results(
     batch_size: int,
 ) -> Generator[FileResult, None, None]:
     reconstruct, in_parts = Reconstructor(model, settings), Parts(batch_size, model.device)
+
+    def compute(batch: list[_Part]) -> tuple[list[_Part], list[Reconstruction | None]]:
+        return batch, _reconstructed(reconstruct, in_parts, batch, batch_size, model.num_classes is not None)
+
     begun: list[Reconstruction] = []  # the parts of a file that goes on in the next batch
-    for batch in _full_batches(loaded, batch_size):
-        parts = _reconstructed(reconstruct, in_parts, batch, batch_size, model.num_classes is not None)
+    batches = _full_batches(loaded, batch_size)
+    for batch, parts in in_streams(compute, batches, num_streams(model), reconstruct.stop):
         for part, reconstruction in zip(batch, parts, strict=True):
             begun += [] if reconstruction is None else [reconstruction]
             if part.ends:

@@ -174,8 +174,13 @@ class Reconstructor:
             self._reconstruct = self._autoencode
         else:
             self._process = model.process(settings.respacing)
-            self._network = model.denoiser(settings, settings.precision)
+            self._denoiser = model.denoiser(settings, settings.precision)
             self._reconstruct = self._round_trip
+        self._is_stopped = False
+
+    def stop(self) -> None:
+        """Let the calls in other threads end with an error, before their next call of the network."""
+        self._is_stopped = True
 
     def __call__(self, x_0: Tensor, labels: Labels | None = None) -> Reconstruction:
         """See `reconstruct`."""
@@ -189,6 +194,11 @@ class Reconstructor:
         made["lpips"] = model.lpips(x_0, made["x_0_hat"])
         second = self._reconstruct(without_middle(x_0), options)["x_0_hat"] if settings.second_view else None
         return Reconstruction(x_0=x_0, settings=settings, second=second, **made)
+
+    def _network(self, x_t: Tensor, timesteps: Tensor, **conditioning: Any) -> Tensor:
+        if self._is_stopped:
+            raise RuntimeError("the work was stopped")
+        return self._denoiser(x_t, timesteps, **conditioning)
 
     def _autoencode(self, images: Tensor, options: SamplerOptions) -> dict[str, Tensor]:
         x_0_hat, z = self.model.autoencode(images, clip=self.settings.clip)

@@ -132,11 +132,12 @@ class Trunk(nn.Module):
             emb = self._embed(timesteps)
             return emb if y is None else emb + self.label_emb(y)
         timestep = timesteps.item()
-        if timestep not in self._embeddings:
-            if len(self._embeddings) == MOST_EMBEDDINGS:
+        emb = self._embeddings.get(timestep)
+        if emb is None:
+            if len(self._embeddings) >= MOST_EMBEDDINGS:
                 self._embeddings.clear()
-            self._embeddings[timestep] = self._embed(timesteps)
-        return self._embeddings[timestep]
+            emb = self._embeddings[timestep] = self._embed(timesteps)
+        return emb
 
     def _embed(self, timesteps: Tensor) -> Tensor:
         first = self.time_embed[0]
