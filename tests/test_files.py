@@ -40,6 +40,19 @@ def test_failed_block_leaves_what_was_there_and_nothing_else(tmp_path: Path) -> 
     assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"before"]
 
 
+def test_bytes_are_written_whole_also_to_a_new_folder_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "folder" / "a.txt"
+    write_bytes(path, b"first")
+    with pytest.raises(TypeError):
+        write_bytes(path, "no bytes")  # type: ignore[arg-type]
+    assert path.read_bytes() == b"first"
+    write_bytes(path, b"second")
+    assert path.read_bytes() == b"second"
+    assert os.listdir(path.parent) == ["a.txt"]
+    with pytest.raises(StorageError, match=r"^.*b\.txt: could not be written: Not a directory$"):
+        write_bytes(path / "b.txt", b"")
+
+
 def test_full_disk_names_the_file_and_the_reason(tmp_path: Path) -> None:
     def write_to_a_full_disk() -> None:
         with atomic_write(tmp_path / "a.txt") as partial:

@@ -10,7 +10,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
-from typing import overload
+from typing import BinaryIO, overload
 
 from rediffuse.errors import InputError, StorageError
 from rediffuse.stores import StoreFolder
@@ -132,26 +132,42 @@ def atomic_write(path: Path, *, replace: bool = True) -> Iterator[Path]:
         InputError: `path` exists, and `replace` is not given.
         StorageError: the disk is full, or the folder cannot be written to; names `path` and the system's reason.
     """
-    partial = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}{path.suffix}")
-        beside.touch(exist_ok=False)  # with the permissions of the umask, unlike a file of tempfile
-        partial = beside
-        rights = partial.stat().st_mode
+    with _written_beside(path, replace=replace) as (partial, file):
+        rights = os.fstat(file.fileno()).st_mode
+        file.close()
         yield partial
         partial.chmod(rights)  # safetensors replaces the file with one that only its owner may read
         with partial.open("rb") as written:
             os.fsync(written.fileno())
-        if replace:
-            partial.replace(path)
-        else:
-            _rename_to_new(partial, path)
+
+
+@contextlib.contextmanager
+def _written_beside(path: Path, *, replace: bool = True) -> Iterator[tuple[Path, BinaryIO]]:
+    """A new file in the folder of `path`, and its path; renamed to `path` after the block. See `atomic_write`."""
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}{path.suffix}")
+    try:
+        file = _new_file(partial)
+        try:
+            with file:
+                yield partial, file
+            if replace:
+                partial.replace(path)
+            else:
+                _rename_to_new(partial, path)
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
     except OSError as error:
         raise StorageError(f"{path}: could not be written: {error.strerror or error}") from error
-    finally:
-        if partial is not None:
-            partial.unlink(missing_ok=True)
+
+
+def _new_file(path: Path) -> BinaryIO:
+    """With the permissions of the umask, unlike a file of tempfile."""
+    try:
+        return path.open("xb")
+    except FileNotFoundError:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path.open("xb")
 
 
 def _rename_to_new(partial: Path, path: Path) -> None:
@@ -161,6 +177,8 @@ def _rename_to_new(partial: Path, path: Path) -> None:
         if path.exists():
             raise InputError(f"{path}: exists already; --force replaces it") from error
         partial.rename(path)  # on a file system without links
+    else:
+        partial.unlink()
 
 
 @contextlib.contextmanager
@@ -209,8 +227,10 @@ def write_bytes(path: Path | StoreFolder, content: bytes) -> None:
     if isinstance(path, StoreFolder):
         path.write_bytes(content)
     else:
-        with atomic_write(path) as partial:
-            partial.write_bytes(content)
+        with _written_beside(path) as (_, file):
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
 
 
 @overload
