@@ -26,6 +26,7 @@ from rediffuse.files import write_bytes
 from rediffuse.models.config import UNetConfig
 from rediffuse.models.unet import UNetModel
 from rediffuse.zoo.model import DiffusionModel, Provenance, load, resolve_device
+from rediffuse.zoo.precision import choose_precision
 
 Name = Literal["embedded", "small", "adm256"]
 
@@ -66,10 +67,15 @@ class Case:
 def main(flags: Flags) -> None:
     if not flags.returns_memory:
         keep_freed_memory()
-    options = Options(
-        rounds=flags.rounds, clock=flags.clock, reference=flags.reference, diffusers=flags.diffusers, num_images=16
-    )
     device, sections = resolve_device(flags.device), []
+    options = Options(
+        precisions=tuple(dict.fromkeys(("fp32", choose_precision("auto", device)))),
+        rounds=flags.rounds,
+        clock=flags.clock,
+        reference=flags.reference,
+        diffusers=flags.diffusers,
+        num_images=16,
+    )
     for name in flags.only:
         case = CASES[name]
         model = case.model(device)

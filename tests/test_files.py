@@ -48,7 +48,7 @@ def test_bytes_are_written_whole_also_to_a_new_folder_or_not_at_all(tmp_path: Pa
     assert path.read_bytes() == b"first"
     write_bytes(path, b"second")
     assert path.read_bytes() == b"second"
-    assert os.listdir(path.parent) == ["a.txt"]
+    assert list(path.parent.iterdir()) == [path]
     with pytest.raises(StorageError, match=r"^.*b\.txt: could not be written: Not a directory$"):
         write_bytes(path / "b.txt", b"")
 

@@ -4,7 +4,7 @@ import contextlib
 import ctypes
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -16,6 +16,9 @@ from rediffuse.zoo.model import DTYPES
 
 Clock = Literal["wall", "cpu"]
 """`cpu` is the processor time of the process, all threads together: other programs disturb it less."""
+
+LONGEST_PRODUCT = 1.0
+"""Seconds that a product may take, by the rate of those before, to be measured for the matrix rate."""
 
 CLOCKS: Mapping[Clock, Callable[[], float]] = {"wall": time.perf_counter, "cpu": time.process_time}
 
@@ -63,20 +66,30 @@ def elapsed(function: Callable[[], object], clock: Clock, device: torch.device) 
     return now() - begin
 
 
-def matrix_rate(precision: Precision, clock: Clock, device: torch.device, rounds: int = 15) -> float:
+def matrix_rate(precision: Precision, clock: Clock, device: torch.device) -> float:
     """Operations per second of the fastest of some products of two matrices.
 
     On a CPU torch has two libraries for them, and on some processors its `matmul` has half the rate of a convolution
-    of width 1, which is the product of the pixels with the weights.
+    of width 1, which is the product of the pixels with the weights. Without instructions for a precision a large
+    product would take half a minute, so only small ones are measured then.
     """
-    side = 2048 if device.type == "cpu" else 8192
-    a = torch.randn(side, side, device=device).to(DTYPES[precision])
-    products: list[tuple[int, Callable[[], object]]] = [(2 * side**3, lambda: a @ a)]
+    best = 0.0
+    for count, product in _products(DTYPES[precision], device):
+        if not best or count / best < LONGEST_PRODUCT:
+            best = max(best, *(count / elapsed(product, clock, device) for _ in range(15)))
+    return best
+
+
+def _products(dtype: torch.dtype, device: torch.device) -> Iterator[tuple[int, Callable[[], object]]]:
+    """Products of matrices with their number of operations, the small ones first."""
+    for side in (256, 2048) if device.type == "cpu" else (8192,):
+        a = torch.randn(side, side, device=device).to(dtype)
+        yield 2 * side**3, lambda a=a: a @ a
     if device.type == "cpu":
-        pixels = torch.randn(1, 512, 64, 64).to(DTYPES[precision], memory_format=torch.channels_last)
-        weights = a[:512, :512, None, None].contiguous()
-        products.append((2 * 512 * pixels.numel(), lambda: torch.nn.functional.conv2d(pixels, weights)))
-    return max(count / elapsed(call, clock, device) for count, call in products for _ in range(rounds))
+        for side in (8, 64):
+            pixels = torch.randn(1, 512, side, side).to(dtype, memory_format=torch.channels_last)
+            weights = torch.randn(512, 512, 1, 1).to(dtype)
+            yield 2 * 512 * pixels.numel(), lambda x=pixels, w=weights: torch.nn.functional.conv2d(x, w)
 
 
 def _peak(function: Callable[[], object], device: torch.device) -> int | None:

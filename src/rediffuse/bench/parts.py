@@ -17,7 +17,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
-from rediffuse.bench.measure import CLOCKS, Clock, Timing, alternate, elapsed, matrix_rate
+from rediffuse.bench.measure import Clock, Timing, alternate, elapsed, matrix_rate
 from rediffuse.bench.subjects import (
     OWN,
     PLAIN,
@@ -36,6 +36,8 @@ from rediffuse.bench.subjects import (
 from rediffuse.detection.detect import detect_each
 from rediffuse.detection.detector import load_detector
 from rediffuse.diffusion.losses import training_losses
+from rediffuse.dire.job import load_file
+from rediffuse.dire.reconstruct import Reconstructor
 from rediffuse.errors import ConfigError
 from rediffuse.files import write_bytes
 from rediffuse.images.encode import png_bytes
@@ -294,61 +296,48 @@ def _lerp_average(network: nn.Module) -> Callable[[], object]:
 
 
 def _job(model: DiffusionModel, options: Options) -> Iterator[Row]:
-    """From files to verdicts, beside the network's own share of it."""
-    detector = load_detector()
+    """From files to verdicts, beside the calls of the network alone, one batch after the other."""
+    detector, size = load_detector(), max(options.batch_sizes)
     if detector.settings.model_sha256 != model.provenance.sha256:
         raise ConfigError(f"job: {model.provenance.source} has no embedded detector; only the model default has")
-    inside: list[float] = []
+    with TemporaryDirectory() as folder:
+        files = find_images([str(path) for path in write_images(Path(folder), options.num_images)])
 
-    def begin(*_: object) -> None:
-        inside.append(0.0)
-        marks.append(now())
+        def job() -> None:
+            for _ in detect_each(
+                files,
+                model=model,
+                detector=detector,
+                max_false_alarms=None,
+                max_misses=None,
+                stability=False,
+                batch_size=size,
+                workers=2,
+                device=model.device,
+                precision="auto",
+                explain=False,
+                evidence=False,
+            ):
+                pass
 
-    def end(*_: object) -> None:
-        inside[-1] = now() - marks[-1]
+        settings = detector.settings_on(model.device, "auto")
+        reconstruct = Reconstructor(model, settings)
+        inputs = [one.x_0 for one in (load_file(found, settings) for found in files) if one.x_0 is not None]
 
-    now = CLOCKS[options.clock]
-    marks: list[float] = []
-    handles = (model.network.register_forward_pre_hook(begin), model.network.register_forward_hook(end))
-    try:
-        with TemporaryDirectory() as folder:
-            files = find_images([str(path) for path in write_images(Path(folder), options.num_images)])
+        def network() -> None:
+            for x_0 in torch.cat(inputs).split(size):
+                reconstruct(x_0)
 
-            def job() -> None:
-                inside.clear()
-                for _ in detect_each(
-                    files,
-                    model=model,
-                    detector=detector,
-                    max_false_alarms=None,
-                    max_misses=None,
-                    stability=False,
-                    batch_size=max(options.batch_sizes),
-                    workers=2,
-                    device=model.device,
-                    precision="auto",
-                    explain=False,
-                    evidence=False,
-                ):
-                    pass
-
-            job()
-            whole, network = [], []
-            for _ in range(options.rounds):
-                whole.append(elapsed(job, options.clock, model.device))
-                network.append(sum(inside))
-    finally:
-        for handle in handles:
-            handle.remove()
-    timings = {"network alone": _timing(network), "job": _timing(whole)}
+        calls = {"network alone": network, "job": job}
+        timings = alternate(calls, rounds=options.rounds, clock=options.clock, device=model.device)
     for name, timing in timings.items():
         yield Row(
             part="job",
             subject=name,
-            batch_size=max(options.batch_sizes),
+            batch_size=size,
             seconds=timing.median / len(files),
             ratio=_ratio(timing, timings),
-            peak_bytes=None,
+            peak_bytes=timing.peak_bytes,
             operations=None,
             share=None,
         )

@@ -8,7 +8,7 @@ from rediffuse.cli.console import bars
 from rediffuse.cli.flags import MODEL, CommandFlags
 from rediffuse.cli.result import Result
 from rediffuse.errors import ConfigError
-from rediffuse.models.config import Precision
+from rediffuse.models.config import PrecisionChoice
 from rediffuse.records import dump
 
 GROUPS = {
@@ -34,8 +34,8 @@ class BenchFlags(CommandFlags):
     """What to measure: one call of the network, inversion with reconstruction, a training step, files to verdicts in
     one process, the command `detect` from its start with and without evidence (the last two: only the default
     model)."""
-    precisions: tuple[Precision, ...] = ("fp32", "bf16")
-    """Number formats inside the network."""
+    precisions: tuple[PrecisionChoice, ...] = ("fp32", "auto")
+    """Number formats inside the network; auto is bf16 where the device has instructions for it, else fp32."""
     batch_sizes: tuple[int, ...] = (1, 16)
     """Images per call of the network; train and job use the largest."""
     rounds: int = 5
@@ -65,9 +65,13 @@ def run(args: BenchFlags) -> Result:
     from rediffuse.bench.results import bench, tables
     from rediffuse.bench.subjects import architecture
     from rediffuse.zoo.model import load
+    from rediffuse.zoo.precision import choose_precision
 
+    model = load(args.model, device=args.device)
+    model.require_rgb_unet("be measured")
+    architecture(model)
     options = Options(
-        precisions=args.precisions,
+        precisions=tuple(dict.fromkeys(choose_precision(one, model.device) for one in args.precisions)),
         batch_sizes=args.batch_sizes,
         rounds=args.rounds,
         clock=args.clock,
@@ -75,9 +79,6 @@ def run(args: BenchFlags) -> Result:
         diffusers=args.diffusers,
         num_images=args.num_images,
     )
-    model = load(args.model, device=args.device)
-    model.require_rgb_unet("be measured")
-    architecture(model)
     with bars() as progress:
         results = bench(model, args.parts, options, args.out, force=args.force, progress=progress)
     return Result(text=tables(results), record={part: dump(result) for part, result in results.items()})
