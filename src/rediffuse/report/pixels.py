@@ -119,9 +119,10 @@ def enlarged_places(
             for one in windows
         )
 
-    for zoom in range(MOST_ZOOM, 1, -1):
+    largest = min(MOST_ZOOM, min(width, height) // (3 * windows[0].size))
+    for zoom in range(largest, 1, -1):
         places = enlarged(zoom)
-        if 3 * places[0][2] <= min(width, height) and not any(_overlap(*pair) for pair in combinations(places, 2)):
+        if not any(_overlap(*pair) for pair in combinations(places, 2)):
             return zoom, places
     return 1, enlarged(1)
 
