@@ -19,8 +19,8 @@ class PackedConv2d(nn.Module):
     """A convolution on the CPU with its weights in the layout of the kernel; has no gradients.
 
     `nn.Conv2d` brings the weights into this layout in every call. For 1,024 channels at 8 px and one image this takes
-    longer than the convolution. Here the first call does it, since the layout depends on the size of the input, and the
-    first call with another number of cores, on which it depends too. Other sizes give the same result.
+    longer than the convolution. Here it is done when the size of the input or the number of cores is not that of the
+    call before: the layout depends on both.
     """
 
     def __init__(self, conv: nn.Conv2d, dtype: torch.dtype) -> None:
@@ -28,17 +28,17 @@ class PackedConv2d(nn.Module):
         assert conv.bias is not None
         self.bias = nn.Parameter(conv.bias.detach().to(dtype), requires_grad=False)
         self._weight = conv.weight.detach()
-        self._packed: dict[int, Tensor] = {}
+        self._packed: dict[int, tuple[torch.Size, Tensor]] = {}  # by the number of cores: two threads may differ in it
         self._shape = (conv.padding, conv.stride, conv.dilation, conv.groups)
 
     def forward(self, x: Tensor) -> Tensor:
         x = x.contiguous(memory_format=torch.channels_last)  # the output has the layout of the input
         cores = torch.get_num_threads()
-        packed = self._packed.get(cores)
-        if packed is None:
+        size, packed = self._packed.get(cores, (None, self._weight))
+        if size != x.shape:
             weight = self._weight.to(self.bias.dtype)
             packed = torch.ops.mkldnn._reorder_convolution_weight(weight, *self._shape, list(x.shape))
-            self._packed[cores] = packed
+            self._packed[cores] = x.shape, packed
         return torch.ops.mkldnn._convolution_pointwise(x, packed, self.bias, *self._shape, "none", [], "")
 
 
