@@ -2,8 +2,9 @@
 
     python benchmarks/evidence.py --data WILD
 
-The calls alternate in one process. Each call is compared with the call without evidence of the same round, and the
-medians over the rounds are printed: of the wall time, and of the processor time of all threads.
+The calls alternate in one process, and each round begins with another one. Each call is compared with the call without
+evidence of the same round, and the medians over the rounds are printed: of the wall time, with the quartiles, and of
+the processor time of all threads.
 """
 
 import contextlib
@@ -29,8 +30,8 @@ class Flags:
 
     data: Path
     """A folder of images; they are taken at even distances from the sorted list."""
-    images: int = 48
-    rounds: int = 9
+    images: int = 24
+    rounds: int = 18
     """Number of measurements."""
 
 
@@ -45,7 +46,8 @@ def main(args: Flags) -> None:
             "detect --evidence DIR": ["--evidence", f"{folder}/evidence"],
         }
         for turn in range(args.rounds + 1):  # the first one warms up
-            for name, flags in ways.items():
+            order = [*ways.items()]
+            for name, flags in order[turn % len(order) :] + order[: turn % len(order)]:
                 words = ["detect", *paths, "--device", "cpu", "--quiet", "--force", *flags]
                 wall, cpu = time.perf_counter(), time.process_time()
                 with contextlib.redirect_stdout(io.StringIO()):
@@ -53,15 +55,19 @@ def main(args: Flags) -> None:
                 if turn:
                     seconds.setdefault(name, []).append((time.perf_counter() - wall, time.process_time() - cpu))
     print(f"{len(paths)} images of {args.data}, embedded model and detector, torch {torch.__version__}")
-    for name, times in seconds.items():
-        shown = []
-        for clock, of in enumerate(("wall", "processor")):
-            own = statistics.median(one[clock] for one in times) / len(paths)
-            more = statistics.median(
-                one[clock] / plain[clock] - 1 for one, plain in zip(times, seconds[PLAIN], strict=True)
-            )
-            shown.append(f"{1000 * own:.0f} ms of {of} time per image ({more:+.1%})")
-        print(f"{name:<22} {', '.join(shown)}")
+    for name in ways:
+        times = seconds[name]
+        wall, processor = (1000 * statistics.median(column) / len(paths) for column in zip(*times, strict=True))
+        more = [
+            [own / plain - 1 for own, plain in zip(one, other, strict=True)]
+            for one, other in zip(times, seconds[PLAIN], strict=True)
+        ]
+        low, middle, high = statistics.quantiles([ratio for ratio, _ in more], n=4)
+        of_processor = statistics.median(ratio for _, ratio in more)
+        print(
+            f"{name:<22} {wall:.0f} ms of wall time per image ({middle:+.1%}; quartiles {low:+.1%}, {high:+.1%}), "
+            f"{processor:.0f} ms of processor time ({of_processor:+.1%})"
+        )
 
 
 if __name__ == "__main__":
