@@ -13,10 +13,12 @@ from itertools import cycle, islice
 from pathlib import Path
 
 import numpy as np
+import torch
 from playwright.sync_api import sync_playwright
 from script import read_flags
 
 from rediffuse.detection.verdict import BETWEEN, Bound, Decision, Evidence, Verdict
+from rediffuse.dire.bands import band_profile
 from rediffuse.dire.job import load_file
 from rediffuse.dire.settings import DireSettings
 from rediffuse.errors import ConfigError
@@ -88,9 +90,9 @@ def verdicts(found: list[FoundImage], number: int) -> list[Verdict]:
         loaded = load_file(one, SETTINGS, with_original=True)
         if loaded.x_0 is None:
             continue
-        x_0, score = loaded.x_0.numpy(), rng.uniform()
+        x_0, score = loaded.x_0, rng.uniform()
         decision: Decision = "generated" if score > 0.8 else "real" if score < 0.2 else "unsure"
-        x_0_hat = x_0 + 0.03 * rng.standard_normal(x_0.shape).astype(np.float32)
+        x_0_hat = x_0 + torch.from_numpy(0.03 * rng.standard_normal(x_0.shape)).float()
         made.append(
             Verdict(
                 file=one.name,
@@ -109,7 +111,13 @@ def verdicts(found: list[FoundImage], number: int) -> list[Verdict]:
                 window_contributions=tuple(rng.normal(0, 1, len(loaded.windows))),
                 settings=SETTINGS,
                 detector_sha256="0" * 64,
-                evidence=Evidence(x_0=x_0, x_0_hat=x_0_hat, original=loaded.original, meta=loaded.meta),
+                evidence=Evidence(
+                    x_0=x_0.numpy(),
+                    x_0_hat=x_0_hat.numpy(),
+                    powers=band_profile(x_0, x_0_hat).powers.mean(dim=0).numpy(),
+                    original=loaded.original,
+                    meta=loaded.meta,
+                ),
             )
         )
     return made

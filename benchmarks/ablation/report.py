@@ -18,7 +18,7 @@ from torch import Tensor
 from ablation.networks import Variant
 from ablation.work import Size
 from rediffuse.detection.metrics import Interval, bootstrap_aucs, roc_auc
-from rediffuse.dire.bands import radial_spectrum
+from rediffuse.dire.bands import band_profile
 from rediffuse.files import write_bytes
 from rediffuse.models.frequency import FrequencyGate, highest
 from rediffuse.models.layers import timestep_embedding
@@ -113,9 +113,10 @@ class Report:
         panels = figure.subplots(1, len(pairs), sharey=True)
         for axes, (name, (x_0, x_0_hat)) in zip(panels, pairs.items(), strict=True):
             axes.set_xlim(0, highest(2))
-            for (line, (colour, style)), images in zip(SPECTRA.items(), (x_0, x_0_hat, x_0 - x_0_hat), strict=True):
-                rho, power = radial_spectrum(images)
-                axes.semilogy(rho[1:], power.mean(dim=0)[1:].clamp(min=1e-7), style, color=colour, label=line)
+            powers = band_profile(x_0, x_0_hat).powers.mean(dim=0)  # (3, R)
+            rho = torch.arange(powers.shape[1]) / x_0.shape[-1]
+            for (line, (colour, style)), power in zip(SPECTRA.items(), powers, strict=True):
+                axes.semilogy(rho[1:], power[1:].clamp(min=1e-7), style, color=colour, label=line)
             axes.set_xlabel("frequency, cycles per pixel")
             axes.legend(fontsize=8, frameon=False)
             axes.set_title(f"{len(x_0)} {name} images")

@@ -116,12 +116,14 @@ class Journal:
     def _opened(self) -> sqlite3.Connection:
         rows = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
         try:
-            # A killed process leaves whole rows in every mode; in this one a row does not wait for the disk.
-            rows.execute("PRAGMA journal_mode=WAL")
+            # A killed process leaves whole rows in every mode but OFF; in WAL a row does not wait for the disk.
+            rows.execute(f"PRAGMA journal_mode={'OFF' if self._is_temporary else 'WAL'}")
             rows.execute(f"PRAGMA synchronous={'OFF' if self._is_temporary else 'NORMAL'}")
             rows.execute(f"PRAGMA wal_autocheckpoint={_LOG_PAGES}")
             rows.execute("CREATE TABLE IF NOT EXISTS rows (key TEXT PRIMARY KEY, row TEXT NOT NULL) WITHOUT ROWID")
             rows.execute("SELECT key, row FROM rows LIMIT 1")
+            if self._is_temporary:
+                rows.execute("BEGIN")  # one transaction without an end: rows are written when SQLite's cache is full
         except sqlite3.Error:
             rows.close()
             raise

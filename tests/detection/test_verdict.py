@@ -25,7 +25,7 @@ JUDGED = Verdict(
     contributions=(0.1, -3.0),
     settings=DireSettings(image_size=4, model_sha256="0" * 64),
     detector_sha256="cd" * 32,
-    evidence=Evidence(x_0=PIXELS, x_0_hat=PIXELS),
+    evidence=Evidence(x_0=PIXELS, x_0_hat=PIXELS, powers=PIXELS[0]),
 )
 
 

@@ -3,10 +3,12 @@
 from dataclasses import replace
 
 import numpy as np
+import torch
 
 from rediffuse.detection.verdict import Bound, Decision, Evidence, Verdict
+from rediffuse.dire.bands import band_profile
 from rediffuse.dire.settings import DireSettings
-from rediffuse.images.original import original_of
+from rediffuse.images.original import Original, original_of
 from rediffuse.images.tensors import to_tensor
 from rediffuse.images.windows import network_inputs
 
@@ -30,7 +32,7 @@ def judged(file: str, decision: Decision = "generated", *, bands: int = 4, side:
         contributions=tuple(np.linspace(-1, 2, bands).tolist()),
         settings=DireSettings(image_size=side, model_sha256="ab" * 32, depth=5),
         detector_sha256="cd" * 32,
-        evidence=Evidence(x_0=x_0, x_0_hat=x_0_hat),
+        evidence=evidence_of(x_0, x_0_hat),
     )
 
 
@@ -40,7 +42,7 @@ def judged_by_windows(file: str, number: int = 3, *, side: int = 16, content: by
     squares, windows = network_inputs(pixels, side, f"windows:{number}")
     x_0 = to_tensor(squares).numpy()
     original = original_of(pixels, content, file) if content else original_of(pixels)
-    evidence = Evidence(x_0=x_0, x_0_hat=np.clip(x_0 * 0.9, -1, 1), original=original)
+    evidence = evidence_of(x_0, np.clip(x_0 * 0.9, -1, 1), original)
     return replace(
         judged(file, side=side),
         windows=windows,
@@ -48,6 +50,11 @@ def judged_by_windows(file: str, number: int = 3, *, side: int = 16, content: by
         settings=DireSettings(image_size=side, model_sha256="ab" * 32, depth=5, crop=f"windows:{number}"),
         evidence=evidence,
     )
+
+
+def evidence_of(x_0: np.ndarray, x_0_hat: np.ndarray, original: Original | None = None) -> Evidence:
+    powers = band_profile(torch.from_numpy(x_0), torch.from_numpy(x_0_hat)).powers
+    return Evidence(x_0=x_0, x_0_hat=x_0_hat, powers=powers.mean(dim=0).numpy(), original=original)
 
 
 def unjudged(file: str, reason: str = "holds no pixels") -> Verdict:

@@ -160,6 +160,7 @@ def verdict(result: FileResult, detector: Detector, *, explain: bool = True, evi
         evidence=Evidence(
             x_0=reconstruction.x_0.numpy(),
             x_0_hat=reconstruction.x_0_hat.numpy(),
+            powers=reconstruction.profile.powers.mean(dim=0).numpy(),
             original=result.original,
             meta=result.meta,
         )

@@ -58,15 +58,15 @@ class BandScorer:
         """The terms of the sum, added up by band; 0 for a band whose features equal the training mean."""
         terms = self._terms(self.input.measure(reconstruction))
         bands = np.array([feature.band for feature in self.input.features])
-        return np.stack([terms[:, bands == band].sum(axis=1) for band in range(NUM_BANDS)], axis=1)
+        return terms @ (bands[:, None] == np.arange(NUM_BANDS))  # (N, F) by (F, K)
 
     def window_contributions(self, reconstruction: Reconstruction) -> np.ndarray:
         """(N,) float64: by how much the logit falls without a window; of a single window the logit itself."""
         windows, logit = self.input.rows(reconstruction), self.logits(reconstruction)
         if len(windows) == 1:
             return logit
-        others = [np.delete(np.arange(len(windows)), one) for one in range(len(windows))]
-        return logit - self.logits_of(pooled(windows[np.stack(others)]))
+        others = np.nonzero(~np.eye(len(windows), dtype=bool))[1].reshape(len(windows), -1)  # (N, N - 1)
+        return logit - self.logits_of(pooled(windows[others]))
 
     def tensors(self) -> dict[str, Tensor]:
         arrays = {"mean": self.mean, "scale": self.scale, "weight": self.weight, "offset": np.array([self.offset])}

@@ -45,6 +45,8 @@ class Evidence:
     """The network's input, (N, 3, S, S) float32 in [-1, 1]: the image, N = 1, or its windows."""
     x_0_hat: "np.ndarray"
     """The reconstruction, (N, 3, S, S) float32 in [-1, 1] up to rounding."""
+    powers: "np.ndarray"
+    """The mean over N of `dire.bands.BandProfile.powers`, (3, R) float32."""
     original: "Original | None" = None
     """The whole image, made smaller, and what its file states; None where only the input is known."""
     meta: "FileMeta | None" = None

@@ -34,6 +34,10 @@ class BandProfile:
     """c, (N, K) in [-1, 1]: 1 if reconstruction and image are equal up to a factor, 0 if they are uncorrelated."""
     image: Tensor
     """log(|B_k X|^2 + eps), (N, K): the energies of the image, as `log_band_energies` computes them."""
+    powers: Tensor
+    """The power of x_0, x_0_hat and D at every radial frequency, (N, 3, R): the mean of |FFT|^2 / (H W) over channels and
+    a ring with a width of one cycle per longer side. Ring r has the frequency r / max(H, W), in cycles per pixel. The
+    power of white noise is its variance at every frequency."""
 
     @property
     def num_bands(self) -> int:
@@ -53,50 +57,29 @@ def band_profile(x_0: Tensor, x_0_hat: Tensor, num_bands: int = NUM_BANDS) -> Ba
     """
     assert x_0.shape == x_0_hat.shape
     assert x_0.ndim == 4
-    weights = _weights(x_0, num_bands)
-    X, R = _spectrum(x_0), _spectrum(x_0_hat)
     # The spectrum of D is computed from D, since X - R would have the rounding errors of two large spectra.
-    D = _spectrum(x_0.float() - x_0_hat.float())
-    error, image, returned = (_inner(S, S, weights) for S in (D, X, R))
-    energies = torch.log((error + EPS) / (image + EPS))
-    coherences = (_inner(X, R, weights) + EPS) / ((image + EPS) * (returned + EPS)).sqrt()
-    return BandProfile(energies=energies, coherences=coherences.clamp(-1, 1), image=torch.log(image + EPS))
+    images = torch.stack([x_0.float(), x_0_hat.float(), x_0.float() - x_0_hat.float()], dim=1)
+    spectra = _spectrum(images)  # (N, 3, C, H, W//2+1)
+    X, R = spectra[:, 0], spectra[:, 1]
+    common = (X.real * R.real + X.imag * R.imag).mean(dim=1)
+    numbers = torch.cat([_power(spectra), common[:, None]], dim=1)  # (N, 4, H, W//2+1)
+    height, width = x_0.shape[-2:]
+    means = torch.einsum("nihw,khw->nik", numbers, _all_weights(height, width, num_bands, x_0.device))
+    image, returned, error = (means[:, :3, :num_bands] + EPS).unbind(dim=1)
+    coherences = (means[:, 3, :num_bands] + EPS) / (image * returned).sqrt()
+    return BandProfile(
+        energies=torch.log(error / image),
+        coherences=coherences.clamp(-1, 1),
+        image=torch.log(image),
+        powers=means[:, :3, num_bands:],
+    )
 
 
 def log_band_energies(images: Tensor, num_bands: int = NUM_BANDS) -> Tensor:
     """log(|B_k X|^2 + eps) of images alone, (N, C, H, W) -> (N, K) float32; see `band_profile`."""
-    X = _spectrum(images)
-    return torch.log(_inner(X, X, _weights(images, num_bands)) + EPS)
-
-
-def radial_spectrum(images: Tensor) -> tuple[Tensor, Tensor]:
-    """The mean power of images at every radial frequency, over rings with a width of one cycle per side.
-
-    Args:
-        images: (N, C, S, S).
-
-    Returns:
-        rho (R,), the rings' frequencies in cycles per pixel, 0 first; and the power (N, R), the mean of |FFT|^2 / S^2
-        over ring and channels. The power of white noise is its variance at every frequency.
-    """
-    side = images.shape[-1]
-    assert images.shape[-2] == side
-    ring, sizes = _rings(side, images.device)
-    spectrum = _spectrum(images)
-    power = (spectrum.real.square() + spectrum.imag.square()).mean(dim=1)  # (N, S, S//2+1)
-    power = (power * _counts(side, images.device)).flatten(1)
-    rings = power.new_zeros(len(images), len(sizes)).index_add_(1, ring.flatten(), power)
-    return torch.arange(len(sizes)) / side, (rings / sizes).cpu()
-
-
-@lru_cache(maxsize=64)
-def _rings(side: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """The ring of each number of a half spectrum, (S, S//2+1), and the size of each ring of the full one, (R,)."""
-    with torch.inference_mode(False):  # as in `radial_bands`
-        cycles_y, cycles_x = torch.fft.fftfreq(side, 1 / side), torch.fft.rfftfreq(side, 1 / side)
-        ring = torch.hypot(cycles_y[:, None], cycles_x).round().long().to(device)
-        counts = _counts(side, device).expand_as(ring)
-        return ring, torch.bincount(ring.flatten(), counts.flatten())
+    height, width = images.shape[-2:]
+    weights = _band_weights(height, width, num_bands, images.device)
+    return torch.log(torch.einsum("nhw,khw->nk", _power(_spectrum(images)), weights) + EPS)
 
 
 def band_maps(error: Tensor, num_bands: int = NUM_BANDS) -> Tensor:
@@ -129,17 +112,35 @@ def _spectrum(images: Tensor) -> Tensor:
     return torch.fft.rfft2(images.float(), norm="ortho")
 
 
-def _weights(images: Tensor, num_bands: int) -> Tensor:
-    """B_k^2 times the multiplicity of each column of the half spectrum, per pixel; (K, H, W//2+1)."""
-    height, width = images.shape[-2:]
-    return _cached_weights(height, width, num_bands, images.device)
+def _power(spectra: Tensor) -> Tensor:
+    """|F|^2 as a mean over channels; (..., C, H, W//2+1) -> (..., H, W//2+1)."""
+    return (spectra.real.square() + spectra.imag.square()).mean(dim=-3)
 
 
 @lru_cache(maxsize=64)
-def _cached_weights(height: int, width: int, num_bands: int, device: torch.device) -> Tensor:
+def _all_weights(height: int, width: int, num_bands: int, device: torch.device) -> Tensor:
+    """Those of the bands, then those of the rings, (K + R, H, W//2+1)."""
+    with torch.inference_mode(False):  # as in `radial_bands`
+        return torch.cat([_band_weights(height, width, num_bands, device), _ring_weights(height, width, device)])
+
+
+@lru_cache(maxsize=64)
+def _band_weights(height: int, width: int, num_bands: int, device: torch.device) -> Tensor:
+    """B_k^2 times the multiplicity of each column of the half spectrum, per pixel; (K, H, W//2+1)."""
     bands = radial_bands((height, width), num_bands, device=device)
     with torch.inference_mode(False):  # as in `radial_bands`
         return bands.square() * _counts(width, device) / (height * width)
+
+
+@lru_cache(maxsize=64)
+def _ring_weights(height: int, width: int, device: torch.device) -> Tensor:
+    """The share of each number of a half spectrum in the mean over each ring; (R, H, W//2+1)."""
+    with torch.inference_mode(False):  # as in `radial_bands`
+        rho = torch.hypot(torch.fft.fftfreq(height)[:, None], torch.fft.rfftfreq(width))
+        ring = (rho * max(height, width)).round().long()
+        is_in = ring == torch.arange(int(ring.max()) + 1)[:, None, None]
+        counts = is_in.to(device) * _counts(width, device)
+        return counts / counts.sum(dim=(1, 2), keepdim=True)
 
 
 def _counts(width: int, device: torch.device) -> Tensor:
@@ -149,9 +150,3 @@ def _counts(width: int, device: torch.device) -> Tensor:
     if width % 2 == 0:
         counts[-1] = 1
     return counts
-
-
-def _inner(first: Tensor, second: Tensor, weights: Tensor) -> Tensor:
-    """Re <B_k F, B_k S> per band as a mean over pixels and channels; (N, C, H, W//2+1) twice -> (N, K)."""
-    product = first.real * second.real + first.imag * second.imag
-    return torch.einsum("nhw,khw->nk", product.mean(dim=1), weights)

@@ -51,12 +51,12 @@ def original_of(pixels: np.ndarray, content: bytes | None = None, name: str = ""
 
 
 def _reduced(pixels: np.ndarray) -> np.ndarray:
-    """An image whose longer side is at most `LONGEST`. torch computes the filter of Pillow, 2 to 5 times as fast."""
+    """An image whose longer side is at most `LONGEST`. torch computes a filter of Pillow, 3 to 5 times as fast."""
     height, width = pixels.shape[:2]
     scale = LONGEST / max(height, width)
     if scale >= 1:
         return pixels.copy()
-    image = torch.from_numpy(np.require(pixels, requirements="W")).movedim(-1, 0)[None]  # (1, 3, H, W)
+    images = torch.from_numpy(np.require(pixels, requirements="W"))[None]  # (1, H, W, 3)
     size = (max(1, round(scale * height)), max(1, round(scale * width)))
-    small = F.interpolate(image, size=size, mode="bicubic", antialias=True)
-    return small[0].movedim(0, -1).contiguous().numpy()
+    small = F.interpolate(images.permute(0, 3, 1, 2), size=size, mode="bilinear", antialias=True)
+    return small.permute(0, 2, 3, 1)[0].contiguous().numpy()

@@ -41,8 +41,8 @@ def article(verdict: Verdict, *, truth: Truth | None = None, problem: str | None
         verdict: its verdict.
         truth: the class of the image, where it is known.
         problem: a sentence about what is missing.
-        shown: what `details.details` returns, and `pictures` and `strip` of `article.html`; without them only the
-            verdict is shown.
+        shown: what `details.details` returns, and `pictures`, `strip` and `addresses` of `article.html`; without them
+            only the verdict is shown.
     """
     kind = kind_of(verdict)
     given = {

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 WIDTH, HEIGHT = 320, 210
 LEFT, RIGHT, TOP, BOTTOM = 38, 312, 8, 168
@@ -30,8 +31,13 @@ class Chart:
     height: int = HEIGHT
     left: int = LEFT
     right: int = RIGHT
-    top: int = TOP
     bottom: int = BOTTOM
+
+    @property
+    def grid(self) -> str:
+        """The SVG path of the lines at the marked x and y."""
+        upright = [f"M{x} {TOP}V{BOTTOM}" for x, _ in self.x_ticks]
+        return "".join(upright + [f"M{LEFT} {y}H{RIGHT}" for y, _ in self.y_ticks])
 
 
 def line_chart(
@@ -73,10 +79,7 @@ def line_chart(
             (round(_x(tick, x_range), 1), f"{tick:g}") for tick in x_ticks or _ticks(*x_range) if tick <= x_range[1]
         ),
         y_ticks=tuple((round(_y(tick, low, high), 1), _power(tick) if powers else f"{tick:g}") for tick in y_ticks),
-        lines=tuple(
-            (style, " ".join(f"{_x(x, x_range):.1f},{_y(y, low, high):.1f}" for x, y in zip(*points, strict=True)))
-            for style, (_, points) in styled
-        ),
+        lines=tuple((style, _points(*points, x_range, low, high)) for style, (_, points) in styled),
         legend=tuple((style, name) for style, (name, _) in styled) if len(lines) > 1 else (),
     )
 
@@ -119,6 +122,12 @@ def bar_chart(
     )
 
 
+def _points(xs: Sequence[float], ys: Sequence[float], x_range: tuple[float, float], low: float, high: float) -> str:
+    left, top = _x(0, x_range), _y(0, low, high)
+    across, down = _x(1, x_range) - left, _y(1, low, high) - top
+    return " ".join([f"{left + x * across:.1f},{top + y * down:.1f}" for x, y in zip(xs, ys, strict=True)])
+
+
 def _x(x: float, x_range: tuple[float, float]) -> float:
     return LEFT + (x - x_range[0]) / (x_range[1] - x_range[0]) * (RIGHT - LEFT)
 
@@ -127,7 +136,8 @@ def _y(y: float, low: float, high: float) -> float:
     return BOTTOM - (y - low) / (high - low) * (BOTTOM - TOP)
 
 
-def _ticks(low: float, high: float, whole: bool = False) -> list[float]:
+@lru_cache(maxsize=256)  # many charts have the same axes
+def _ticks(low: float, high: float, whole: bool = False) -> tuple[float, ...]:
     """About five numbers of the form k * (1, 2 or 5) * 10^n from at most `low` to at least `high`."""
     span = max(high - low, 1e-6)
     power = 10.0 ** math.floor(math.log10(span / 4))
@@ -135,7 +145,7 @@ def _ticks(low: float, high: float, whole: bool = False) -> list[float]:
     if whole:
         step = max(1.0, round(step))
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    return [round(k * step, 10) + 0.0 for k in range(first, max(last, first + 1) + 1)]
+    return tuple(round(k * step, 10) + 0.0 for k in range(first, max(last, first + 1) + 1))
 
 
 def _power(exponent: float) -> str:

@@ -5,11 +5,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import torch
 
 from rediffuse.detection.features import band_range
 from rediffuse.detection.verdict import Evidence, Verdict
-from rediffuse.dire.bands import radial_spectrum
 from rediffuse.images.decode import printable
 from rediffuse.images.facts import FileFacts
 from rediffuse.models.frequency import highest
@@ -24,6 +22,8 @@ NEGLIGIBLE = 0.05
 """A window whose influence is below this share of the largest one speaks neither for nor against generation."""
 MOST_POINTS = 64
 """Largest number of points of a spectrum."""
+PICTURE, ERROR, WINDOWS = "picture.jpg", "error.png", "windows.jpg"
+"""The pictures of an image: how the names of their files end."""
 SHOWN_DIGITS = 16
 """Length of a digest on the page."""
 
@@ -33,9 +33,9 @@ class Pictures:
     """The pictures of one image: their files by kind, and what the page says of them."""
 
     files: Mapping[str, bytes] = field(default_factory=dict)
-    """JPEG files: `picture`, `error` and `windows`."""
+    """`PICTURE`, `ERROR` and `WINDOWS`."""
     figures: Sequence[Mapping[str, Any]] = ()
-    """The values of the first two for the template; `kind` names the file."""
+    """The values of the first two for the template; `file` is the one that is shown, and `ground` the one under it."""
     strip: Mapping[str, Any] | None = None
     """The values of the windows enlarged."""
 
@@ -62,7 +62,8 @@ def pictures_of(verdict: Verdict) -> Pictures:
     error_width, error_height = (shown_width, shown_height) if of_windows else pixels.shown_size(side, side)
     figures = (
         {
-            "kind": "picture",
+            "file": PICTURE,
+            "ground": None,
             "width": shown_width,
             "height": shown_height,
             "alt": f"{name}, the image",
@@ -71,7 +72,8 @@ def pictures_of(verdict: Verdict) -> Pictures:
             **_frame(verdict, own, width, height),
         },
         {
-            "kind": "error",
+            "file": ERROR,
+            "ground": PICTURE if of_windows else None,
             "width": error_width,
             "height": error_height,
             "alt": f"{name}, the reconstruction error in colours. {mean}{largest}.",
@@ -79,18 +81,19 @@ def pictures_of(verdict: Verdict) -> Pictures:
             if of_windows
             else f"Reconstruction error of the input of the network, {side} x {side} pixels",
             "levels": levels,
-            **_frame(verdict, drawn.places, width, height),
+            **_frame(verdict, drawn.places, *drawn.size),
         },
     )
     scale = max(1, min(3, 960 // (side * number)))
     strip = {
+        "file": WINDOWS,
         "width": scale * side * number,
         "height": scale * 3 * side,
         "alt": f"{windows} of {name}, their reconstructions, and the errors",
         "caption": f"{'The windows from 1 on' if of_windows else 'The input of the network'}; below, the "
         f"reconstruction; below that, the error, whose scale ends at {levels}.",
     }
-    files = {"picture": pixels.picture(evidence), "error": drawn.jpeg, "windows": pixels.strip(evidence, error)}
+    files = {PICTURE: pixels.picture(evidence), ERROR: drawn.png, WINDOWS: pixels.strip(evidence, error)}
     return Pictures(files=files, figures=figures, strip=strip)
 
 
@@ -112,7 +115,7 @@ def details(verdict: Verdict) -> dict[str, Any]:
 
 
 def _frame(verdict: Verdict, places: Sequence[tuple[float, float, float]], width: int, height: int) -> dict[str, Any]:
-    """The outlines of the windows, in pixels of the image."""
+    """The outlines of the windows, in pixels of a picture of this size."""
     text_size = max(width, height) / 22
     parts = verdict.window_contributions or (0.0,) * len(places)
     largest = max(1e-9, *map(abs, parts), 0)
@@ -189,13 +192,13 @@ def _charts(verdict: Verdict) -> list[Chart]:
 
 
 def _spectra(evidence: Evidence) -> Chart:
-    x_0, x_0_hat = torch.from_numpy(evidence.x_0), torch.from_numpy(evidence.x_0_hat)
-    rho, powers = radial_spectrum(torch.cat([x_0, x_0_hat, x_0 - x_0_hat]))
-    each = slice(1, None, max(1, len(rho) // MOST_POINTS))
+    num_rings = evidence.powers.shape[1]
+    each = slice(1, None, max(1, num_rings // MOST_POINTS))
+    frequencies = (np.arange(num_rings) / evidence.x_0.shape[-1])[each].tolist()
     # Power below that of rounding to 8 bits, (2/255)^2 / 12 = 5e-6, has no meaning.
-    means = powers.unflatten(0, (3, -1)).mean(dim=1)[:, each].clamp(min=1e-7).log10()
+    logarithms = np.log10(np.maximum(evidence.powers[:, each], 1e-7)).tolist()
     names = ("input", "reconstruction", "error")
-    lines = {name: (rho[each].tolist(), mean.tolist()) for name, mean in zip(names, means, strict=True)}
+    lines = {name: (frequencies, own) for name, own in zip(names, logarithms, strict=True)}
     return line_chart(
         "Spectra",
         "Power at each frequency.",

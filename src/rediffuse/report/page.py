@@ -6,6 +6,7 @@ files.
 
 import base64
 import itertools
+import mimetypes
 import tempfile
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,6 +15,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import quote
+
+from markupsafe import Markup
 
 from rediffuse.detection.verdict import Verdict
 from rediffuse.errors import StorageError
@@ -89,7 +92,8 @@ class Report:
         self._has_truth = False
         self._samples: dict[str, Verdict] = {}
         self._folder = tempfile.TemporaryDirectory()
-        self._done = Journal(Path(self._folder.name) / "articles.sqlite", is_temporary=True)
+        self._articles = (Path(self._folder.name) / "articles.html").open("w+b")
+        self._done = Journal(Path(self._folder.name) / "articles.sqlite", is_temporary=True)  # their places in the file
         self.failures: list[str] = []
         """The errors of files that could not be written, one line each; complete after `write`."""
 
@@ -98,6 +102,7 @@ class Report:
 
     def __exit__(self, *_: object) -> None:
         self._pool.shutdown(wait=True, cancel_futures=True)
+        self._articles.close()
         self._done.close()
         self._folder.cleanup()
 
@@ -132,9 +137,7 @@ class Report:
         written = {}
         for place, (name, page) in enumerate(self._pages.items()):
             try:
-                page.write_all(
-                    (row["articles"][place] for _, row in self._done), self._counts.total(), context, sections
-                )
+                page.write_all(self._written(place), self._counts.total(), context, sections)
                 written[name] = page.path
             except StorageError as error:
                 self.failures.append(str(error))
@@ -145,9 +148,21 @@ class Report:
         self._counts[kind_of(entry.verdict)] += 1
         kind = "judged" if entry.verdict.judged else "unjudged"
         self._samples.setdefault(kind, entry.verdict)
+        places = []
+        for text in entry.articles:
+            content = text.encode()
+            places.append((self._articles.tell(), len(content)))
+            self._articles.write(content)
         # The number distinguishes images of one name.
-        self._done.add(f"{order(entry.verdict)} {self._counts.total():012}", {"articles": entry.articles})
+        self._done.add(f"{order(entry.verdict)} {self._counts.total():012}", {"places": places})
         self.failures += entry.failures
+
+    def _written(self, page: int) -> Iterator[str]:
+        """The articles of one of the pages, in their order."""
+        for _, row in self._done:
+            begin, size = row["places"][page]
+            self._articles.seek(begin)
+            yield self._articles.read(size).decode()
 
 
 @dataclass(frozen=True)
@@ -156,11 +171,12 @@ class _Page:
     folder: Path | None
     """The folder beside whose page the pictures are; None for a page that holds them."""
 
-    def address(self, name: str, suffix: str, content: bytes) -> str:
+    def address(self, name: str, kind: str, content: bytes) -> str:
         """Store a picture; the value of its `src`."""
         if self.folder is None:
-            return f"data:image/jpeg;base64,{base64.b64encode(content).decode()}"
-        path = result_path(self.folder / PICTURES, name, f".{suffix}.jpg")
+            start = f"data:{mimetypes.guess_type(kind)[0]};base64,"
+            return Markup(start + base64.b64encode(content).decode())  # which has nothing that must be escaped
+        path = result_path(self.folder / PICTURES, name, f".{kind}")
         write_bytes(path, content)
         return quote(path.relative_to(self.folder).as_posix())
 
@@ -212,8 +228,9 @@ def _entry(verdict: Verdict, truth: Truth | None, pages: Sequence[_Page]) -> _En
             problem = f"The pictures are missing: {error}"
             failures.append(str(error))
         shown = {
-            "pictures": [{**figure, "address": addresses[figure["kind"]]} for figure in pictures.figures if addresses],
-            "strip": {**pictures.strip, "address": addresses["windows"]} if pictures.strip and addresses else None,
+            "pictures": pictures.figures if addresses else (),
+            "strip": pictures.strip if addresses else None,
+            "addresses": addresses,
         }
         articles.append(article(verdict, truth=truth, problem=problem, **facts, **shown))
     return _Entry(replace(verdict, evidence=None), tuple(articles), tuple(failures))

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from rediffuse.detection.verdict import Evidence, Verdict
-from rediffuse.images.encode import jpeg_bytes
+from rediffuse.images.encode import jpeg_bytes, palette_png_bytes
 from rediffuse.images.windows import Window
 from rediffuse.report.render import RAMP
 
@@ -30,19 +30,22 @@ class ShownError:
     """(N, S, S) in [0, 2]."""
     factor: int
     """The scale of colours ends at 2 / factor."""
-    colours: np.ndarray
-    """uint8 (N, S, S, 3)."""
+    levels: np.ndarray
+    """uint8 (N, S, S), the place of each value in `table`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ErrorPicture:
-    """The error of the windows, drawn over the image in gray."""
+    """The error in colours, for the place over a gray picture of the image; elsewhere it is transparent."""
 
-    jpeg: bytes
+    png: bytes
+    """A pixel of a window is one of the network's input, or the mean of several in a large image."""
+    size: tuple[int, int]
+    """Width and height of the PNG in pixels."""
     zoom: int
     """How many times larger than in the image the windows are drawn, each near its own place."""
-    places: tuple[tuple[float, float, float], ...]
-    """Left, top and side of each drawn window, in pixels of the image."""
+    places: tuple[tuple[int, int, int], ...]
+    """Left, top and side of each drawn window, in pixels of the PNG."""
 
 
 def picture(evidence: Evidence) -> bytes:
@@ -66,7 +69,7 @@ def shown_size(width: int, height: int) -> tuple[int, int]:
 def error_of(evidence: Evidence) -> ShownError:
     values = np.abs(evidence.x_0 - evidence.x_0_hat).mean(axis=1)
     factor = amplification(values)
-    return ShownError(values=values, factor=factor, colours=coloured(values, factor))
+    return ShownError(values=values, factor=factor, levels=levels_of(values, factor))
 
 
 def amplification(error: np.ndarray) -> int:
@@ -76,29 +79,39 @@ def amplification(error: np.ndarray) -> int:
     return max((factor for factor in AMPLIFICATIONS if large * factor <= 2), default=1)
 
 
-def coloured(error: np.ndarray, factor: int) -> np.ndarray:
-    """An error (..., H, W) in [0, 2] in the colours of `RAMP`, uint8 (..., H, W, 3); from 2 / factor on the last."""
-    return _table().take(np.clip(error * (factor * 127.5), 0, 255).astype(np.uint8), axis=0)
+def levels_of(error: np.ndarray, factor: int) -> np.ndarray:
+    """The places in `table` of an error (..., H, W) in [0, 2], uint8, from 1 to 255; from 2 / factor on the last."""
+    return np.clip(error * (factor * 127.5), 1, 255).astype(np.uint8)
+
+
+@cache
+def table() -> np.ndarray:
+    """`RAMP` in 256 steps, uint8 (256, 3)."""
+    anchors = np.array([[int(colour[k : k + 2], 16) for k in (1, 3, 5)] for colour in RAMP])
+    levels = np.linspace(0, 1, 256)
+    channels = [np.interp(levels, np.linspace(0, 1, len(RAMP)), channel) for channel in anchors.T]
+    return np.stack(channels, axis=1).astype(np.uint8)
 
 
 def error_picture(verdict: Verdict, evidence: Evidence, error: ShownError) -> ErrorPicture:
-    """The error in colours: of windows on the image, which is gray and darker; of a whole input alone."""
+    """The error of the windows, each near its place in the image; without windows that of the whole input."""
+    side = error.levels.shape[-1]
     if not verdict.windows:
-        side = shown_size(*error.values.shape[1:])[0]
-        enlarged = Image.fromarray(error.colours[0]).resize((side, side), Image.Resampling.NEAREST)
-        return ErrorPicture(jpeg=jpeg_bytes(enlarged, QUALITY), zoom=1, places=())
+        return ErrorPicture(png=_coloured(error.levels[0]), size=(side, side), zoom=1, places=())
     width, height = size_of(evidence)
-    zoom, places = enlarged_places(verdict.windows, width, height)
-    canvas = Image.fromarray(_pixels(evidence)).convert("L").point([level // 2 for level in range(256)]).convert("RGB")
-    scale = canvas.width / width
-    number, side = error.values.shape[:2]
-    drawn = max(4, round(places[0][2] * scale))  # all windows have one size
-    kind = Image.Resampling.NEAREST if drawn >= side else Image.Resampling.BOX
-    column = Image.fromarray(error.colours.reshape(number * side, side, 3)).resize((drawn, number * drawn), kind)
-    for place, (left, top, _) in enumerate(places):
-        square = column.crop((0, place * drawn, drawn, (place + 1) * drawn))
-        canvas.paste(square, (round(left * scale), round(top * scale)))
-    return ErrorPicture(jpeg=jpeg_bytes(canvas, QUALITY), zoom=zoom, places=places)
+    zoom, enlarged = enlarged_places(verdict.windows, width, height)
+    whole = enlarged[0][2]  # the side of every drawn window in pixels of the image
+    scale = min(side / whole, LONGEST / max(width, height))
+    drawn = max(4, round(scale * whole))
+    across, down = max(drawn, round(scale * width)), max(drawn, round(scale * height))
+    places = tuple(
+        (min(round(scale * left), across - drawn), min(round(scale * top), down - drawn), drawn)
+        for left, top, _ in enlarged
+    )
+    canvas = np.zeros((down, across), np.uint8)
+    for (left, top, _), levels in zip(places, _reduced(error.levels, drawn), strict=True):
+        canvas[top : top + drawn, left : left + drawn] = levels
+    return ErrorPicture(png=_coloured(canvas), size=(across, down), zoom=zoom, places=places)
 
 
 def enlarged_places(
@@ -129,18 +142,26 @@ def enlarged_places(
 
 def strip(evidence: Evidence, error: ShownError) -> bytes:
     """The windows, their reconstructions and their errors in three rows, one column for each window, as a JPEG."""
-    rows = (_levels(evidence.x_0), _levels(evidence.x_0_hat), error.colours)
-    together = np.concatenate([np.concatenate([*row], axis=1) for row in rows])
-    return jpeg_bytes(together, 85, subsampling="4:4:4")  # a few pixels, which are to be compared one by one
+    images = _levels(np.stack([evidence.x_0, evidence.x_0_hat]))
+    rows = np.concatenate([images, table().take(error.levels[None], axis=0)])  # (3, N, S, S, 3)
+    num_rows, number, side = rows.shape[:3]
+    pixels = rows.swapaxes(1, 2).reshape(num_rows * side, number * side, 3)
+    return jpeg_bytes(pixels, 85, subsampling="4:4:4")  # a few pixels, which are to be compared one by one
 
 
-@cache
-def _table() -> np.ndarray:
-    """`RAMP` in 256 steps, uint8 (256, 3)."""
-    anchors = np.array([[int(colour[k : k + 2], 16) for k in (1, 3, 5)] for colour in RAMP])
-    levels = np.linspace(0, 1, 256)
-    channels = [np.interp(levels, np.linspace(0, 1, len(RAMP)), channel) for channel in anchors.T]
-    return np.stack(channels, axis=1).astype(np.uint8)
+def _reduced(levels: np.ndarray, drawn: int) -> np.ndarray:
+    """uint8 (N, S, S) to (N, drawn, drawn), the means of pixels."""
+    number, side = levels.shape[:2]
+    if drawn == side:
+        return levels
+    column = Image.fromarray(levels.reshape(number * side, side))
+    small = column.resize((drawn, number * drawn), Image.Resampling.BOX)
+    return np.asarray(small).reshape(number, drawn, drawn)
+
+
+def _coloured(levels: np.ndarray) -> bytes:
+    """A PNG of places in `table`, uint8 (H, W); 0 is transparent."""
+    return palette_png_bytes(levels, table())
 
 
 def _pixels(evidence: Evidence) -> np.ndarray:
@@ -148,8 +169,10 @@ def _pixels(evidence: Evidence) -> np.ndarray:
 
 
 def _levels(images: np.ndarray) -> np.ndarray:
-    """(N, 3, S, S) in [-1, 1] to uint8 (N, S, S, 3); a reconstruction without clipping may have values outside."""
-    return np.clip((images + 1) * 127.5, 0, 255).round().astype(np.uint8).transpose(0, 2, 3, 1)
+    """(..., 3, S, S) in [-1, 1] to uint8 (..., S, S, 3); a reconstruction without clipping may have values outside."""
+    levels = images * np.float32(127.5)
+    levels += np.float32(128)  # 127.5, and .5 for rounding
+    return np.moveaxis(np.clip(levels, 0, 255, out=levels).astype(np.uint8), -3, -1)
 
 
 def _overlap(one: tuple[float, float, float], other: tuple[float, float, float]) -> bool:
