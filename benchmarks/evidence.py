@@ -30,8 +30,8 @@ class Flags:
 
     data: Path
     """A folder of images; they are taken at even distances from the sorted list."""
-    images: int = 96
-    rounds: int = 12
+    images: int = 24
+    rounds: int = 48
     """Number of measurements."""
 
 
@@ -42,7 +42,6 @@ def main(args: Flags) -> None:
     with tempfile.TemporaryDirectory() as folder:
         ways = {
             PLAIN: [],
-            "detect --out FILE": ["--out", f"{folder}/verdicts.csv"],
             "detect --report FILE": ["--report", f"{folder}/report.html"],
             "detect --evidence DIR": ["--evidence", f"{folder}/evidence"],
         }

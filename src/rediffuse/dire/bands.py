@@ -35,9 +35,9 @@ class BandProfile:
     image: Tensor
     """log(|B_k X|^2 + eps), (N, K): the energies of the image, as `log_band_energies` computes them."""
     powers: Tensor
-    """The power of x_0, x_0_hat and D at every radial frequency, (N, 3, R): the mean of |FFT|^2 / (H W) over channels and
-    a ring with a width of one cycle per longer side. Ring r has the frequency r / max(H, W), in cycles per pixel. The
-    power of white noise is its variance at every frequency."""
+    """The power of x_0, x_0_hat and D at every radial frequency, (N, 3, R): the mean of |FFT|^2 / (H W) over channels
+    and a ring with a width of one cycle per longer side. Ring r has the frequency r / max(H, W), in cycles per pixel.
+    The power of white noise is its variance at every frequency."""
 
     @property
     def num_bands(self) -> int:
