@@ -18,7 +18,7 @@ from playwright.sync_api import sync_playwright
 from script import read_flags
 
 from rediffuse.detection.verdict import BETWEEN, Bound, Decision, Evidence, Verdict
-from rediffuse.dire.bands import band_profile
+from rediffuse.dire.bands import band_profile, radial_means
 from rediffuse.dire.job import load_file
 from rediffuse.dire.settings import DireSettings
 from rediffuse.errors import ConfigError
@@ -114,7 +114,7 @@ def verdicts(found: list[FoundImage], number: int) -> list[Verdict]:
                 evidence=Evidence(
                     x_0=x_0.numpy(),
                     x_0_hat=x_0_hat.numpy(),
-                    powers=band_profile(x_0, x_0_hat).powers.mean(dim=0).numpy(),
+                    powers=radial_means(band_profile(x_0, x_0_hat).powers.mean(dim=0)).numpy(),
                     original=loaded.original,
                     meta=loaded.meta,
                 ),

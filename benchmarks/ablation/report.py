@@ -18,7 +18,7 @@ from torch import Tensor
 from ablation.networks import Variant
 from ablation.work import Size
 from rediffuse.detection.metrics import Interval, bootstrap_aucs, roc_auc
-from rediffuse.dire.bands import band_profile
+from rediffuse.dire.bands import band_profile, radial_means
 from rediffuse.files import write_bytes
 from rediffuse.models.frequency import FrequencyGate, highest
 from rediffuse.models.layers import timestep_embedding
@@ -113,7 +113,7 @@ class Report:
         panels = figure.subplots(1, len(pairs), sharey=True)
         for axes, (name, (x_0, x_0_hat)) in zip(panels, pairs.items(), strict=True):
             axes.set_xlim(0, highest(2))
-            powers = band_profile(x_0, x_0_hat).powers.mean(dim=0)  # (3, R)
+            powers = radial_means(band_profile(x_0, x_0_hat).powers.mean(dim=0))  # (3, R)
             rho = torch.arange(powers.shape[1]) / x_0.shape[-1]
             for (line, (colour, style)), power in zip(SPECTRA.items(), powers, strict=True):
                 axes.semilogy(rho[1:], power[1:].clamp(min=1e-7), style, color=colour, label=line)

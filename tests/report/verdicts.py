@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from rediffuse.detection.verdict import Bound, Decision, Evidence, Verdict
-from rediffuse.dire.bands import band_profile
+from rediffuse.dire.bands import band_profile, radial_means
 from rediffuse.dire.settings import DireSettings
 from rediffuse.images.original import Original, original_of
 from rediffuse.images.tensors import to_tensor
@@ -54,7 +54,7 @@ def judged_by_windows(file: str, number: int = 3, *, side: int = 16, content: by
 
 def evidence_of(x_0: np.ndarray, x_0_hat: np.ndarray, original: Original | None = None) -> Evidence:
     powers = band_profile(torch.from_numpy(x_0), torch.from_numpy(x_0_hat)).powers
-    return Evidence(x_0=x_0, x_0_hat=x_0_hat, powers=powers.mean(dim=0).numpy(), original=original)
+    return Evidence(x_0=x_0, x_0_hat=x_0_hat, powers=radial_means(powers.mean(dim=0)).numpy(), original=original)
 
 
 def unjudged(file: str, reason: str = "holds no pixels") -> Verdict:

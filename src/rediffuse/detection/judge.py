@@ -8,6 +8,7 @@ from itertools import islice
 from rediffuse.detection.detector import NO_NUMBER, Detector
 from rediffuse.detection.stability import MILD, copies_of, with_copies
 from rediffuse.detection.verdict import Evidence, JudgedCopy, Verdict
+from rediffuse.dire.bands import radial_means
 from rediffuse.dire.job import FileResult, reconstruct_files
 from rediffuse.dire.settings import facts_of, require_same
 from rediffuse.images.changes import ChangedImage
@@ -160,7 +161,7 @@ def verdict(result: FileResult, detector: Detector, *, explain: bool = True, evi
         evidence=Evidence(
             x_0=reconstruction.x_0.numpy(),
             x_0_hat=reconstruction.x_0_hat.numpy(),
-            powers=reconstruction.profile.powers.mean(dim=0).numpy(),
+            powers=radial_means(reconstruction.profile.powers.mean(dim=0)).numpy(),
             original=result.original,
             meta=result.meta,
         )

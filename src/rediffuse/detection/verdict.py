@@ -46,7 +46,8 @@ class Evidence:
     x_0_hat: "np.ndarray"
     """The reconstruction, (N, 3, S, S) float32 in [-1, 1] up to rounding."""
     powers: "np.ndarray"
-    """The mean over N of `dire.bands.BandProfile.powers`, (3, R) float32."""
+    """The mean power over N of x_0, x_0_hat and their difference at every frequency, (3, R) float32; see
+    `dire.bands.radial_means`."""
     original: "Original | None" = None
     """The whole image, made smaller, and what its file states; None where only the input is known."""
     meta: "FileMeta | None" = None

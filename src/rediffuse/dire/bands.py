@@ -35,9 +35,7 @@ class BandProfile:
     image: Tensor
     """log(|B_k X|^2 + eps), (N, K): the energies of the image, as `log_band_energies` computes them."""
     powers: Tensor
-    """The power of x_0, x_0_hat and D at every radial frequency, (N, 3, R): the mean of |FFT|^2 / (H W) over channels
-    and a ring with a width of one cycle per longer side. Ring r has the frequency r / max(H, W), in cycles per pixel.
-    The power of white noise is its variance at every frequency."""
+    """|X|^2, |R|^2 and |D|^2 of the half spectra, the mean over channels, (N, 3, H, W//2+1); see `radial_means`."""
 
     @property
     def num_bands(self) -> int:
@@ -62,24 +60,47 @@ def band_profile(x_0: Tensor, x_0_hat: Tensor, num_bands: int = NUM_BANDS) -> Ba
     spectra = _spectrum(images)  # (N, 3, C, H, W//2+1)
     X, R = spectra[:, 0], spectra[:, 1]
     common = (X.real * R.real + X.imag * R.imag).mean(dim=1)
-    numbers = torch.cat([_power(spectra), common[:, None]], dim=1)  # (N, 4, H, W//2+1)
-    height, width = x_0.shape[-2:]
-    means = torch.einsum("nihw,khw->nik", numbers, _all_weights(height, width, num_bands, x_0.device))
-    image, returned, error = (means[:, :3, :num_bands] + EPS).unbind(dim=1)
-    coherences = (means[:, 3, :num_bands] + EPS) / (image * returned).sqrt()
+    powers, weights = _power(spectra), _weights(x_0, num_bands)
+    means = torch.einsum("nihw,khw->nik", torch.cat([powers, common[:, None]], dim=1), weights)  # (N, 4, K)
+    image, returned, error = (means[:, :3] + EPS).unbind(dim=1)
+    coherences = (means[:, 3] + EPS) / (image * returned).sqrt()
     return BandProfile(
         energies=torch.log(error / image),
         coherences=coherences.clamp(-1, 1),
         image=torch.log(image),
-        powers=means[:, :3, num_bands:],
+        powers=powers,
     )
 
 
 def log_band_energies(images: Tensor, num_bands: int = NUM_BANDS) -> Tensor:
     """log(|B_k X|^2 + eps) of images alone, (N, C, H, W) -> (N, K) float32; see `band_profile`."""
-    height, width = images.shape[-2:]
-    weights = _band_weights(height, width, num_bands, images.device)
-    return torch.log(torch.einsum("nhw,khw->nk", _power(_spectrum(images)), weights) + EPS)
+    return torch.log(torch.einsum("nhw,khw->nk", _power(_spectrum(images)), _weights(images, num_bands)) + EPS)
+
+
+def radial_means(powers: Tensor) -> Tensor:
+    """The mean power at every radial frequency, over rings with a width of one cycle per longer side.
+
+    Args:
+        powers: of half spectra, (N, H, W//2+1), W even, such as `BandProfile.powers`.
+
+    Returns:
+        (N, R). Ring r has the frequency r / max(H, W), in cycles per pixel. The power of white noise is its variance at
+        every frequency.
+    """
+    height, width = powers.shape[-2], 2 * (powers.shape[-1] - 1)
+    ring, sizes = _rings(height, width, powers.device)
+    counted = (powers * _counts(width, powers.device)).flatten(1)
+    return counted.new_zeros(len(powers), len(sizes)).index_add_(1, ring.flatten(), counted) / sizes
+
+
+@lru_cache(maxsize=64)
+def _rings(height: int, width: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """The ring of each number of a half spectrum, (H, W//2+1), and the size of each ring of the full one, (R,)."""
+    with torch.inference_mode(False):  # as in `radial_bands`
+        rho = torch.hypot(torch.fft.fftfreq(height)[:, None], torch.fft.rfftfreq(width))
+        ring = (rho * max(height, width)).round().long().to(device)
+        counts = _counts(width, device).expand_as(ring)
+        return ring, torch.bincount(ring.flatten(), counts.flatten())
 
 
 def band_maps(error: Tensor, num_bands: int = NUM_BANDS) -> Tensor:
@@ -117,30 +138,17 @@ def _power(spectra: Tensor) -> Tensor:
     return (spectra.real.square() + spectra.imag.square()).mean(dim=-3)
 
 
-@lru_cache(maxsize=64)
-def _all_weights(height: int, width: int, num_bands: int, device: torch.device) -> Tensor:
-    """Those of the bands, then those of the rings, (K + R, H, W//2+1)."""
-    with torch.inference_mode(False):  # as in `radial_bands`
-        return torch.cat([_band_weights(height, width, num_bands, device), _ring_weights(height, width, device)])
-
-
-@lru_cache(maxsize=64)
-def _band_weights(height: int, width: int, num_bands: int, device: torch.device) -> Tensor:
+def _weights(images: Tensor, num_bands: int) -> Tensor:
     """B_k^2 times the multiplicity of each column of the half spectrum, per pixel; (K, H, W//2+1)."""
+    height, width = images.shape[-2:]
+    return _cached_weights(height, width, num_bands, images.device)
+
+
+@lru_cache(maxsize=64)
+def _cached_weights(height: int, width: int, num_bands: int, device: torch.device) -> Tensor:
     bands = radial_bands((height, width), num_bands, device=device)
     with torch.inference_mode(False):  # as in `radial_bands`
         return bands.square() * _counts(width, device) / (height * width)
-
-
-@lru_cache(maxsize=64)
-def _ring_weights(height: int, width: int, device: torch.device) -> Tensor:
-    """The share of each number of a half spectrum in the mean over each ring; (R, H, W//2+1)."""
-    with torch.inference_mode(False):  # as in `radial_bands`
-        rho = torch.hypot(torch.fft.fftfreq(height)[:, None], torch.fft.rfftfreq(width))
-        ring = (rho * max(height, width)).round().long()
-        is_in = ring == torch.arange(int(ring.max()) + 1)[:, None, None]
-        counts = is_in.to(device) * _counts(width, device)
-        return counts / counts.sum(dim=(1, 2), keepdim=True)
 
 
 def _counts(width: int, device: torch.device) -> Tensor:
