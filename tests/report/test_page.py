@@ -1,5 +1,6 @@
 """The page of verdicts, opened in a real browser from the file system."""
 
+import os
 from collections.abc import Iterator
 from dataclasses import replace
 from io import BytesIO
@@ -14,6 +15,7 @@ from playwright.sync_api import Browser, Page
 from browser import chromium
 from rediffuse.detection.stability import MILD
 from rediffuse.detection.verdict import JudgedCopy, Verdict
+from rediffuse.errors import StorageError
 from rediffuse.report.article import Truth
 from rediffuse.report.page import Report, Section, Table
 from rediffuse.report.words import UNKNOWN
@@ -241,6 +243,16 @@ def test_files_that_cannot_be_written_do_not_stop_the_others(tmp_path: Path) -> 
     assert page.count("<img") == 6
     assert "The pictures are missing: " in page
     assert len([*(tmp_path / "evidence" / "pictures").glob("*.*g")]) == 6
+
+
+def test_a_full_disk_for_the_articles_is_an_error_of_one_line(tmp_path: Path) -> None:
+    report = Report(file=tmp_path / "report.html")
+    with Path("/dev/full").open("wb") as full:
+        os.dup2(full.fileno(), report._articles.fileno())
+    report.add(judged("a.png"))
+    with pytest.raises(StorageError, match=r"articles\.html: could not be written: No space left on device$"), report:
+        report.write()
+    assert not (tmp_path / "report.html").exists()
 
 
 def test_the_same_verdicts_make_the_same_page(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ files.
 """
 
 import base64
+import contextlib
 import itertools
 import mimetypes
 import tempfile
@@ -102,7 +103,8 @@ class Report:
 
     def __exit__(self, *_: object) -> None:
         self._pool.shutdown(wait=True, cancel_futures=True)
-        self._articles.close()
+        with contextlib.suppress(OSError):  # on a full disk, which `_stored` has told
+            self._articles.close()
         self._done.close()
         self._folder.cleanup()
 
@@ -148,14 +150,20 @@ class Report:
         self._counts[kind_of(entry.verdict)] += 1
         kind = "judged" if entry.verdict.judged else "unjudged"
         self._samples.setdefault(kind, entry.verdict)
-        places = []
-        for text in entry.articles:
-            content = text.encode()
-            places.append((self._articles.tell(), len(content)))
-            self._articles.write(content)
         # The number distinguishes images of one name.
-        self._done.add(f"{order(entry.verdict)} {self._counts.total():012}", {"places": places})
+        key = f"{order(entry.verdict)} {self._counts.total():012}"
+        self._done.add(key, {"places": [self._stored(text.encode()) for text in entry.articles]})
         self.failures += entry.failures
+
+    def _stored(self, content: bytes) -> tuple[int, int]:
+        """Where an article is in the file, and its size."""
+        try:
+            begin = self._articles.tell()
+            self._articles.write(content)
+            self._articles.flush()
+        except OSError as error:
+            raise StorageError(f"{self._articles.name}: could not be written: {error.strerror or error}") from error
+        return begin, len(content)
 
     def _written(self, page: int) -> Iterator[str]:
         """The articles of one of the pages, in their order."""
