@@ -7,6 +7,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from PIL import Image, PngImagePlugin
@@ -122,6 +123,17 @@ def test_every_image_is_there_sorted_by_verdict_with_its_pictures(opened: Page) 
     assert len(found) == 13  # of four images the picture, the error and the windows, and a picture under an error
     assert all(width for width, _ in found)
     assert sum(not alt for _, alt in found) == 1
+
+
+def test_the_error_is_seen_in_colours_over_the_gray_image(tab: Page) -> None:
+    """The three windows take 13 % of the picture, and their largest errors are coloured."""
+    article = tab.locator("article").first
+    frame = article.locator(".frame:has(.error)")
+    frame.locator("svg").evaluate("outlines => outlines.remove()")
+    frame.evaluate("frame => Promise.all([...frame.querySelectorAll('img')].map((image) => image.decode()))")
+    shown = np.asarray(Image.open(BytesIO(frame.screenshot())).convert("RGB")).astype(int)  # (H, W, 3)
+    is_coloured = np.ptp(shown, axis=2) > 30
+    assert 0.05 < is_coloured.mean() < 0.15
 
 
 @pytest.mark.parametrize(("page", "scheme"), [("report", "light"), ("known", "dark")])
