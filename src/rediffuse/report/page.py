@@ -17,8 +17,6 @@ from pathlib import Path
 from typing import Any, Self
 from urllib.parse import quote
 
-from markupsafe import Markup
-
 from rediffuse.detection.verdict import Verdict
 from rediffuse.errors import StorageError
 from rediffuse.files import atomic_write, remove, result_path, write_bytes
@@ -180,10 +178,9 @@ class _Page:
     """The folder beside whose page the pictures are; None for a page that holds them."""
 
     def address(self, name: str, kind: str, content: bytes) -> str:
-        """Store a picture; the value of its `src`."""
+        """Store a picture; the value of its `src`, which has nothing that must be escaped."""
         if self.folder is None:
-            start = f"data:{mimetypes.guess_type(kind)[0]};base64,"
-            return Markup(start + base64.b64encode(content).decode())  # which has nothing that must be escaped
+            return f"data:{mimetypes.guess_type(kind)[0]};base64,{base64.b64encode(content).decode()}"
         path = result_path(self.folder / PICTURES, name, f".{kind}")
         write_bytes(path, content)
         return quote(path.relative_to(self.folder).as_posix())
