@@ -62,11 +62,11 @@ def palette_png_bytes(places: np.ndarray, colours: np.ndarray) -> bytes:
     return _save(picture, "PNG", transparency=0, compress_type=zlib.Z_RLE)
 
 
-def jpeg_bytes(pixels: np.ndarray | Image.Image, quality: int = 95, *, subsampling: Subsampling = "4:2:0") -> bytes:
-    """A baseline JPEG of RGB pixels, a Pillow image or uint8 (H, W, 3).
+def jpeg_bytes(pixels: np.ndarray, quality: int = 95, *, subsampling: Subsampling = "4:2:0") -> bytes:
+    """A baseline JPEG of RGB pixels.
 
     Args:
-        pixels: the image.
+        pixels: uint8 (H, W, 3).
         quality: from 1 to 100.
         subsampling: of the two chroma planes.
     """
